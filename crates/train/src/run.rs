@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use log::info;
 use serde_json::Value;
-use vlct_util::at;
 use vlct_util::lock::{Lock, try_lock};
+use vlct_util::{at, atomic};
 
 use crate::error::{Result, TrainError};
 use crate::logs::{Progress, RunLog};
@@ -25,6 +25,8 @@ pub(crate) struct RunDirectory {
     log: RunLog,
     /// The description of the model for the checkpoints.
     description: Description,
+    /// Number of checkpoints of the latest validations that are kept.
+    kept_checkpoints: u64,
     /// The state in the last checkpoint that this process has written.
     saved: Option<RunState>,
     /// The open directory, which holds the lock.
@@ -45,22 +47,32 @@ impl RunDirectory {
         };
         let lock = lock(&path)?;
         let log = RunLog::create(&path, progress)?;
-        Self::begin(path, lock, log, &spec.config, description)
+        Self::begin(path, lock, log, &spec.config, description, spec.keep_checkpoints)
     }
 
-    /// Continues the run in `path` from the state of a checkpoint.
+    /// Continues the run in `path` from the state of a checkpoint. Removes records and kept checkpoints of later steps.
     pub fn resume(
         path: PathBuf,
         lock: Option<File>,
         state: &RunState,
         description: &Description,
+        kept_checkpoints: u64,
         progress: Progress,
     ) -> Result<Self> {
         let log = RunLog::resume(&path, state.global_step, state.seconds, progress)?;
-        Self::begin(path, lock, log, &state.config, description)
+        let run = Self::begin(path, lock, log, &state.config, description, kept_checkpoints)?;
+        run.remove_checkpoints(state.global_step)?;
+        Ok(run)
     }
 
-    fn begin(path: PathBuf, lock: Option<File>, log: RunLog, config: &str, description: &Description) -> Result<Self> {
+    fn begin(
+        path: PathBuf,
+        lock: Option<File>,
+        log: RunLog,
+        config: &str,
+        description: &Description,
+        kept_checkpoints: u64,
+    ) -> Result<Self> {
         let file = path.join(CONFIG_FILE);
         std::fs::write(&file, config).map_err(at::<TrainError>(&file))?;
         info!("run directory: {}", path.display());
@@ -68,6 +80,7 @@ impl RunDirectory {
             path,
             log,
             description: description.clone(),
+            kept_checkpoints,
             saved: None,
             _lock: lock,
         })
@@ -109,6 +122,41 @@ impl RunDirectory {
             let description = self.description(WeightsKind::Raw)?;
             weights.save(&checkpoint::last_path(&self.path), &state.to_json()?, &description)?;
             self.saved = Some(state);
+        }
+        Ok(())
+    }
+
+    /// Writes the last checkpoint after a validation, and keeps it if `keep_checkpoints` is set. Then removes the oldest kept checkpoints.
+    pub fn save_validated(&mut self, weights: &Weights, state: &RunState) -> Result<()> {
+        if self.kept_checkpoints == 0 {
+            return self.save_last(weights, state);
+        }
+        let state = self.state_to_save(weights, state);
+        self.check_weights(weights, state.global_step)?;
+        let (kept, last) = (
+            checkpoint::step_path(&self.path, state.global_step),
+            checkpoint::last_path(&self.path),
+        );
+        // The last checkpoint comes second: if the process is killed in between, the resumed run removes and writes the first again.
+        weights.save(&kept, &state.to_json()?, &self.description(WeightsKind::Raw)?)?;
+        atomic::link(&kept, &last).map_err(at::<TrainError>(&last))?;
+        self.remove_checkpoints(state.global_step)?;
+        self.saved = Some(state);
+        Ok(())
+    }
+
+    /// Removes kept checkpoints: those of steps after `step`, incomplete ones, and all but the latest of the others.
+    fn remove_checkpoints(&self, step: u64) -> Result<()> {
+        let steps = checkpoint::steps(&self.path).map_err(at::<TrainError>(&self.path))?;
+        let is_valid = |s: &u64| *s <= step && checkpoint::step_path(&self.path, *s).is_file();
+        let (valid, mut removed): (Vec<u64>, Vec<u64>) = steps.into_iter().partition(is_valid);
+        if self.kept_checkpoints > 0 {
+            let surplus = valid.len().saturating_sub(self.kept_checkpoints as usize);
+            removed.extend(&valid[..surplus]);
+        }
+        for step in removed {
+            let path = checkpoint::step_path(&self.path, step);
+            remove_checkpoint(&path).map_err(at::<TrainError>(&path))?;
         }
         Ok(())
     }
@@ -163,6 +211,18 @@ impl RunDirectory {
             let path = checkpoint::last_path(&self.path);
             info!("saved step {}: {}", saved.global_step, path.display());
         }
+    }
+}
+
+/// Removes a kept checkpoint, its temporary files and its directory. A directory with other files remains.
+fn remove_checkpoint(path: &Path) -> io::Result<()> {
+    atomic::remove_leftovers(path)?;
+    if path.is_file() {
+        std::fs::remove_file(path)?;
+    }
+    match path.parent().map(std::fs::remove_dir) {
+        Some(Err(e)) if e.kind() != io::ErrorKind::DirectoryNotEmpty => Err(e),
+        _ => Ok(()),
     }
 }
 

@@ -29,10 +29,13 @@ pub(crate) struct RunState {
     /// Sums of the metrics of the current epoch.
     #[serde(default)]
     pub metrics: Tally,
-    /// Best value of the metric that selects the best checkpoint.
+    /// Best value of the metric that selects the best checkpoint; `None` before the first validation, and if all values are NaN.
     pub best_metric: Option<f64>,
     /// Number of optimiser steps completed when the best value was measured.
     pub best_step: Option<u64>,
+    /// Number of validations since the best value was measured.
+    #[serde(default)]
+    pub validations_since_best: u64,
     /// Whether the current weights must be validated. If a run stops before or during a validation, the validation is done after
     /// resuming.
     pub validation_due: bool,
@@ -72,6 +75,22 @@ impl RunState {
         self.validation_due = validation_due;
     }
 
+    /// Stores the result of a validation, the value that selects the best checkpoint (higher is better). Returns whether it is the best of
+    /// the run.
+    pub fn validated(&mut self, value: f64) -> bool {
+        self.validation_due = false;
+        // NaN is lower than every other value. It is stored as `None`, because JSON has no NaN.
+        let value = (!value.is_nan()).then_some(value);
+        let is_best = self.best_step.is_none() || value > self.best_metric;
+        if is_best {
+            (self.best_metric, self.best_step) = (value, Some(self.global_step));
+            self.validations_since_best = 0;
+        } else {
+            self.validations_since_best += 1;
+        }
+        is_best
+    }
+
     /// Returns the position of the next micro-batch.
     pub fn position(&self) -> Position {
         Position {
@@ -108,6 +127,27 @@ fn upgrade_from_format_1(mut state: Value) -> Value {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn validations_since_the_best_are_counted() {
+        let mut state = RunState::default();
+        let mut counts = Vec::new();
+        let values = [f64::NAN, f64::NAN, -0.5, 0.5, 0.5, f64::NAN, 0.75, 0.25];
+        for (step, value) in values.into_iter().enumerate() {
+            // Saving the state does not change it.
+            state = serde_json::from_value(state.to_json().unwrap()).unwrap();
+            (state.global_step, state.validation_due) = (step as u64, true);
+            let is_best = state.validated(value);
+            assert!(!state.validation_due);
+            counts.push((is_best, state.validations_since_best));
+        }
+        let best = [true, false, true, true, false, false, true, false];
+        assert_eq!(
+            counts,
+            best.into_iter().zip([0, 1, 0, 0, 1, 2, 0, 1]).collect::<Vec<_>>()
+        );
+        assert_eq!((state.best_metric, state.best_step), (Some(0.75), Some(6)));
+    }
 
     #[test]
     fn a_state_of_format_1_is_read_with_empty_epoch_sums() {

@@ -43,6 +43,33 @@ pub fn write<E: From<io::Error>>(path: &Path, content: impl FnOnce(&mut Output) 
     Ok(sync_directory(path)?)
 }
 
+/// Makes `path` another name of the file `source` (a hard link), or a copy if the file system has no hard links. `path` is replaced
+/// atomically; its directory is created if it is missing. The content of `source` must not change afterwards, except by replacing the file.
+///
+/// # Errors
+/// Returns the error of the operating system.
+pub fn link(source: &Path, path: &Path) -> io::Result<()> {
+    let directory = directory_of(path);
+    fs::create_dir_all(directory)?;
+    remove_leftovers(path)?;
+    let mut prefix = hidden_name(path)?;
+    prefix.push(".");
+    let linked = tempfile::Builder::new()
+        .prefix(&prefix)
+        .suffix(".tmp")
+        .make_in(directory, |temporary| fs::hard_link(source, temporary));
+    let Ok(linked) = linked else {
+        return write(path, |out| io::copy(&mut File::open(source)?, out).map(drop));
+    };
+    let temporary = linked.path().to_path_buf();
+    linked.persist(path).map_err(|error| error.error)?;
+    // Renaming has no effect if both names are already links to the same file.
+    if temporary.exists() {
+        fs::remove_file(temporary)?;
+    }
+    sync_directory(path)
+}
+
 /// Creates a temporary file in the directory of `path`, with the permissions of an ordinary new file. Dropping the result deletes the file.
 fn create_temporary(path: &Path) -> io::Result<NamedTempFile> {
     let mut prefix = hidden_name(path)?;
@@ -149,6 +176,23 @@ mod tests {
         write(&atomic, |out| out.write_all(b"x")).unwrap();
         fs::write(&ordinary, b"x").unwrap();
         assert_eq!(mode(&atomic), mode(&ordinary));
+    }
+
+    #[test]
+    fn a_link_replaces_the_file_and_keeps_its_content_when_the_source_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let (source, path) = (directory.path().join("source"), directory.path().join("links/path"));
+        for content in ["old", "new"] {
+            write(&source, |out| out.write_all(content.as_bytes())).unwrap();
+            for _ in 0..2 {
+                link(&source, &path).unwrap();
+                assert_eq!(fs::read_to_string(&path).unwrap(), content);
+            }
+        }
+        write(&source, |out| out.write_all(b"newer")).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert_eq!(file_names(path.parent().unwrap()), ["path"]);
+        assert!(link(&directory.path().join("missing"), &path).is_err());
     }
 
     #[test]

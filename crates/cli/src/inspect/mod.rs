@@ -203,7 +203,12 @@ fn print_run(path: &Path) -> Result<(), Failure> {
     }
     print(&text)?;
     let mut first_damage = None;
-    for path in [checkpoint::last_path(path), checkpoint::best_path(path)] {
+    let kept = checkpoint::steps(path).map_err(at::<IoError>(path))?;
+    let kept = kept.into_iter().map(|step| checkpoint::step_path(path, step));
+    for path in [checkpoint::last_path(path), checkpoint::best_path(path)]
+        .into_iter()
+        .chain(kept)
+    {
         if !path.is_file() {
             print(&format!("{}\n  does not exist\n", path.display()))?;
             continue;

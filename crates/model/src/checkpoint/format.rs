@@ -1,5 +1,6 @@
 //! The layout of checkpoint files, and their paths in a run directory.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Value of `__metadata__.format` in files of this layout.
@@ -35,6 +36,35 @@ pub fn last_path(run: &Path) -> PathBuf {
 /// Returns the path of the best checkpoint in a run directory. The file need not exist.
 pub fn best_path(run: &Path) -> PathBuf {
     run.join("best").join(FILE_NAME)
+}
+
+/// Returns the path of the checkpoint that a run keeps of the validation after `step` optimiser steps. The file need not exist.
+pub fn step_path(run: &Path, step: u64) -> PathBuf {
+    run.join(step_directory(step)).join(FILE_NAME)
+}
+
+fn step_directory(step: u64) -> String {
+    format!("step_{step:06}")
+}
+
+/// Returns the steps of the checkpoints that a run keeps, ascending. Their files may be missing if the run was killed.
+///
+/// # Errors
+/// Returns an error if the directory cannot be read.
+pub fn steps(run: &Path) -> io::Result<Vec<u64>> {
+    let mut steps = Vec::new();
+    for entry in std::fs::read_dir(run)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let step = name
+            .to_str()
+            .and_then(|name| name.strip_prefix("step_"))
+            .and_then(|digits| digits.parse().ok());
+        let is_canonical = |step: &u64| name == *step_directory(*step) && entry.path().is_dir();
+        steps.extend(step.filter(is_canonical));
+    }
+    steps.sort_unstable();
+    Ok(steps)
 }
 
 /// Maximum size of a header in bytes. Readers of safetensors reject a larger header.

@@ -1,7 +1,7 @@
 //! Checkpoints: atomic, checksummed, complete.
 //!
 //! A checkpoint is one safetensors file: `<run>/last/checkpoint.safetensors` for the last checkpoint of a run,
-//! `<run>/best/checkpoint.safetensors` for the best one. It contains
+//! `<run>/best/checkpoint.safetensors` for the best one, `<run>/step_000123/checkpoint.safetensors` for one that is kept. It contains
 //!
 //! - the model's tensors under their published names,
 //! - the optimiser's moments as `optimizer.exp_avg.<name>` and `optimizer.exp_avg_sq.<name>`,
@@ -19,7 +19,8 @@ mod write;
 
 pub use error::{CheckpointError, Previous, Result};
 pub use format::{
-    AVERAGE_PREFIX, EPOCH_KEY, FILE_NAME, FORMAT, METRIC_KEY, MOMENT_PREFIX, STEP_KEY, best_path, last_path,
+    AVERAGE_PREFIX, EPOCH_KEY, FILE_NAME, FORMAT, METRIC_KEY, MOMENT_PREFIX, STEP_KEY, best_path, last_path, step_path,
+    steps,
 };
 pub use read::{Checkpoint, Summary, inspect, load, read_description, read_state};
 pub use write::{TensorRef, save};

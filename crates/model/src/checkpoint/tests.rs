@@ -259,6 +259,17 @@ fn rejects_safetensors_files_that_are_not_checkpoints() {
 }
 
 #[test]
+fn steps_are_those_of_directories_with_canonical_names() {
+    let run = TempDir::new().unwrap();
+    let directories = ["step_000020", "step_000003", "step_1000000", "step_7", "step_x", "last"];
+    for directory in directories {
+        fs::create_dir(run.path().join(directory)).unwrap();
+    }
+    assert_eq!(steps(run.path()).unwrap(), [3, 20, 1_000_000]);
+    assert!(step_path(run.path(), 20).parent().unwrap().is_dir());
+}
+
+#[test]
 fn inspect_reports_damage() {
     let run = TempDir::new().unwrap();
     let path = run.path().join(FILE_NAME);

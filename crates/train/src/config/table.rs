@@ -186,6 +186,8 @@ table! {
         val_check_interval: ValCheckInterval = ValCheckInterval::Fraction(1.0), Range::FractionOrCount { least: 1 }, "Interval between validations: a float is a fraction of an epoch, an int a number of micro-batches.";
         sanity_steps: u64 = 2, at_least(0.0), "Number of validation batches evaluated before training, as a check.";
         limit_val_batches: u64 = 0, at_least(0.0), "Maximum number of batches of a validation; 0 means all.";
+        keep_checkpoints: u64 = 0, at_least(0.0), "Number of checkpoints to keep in addition to the last and the best one: those of the latest validations, as step_000123. 0 keeps none.";
+        patience: u64 = 0, at_least(0.0), "End the run after this many successive validations without a new best value of val/the_metric; 0 means never.";
         ema_evaluation: bool = false, Range::Any, "Validate with the moving average of the weights instead of the weights, and save it as the best checkpoint.";
         checkpoint_every: u64 = 0, at_least(0.0), "Optimiser steps between saves of the last checkpoint; 0 saves only after validations.";
     }

@@ -69,6 +69,8 @@ pub struct RunSpec {
     pub answers: Option<PathBuf>,
     /// Optimiser steps between saves of the last checkpoint; 0 means only after validations.
     pub checkpoint_every: u64,
+    /// Number of checkpoints of the latest validations that are kept.
+    pub keep_checkpoints: u64,
     /// Optimiser steps between log entries.
     pub log_every: u64,
     /// All keys but `resume_from` as TOML: the text of `config.toml`.
@@ -136,6 +138,8 @@ pub struct ValidationSpec {
     pub batches: u64,
     /// Number of batches evaluated before training, as a check.
     pub sanity_batches: u64,
+    /// Number of successive validations without a new best value after which the run ends; `None` means that it does not end early.
+    pub patience: Option<u64>,
     /// Whether each validation and test computes retrieval recalls.
     pub recalls: bool,
     /// The annotators' answers of VQA, for the official accuracy.
@@ -167,11 +171,13 @@ impl RunSpec {
             validation: ValidationSpec {
                 batches: config.limit_val_batches,
                 sanity_batches: config.sanity_steps,
+                patience: (config.patience > 0).then_some(config.patience),
                 recalls: config.get_recall_metric,
                 annotations: path(&config.vqa_annotations),
             },
             answers: path(&config.vqa_answers),
             checkpoint_every: config.checkpoint_every,
+            keep_checkpoints: config.keep_checkpoints,
             log_every: config.log_every,
             // `resume_from` is left out, because a new run with this configuration must not continue the resumed run.
             config: Config {

@@ -145,7 +145,11 @@ impl FreezeSpec {
         let parts = [
             self.image_embedding.then(|| "image embedding".to_string()),
             self.text_embedding.then(|| "text embedding".to_string()),
-            (self.blocks > 0).then(|| format!("the first {} encoder blocks", self.blocks)),
+            match self.blocks {
+                0 => None,
+                1 => Some("the first encoder block".to_string()),
+                blocks => Some(format!("the first {blocks} encoder blocks")),
+            },
         ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
         (!parts.is_empty()).then(|| parts.join(", "))

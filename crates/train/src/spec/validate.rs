@@ -26,6 +26,7 @@ pub fn validate(config: &Config) -> Result<Vec<String>, ConfigError> {
     check_schedule(config)?;
     check_weights(config)?;
     optimisation::check(config)?;
+    check_patience(config)?;
     Ok(warnings(config, grad_steps))
 }
 
@@ -187,6 +188,17 @@ fn check_weights(config: &Config) -> Result<(), ConfigError> {
         )),
         _ => Ok(()),
     }
+}
+
+/// Checks that early stopping has a metric that can improve.
+fn check_patience(config: &Config) -> Result<(), ConfigError> {
+    if config.patience > 0 && config.loss_names.irtr >= 1.0 && !config.get_recall_metric {
+        return contradiction(format!(
+            "patience={} needs a validation metric, which retrieval has only with recalls: set get_recall_metric=True",
+            config.patience
+        ));
+    }
+    Ok(())
 }
 
 fn check_schedule(config: &Config) -> Result<(), ConfigError> {
@@ -450,6 +462,14 @@ mod tests {
             (&["ema_evaluation=True"], "set ema_decay"),
             (&["ema_evaluation=True", "ema_decay=0"], "set ema_decay"),
             (&["load_ema=True"], "set load_path"),
+            (
+                &[
+                    "task_finetune_irtr_coco_mae_randaug",
+                    "patience=3",
+                    "get_recall_metric=False",
+                ],
+                "set get_recall_metric=True",
+            ),
             (&["freeze_blocks=13"], "the encoder has 12 blocks"),
             (
                 &["freeze_blocks=3", "vit=mae_vit_base_patch16", "depth=2"],

@@ -137,6 +137,9 @@ impl<'a> Trainer<'a> {
         }
         if self.data.val.is_empty() {
             info!("there is no validation data: the run does not validate and saves no best checkpoint");
+            if self.spec.validation.patience.is_some() || self.spec.keep_checkpoints > 0 {
+                warn!("patience and keep_checkpoints have no effect without validations");
+            }
         } else if self.spec.validation.sanity_batches > 0 && self.state.global_step == 0 {
             self.validation_report(false, self.spec.validation.sanity_batches)?;
         }
@@ -155,7 +158,7 @@ impl<'a> Trainer<'a> {
     /// Trains and validates a few batches without writing files.
     fn run_trial(&mut self, batches: u64) -> Result<()> {
         let first_step = self.state.global_step;
-        self.state.validation_due = false;
+        (self.state.validation_due, self.state.validations_since_best) = (false, 0);
         let trial_plan = self.plan.trial(batches);
         let full_plan = std::mem::replace(&mut self.plan, trial_plan);
         self.train_windows()?;
@@ -173,10 +176,13 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Trains window by window until the end of the run or until the stop flag is set.
+    /// Trains window by window until the end of the run, until validations have not improved for too long, or until the stop flag is set.
     fn train_windows(&mut self) -> Result<()> {
         if self.state.validation_due {
             self.validate_and_save()?;
+        }
+        if self.is_out_of_patience() {
+            return Ok(());
         }
         let start = self.state.position();
         let mut loader = Loader::new(
@@ -209,8 +215,17 @@ impl<'a> Trainer<'a> {
             if every > 0 && self.state.global_step.is_multiple_of(every) {
                 self.save_last()?;
             }
+            if self.is_out_of_patience() {
+                break;
+            }
         }
         Ok(())
+    }
+
+    /// Returns whether the run ends early, because the value that selects the best checkpoint has not improved for `patience` validations.
+    fn is_out_of_patience(&self) -> bool {
+        let patience = self.spec.validation.patience;
+        patience.is_some_and(|patience| self.state.validations_since_best >= patience)
     }
 
     /// Accumulates the gradients of a window. Returns `None` if the stop flag is set before the end of the window.
@@ -288,7 +303,6 @@ impl<'a> Trainer<'a> {
         };
         // Training cannot reuse the buffers of evaluation, because they have other sizes.
         self.weights.model.compute().device.release_unused();
-        self.state.validation_due = false;
         let (step, epoch) = (self.state.global_step, self.state.last_epoch());
         let values = report.values(Phase::Val);
         if let Some(run) = &mut self.run {
@@ -296,19 +310,12 @@ impl<'a> Trainer<'a> {
         }
         info!("step {step}: {}", format_metrics(&values));
         self.last_validation = values;
-        let score = match report.the_metric() {
-            nan if nan.is_nan() => f64::NEG_INFINITY,
-            value => value,
-        };
-        let is_best = self.state.best_metric.is_none_or(|best| score > best);
-        if is_best {
-            (self.state.best_metric, self.state.best_step) = (Some(score), Some(step));
-        }
+        let is_best = self.state.validated(report.the_metric());
         if let Some(run) = &mut self.run {
             if is_best {
                 run.save_best(&mut self.weights, &self.state)?;
             }
-            run.save_last(&self.weights, &self.state)?;
+            run.save_validated(&self.weights, &self.state)?;
             run.progress().skip_pause();
         }
         Ok(())
@@ -388,9 +395,22 @@ impl<'a> Trainer<'a> {
         if let Some(run) = &mut self.run {
             run.finish();
         }
+        let ends_early = self.is_out_of_patience() && self.state.global_step < self.plan.total_steps;
+        if ends_early {
+            let best = match (self.state.best_metric, self.state.best_step) {
+                (Some(value), Some(step)) => format!("the best value of val/the_metric is {value:.4}, of step {step}"),
+                _ => "val/the_metric has always been NaN".into(),
+            };
+            info!(
+                "the run ends early, at step {}, after {} validations without improvement (patience={}); {best}",
+                self.state.global_step,
+                self.state.validations_since_best,
+                self.spec.validation.patience.unwrap_or_default()
+            );
+        }
         Finished {
             steps: self.state.global_step,
-            interrupted: self.is_stopped() && self.state.global_step < self.plan.total_steps,
+            interrupted: self.is_stopped() && !ends_early && self.state.global_step < self.plan.total_steps,
             seconds: self.run.as_ref().map_or(0.0, RunDirectory::seconds),
             metrics: self.last_validation,
             best: self.state.best_metric.zip(self.state.best_step),
@@ -451,7 +471,7 @@ fn initial_state(
         Progress::quiet()
     };
     let run = match directory {
-        Some(directory) => RunDirectory::resume(directory, lock, &state, description, progress)?,
+        Some(directory) => RunDirectory::resume(directory, lock, &state, description, spec.keep_checkpoints, progress)?,
         None => RunDirectory::create(spec, control.run_directory.clone(), description, progress)?,
     };
     Ok((state, Some(run)))
@@ -470,7 +490,7 @@ fn warn_of_changes(before: &str, now: &str) -> Result<()> {
             now: now.per_gpu_batchsize,
         });
     }
-    const WITHOUT_EFFECT_ON_RESULT: [&str; 11] = [
+    const WITHOUT_EFFECT_ON_RESULT: [&str; 12] = [
         "resume_from",
         "threads",
         "pin_threads",
@@ -481,6 +501,7 @@ fn warn_of_changes(before: &str, now: &str) -> Result<()> {
         "checkpoint_every",
         "load_path",
         "load_ema",
+        "keep_checkpoints",
         "pretrain_path",
     ];
     // A precision of `None` is compared as the format that it selects on this machine.
