@@ -47,6 +47,7 @@ pub enum Command {
     Report(Report),
     Prepare(Box<Prepare>),
     Convert(Convert),
+    Average(Average),
     Inspect(Inspect),
     CheckImages(CheckImages),
     MapVgMscoco(MapVgMscoco),
@@ -159,6 +160,24 @@ pub struct Convert {
     /// Naming scheme of the tensors in OUT [default: that of IN]
     #[arg(long, value_enum)]
     pub style: Option<Style>,
+}
+
+/// Average the weights of several checkpoints of one model
+#[derive(Args)]
+#[command(after_help = "\
+The mean is computed in double precision. With the extension .safetensors, FILE keeps the description of the model
+(sizes, task, inputs, names of answers or labels) if the inputs are checkpoints of this program.
+
+Examples:
+  vlct average result/mlm_itm_mae_seed0_from_/version_0 --out average.safetensors   the checkpoints of keep_checkpoints=N
+  vlct average step10k.ckpt step20k.ckpt --out average.ckpt")]
+pub struct Average {
+    /// Weight files, directories of a checkpoint, or run directories, which stand for the checkpoints that they keep
+    #[arg(value_name = "IN", required = true)]
+    pub inputs: Vec<PathBuf>,
+    /// File to write; its extension determines the format: .safetensors, .ckpt, .pth, .pt or .bin
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
 }
 
 /// Naming schemes of tensors.

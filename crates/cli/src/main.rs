@@ -2,6 +2,7 @@
 //! the work.
 
 mod args;
+mod average;
 mod bench;
 mod check_images;
 mod convert;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Command::Quickstart(args) => quickstart::run(args),
         Command::Report(args) => report::run(args),
         Command::Convert(args) => convert::run(args),
+        Command::Average(args) => average::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::CheckImages(args) => check_images::run(args),
         Command::MapVgMscoco(args) => map_vg_mscoco::run(args),

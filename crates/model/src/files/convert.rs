@@ -39,7 +39,7 @@ impl std::fmt::Display for ConvertReport {
 }
 
 /// Adds the buffer of position ids, which `load_state_dict` of the original requires, to weights with a text embedding that lack it.
-fn with_position_ids(state: StateDict) -> StateDict {
+pub(crate) fn with_position_ids(state: StateDict) -> StateDict {
     let positions = state.get("text_embeddings.position_embeddings.weight");
     match positions.and_then(|table| table.shape.first().copied()) {
         Some(length) if !state.contains(POSITION_IDS) => {

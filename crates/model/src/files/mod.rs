@@ -12,6 +12,7 @@ mod state;
 mod torch;
 
 pub use convert::convert;
+pub(crate) use convert::with_position_ids;
 pub use error::{FileError, Problem, TensorProblem};
 pub use mapping::{LoadReport, Options, Scope, adapt};
 pub use state::{Dtype, StateDict, StateError, StoredTensor, TensorData};
@@ -205,17 +206,21 @@ fn unrecognised(bytes: &[u8]) -> Problem {
 /// # Errors
 /// Returns a [`FileError`] if the extension is unknown or the file cannot be written.
 pub fn write(path: &Path, state: &StateDict, header: &Header) -> Result<(), FileError> {
-    let extension = path
-        .extension()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .to_ascii_lowercase();
-    let result = match extension.as_str() {
-        "safetensors" => atomic::write(path, |out| safetensors::write(out, state, header)),
-        "ckpt" | "pth" | "pt" | "bin" => atomic::write(path, |out| torch::write(out, state, header)),
-        _ => Err(Problem::Extension),
+    let result = match written_format(path)? {
+        Format::Safetensors => atomic::write(path, |out| safetensors::write(out, state, header)),
+        Format::TorchZip | Format::TorchLegacy => atomic::write(path, |out| torch::write(out, state, header)),
     };
     result.map_err(|problem| FileError::new(path, problem))
+}
+
+/// Returns the format that [`write()`] gives a file with this extension.
+pub(crate) fn written_format(path: &Path) -> Result<Format, FileError> {
+    let extension = path.extension().unwrap_or_default().to_string_lossy();
+    match extension.to_ascii_lowercase().as_str() {
+        "safetensors" => Ok(Format::Safetensors),
+        "ckpt" | "pth" | "pt" | "bin" => Ok(Format::TorchZip),
+        _ => Err(FileError::new(path, Problem::Extension)),
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,23 @@
+//! `vlct average IN... --out FILE`: writes the mean of the weights of several files.
+
+use std::fmt::Write;
+
+use vlct_model::average;
+
+use crate::args::Average;
+use crate::output::{Failure, print, with_thousands_separators};
+
+/// Writes the mean and prints which files were averaged.
+pub fn run(args: &Average) -> Result<(), Failure> {
+    let report = average::average(&args.inputs, &args.out)?;
+    let mut text = format!(
+        "wrote {}: {} tensors with {} values, the mean of\n",
+        args.out.display(),
+        report.tensors,
+        with_thousands_separators(report.parameters as u64)
+    );
+    for file in &report.files {
+        let _ = writeln!(text, "  {}", file.display());
+    }
+    print(&text)
+}
