@@ -23,20 +23,23 @@ pub struct KilledRun<'a> {
 
 impl KilledRun<'_> {
     /// Kills runs at random moments, `kills` times in all, and resumes each run until it ends. Panics unless every run ends with the
-    /// checkpoint of an uninterrupted run, bit for bit.
-    pub fn assert_same_weights(&self, name: &str, kills: u32, random: &mut impl Rng) {
+    /// checkpoint of an uninterrupted run, bit for bit. Returns the run directories, first that of the uninterrupted run.
+    pub fn assert_same_weights(&self, name: &str, kills: u32, random: &mut impl Rng) -> Vec<PathBuf> {
         let uninterrupted = format!("uninterrupted-{name}");
         assert_success(&run_with(self.directory, &(self.arguments)(&uninterrupted)));
         let last = |log_dir: &str| checkpoint::last_path(&(self.run_directory)(log_dir));
         let (mut killed, mut rounds) = (0, 0);
+        let mut runs = vec![(self.run_directory)(&uninterrupted)];
         while killed < kills {
             let log_dir = format!("killed{rounds}-{name}");
             while !self.run_until_killed(&log_dir, killed < kills, random) {
                 killed += 1;
             }
             assert_same_checkpoint(&last(&uninterrupted), &last(&log_dir));
+            runs.push((self.run_directory)(&log_dir));
             rounds += 1;
         }
+        runs
     }
 
     /// Starts or resumes the run in `log_dir` and kills it after a random time if `kill` is set. Returns whether the run ended by itself.
