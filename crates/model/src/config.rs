@@ -30,7 +30,7 @@ pub struct Backbone {
     pub depth: usize,
     /// Number of attention heads of the encoder.
     pub heads: usize,
-    /// Width of the decoder.
+    /// Width of the decoder of masked autoencoding; 0 if there is no decoder.
     pub decoder_width: usize,
     /// Number of decoder blocks.
     pub decoder_depth: usize,
@@ -81,6 +81,11 @@ pub struct Heads {
 }
 
 impl VlcConfig {
+    /// Whether there is a decoder of masked autoencoding.
+    pub fn has_decoder(&self) -> bool {
+        self.backbone.decoder_width > 0
+    }
+
     /// Returns the number of patches per side of an image.
     pub fn grid(&self) -> usize {
         self.image_size / self.backbone.patch_size
@@ -108,8 +113,10 @@ impl VlcConfig {
         list.add("token_type_embeddings.weight", &[self.token_types, d]);
         list.add("transformer.cls_token", &[1, 1, d]);
         list.add_frozen("transformer.pos_embed", &[1, n + 1, d]);
-        list.add("transformer.mask_token", &[1, 1, e]);
-        list.add_frozen("transformer.decoder_pos_embed", &[1, n + 1, e]);
+        if self.has_decoder() {
+            list.add("transformer.mask_token", &[1, 1, e]);
+            list.add_frozen("transformer.decoder_pos_embed", &[1, n + 1, e]);
+        }
         list.add(
             "transformer.patch_embed.proj.weight",
             &[d, 3, b.patch_size, b.patch_size],
@@ -117,10 +124,12 @@ impl VlcConfig {
         list.add("transformer.patch_embed.proj.bias", &[d]);
         (0..b.depth).for_each(|i| list.add_block(&format!("transformer.blocks.{i}"), d));
         list.add_norm("transformer.norm", d);
-        list.add_linear("transformer.decoder_embed", d, e);
-        (0..b.decoder_depth).for_each(|i| list.add_block(&format!("transformer.decoder_blocks.{i}"), e));
-        list.add_norm("transformer.decoder_norm", e);
-        list.add_linear("transformer.decoder_pred", e, self.patch_values());
+        if self.has_decoder() {
+            list.add_linear("transformer.decoder_embed", d, e);
+            (0..b.decoder_depth).for_each(|i| list.add_block(&format!("transformer.decoder_blocks.{i}"), e));
+            list.add_norm("transformer.decoder_norm", e);
+            list.add_linear("transformer.decoder_pred", e, self.patch_values());
+        }
         list.add_linear("pooler.dense", d, d);
         if self.heads.mlm {
             list.add("mlm_score.bias", &[self.vocab_size]);

@@ -13,6 +13,7 @@ pub mod initialise;
 pub mod inputs;
 pub mod mask;
 pub mod position;
+pub mod sizes;
 pub mod vlc;
 
 pub use config::VlcConfig;

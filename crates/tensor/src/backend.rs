@@ -153,6 +153,9 @@ pub(crate) trait Backend: Send + Sync {
     /// Allocates a matrix of zeros.
     fn zeros(&self, rows: usize, columns: usize) -> Tensor;
 
+    /// Allocates matrices with arbitrary content in one piece of memory.
+    fn empty_together(&self, shapes: &[[usize; 2]]) -> Vec<Tensor>;
+
     /// Allocates matrices of zeros in one piece of memory: the weights of a model, or the moments of an optimiser.
     fn zeros_together(&self, shapes: &[[usize; 2]]) -> Vec<Tensor>;
 

@@ -182,6 +182,7 @@ impl Backend for Perturbed {
         fn release_unused(&self);
         fn empty(&self, rows: usize, columns: usize) -> Tensor;
         fn zeros(&self, rows: usize, columns: usize) -> Tensor;
+        fn empty_together(&self, shapes: &[[usize; 2]]) -> Vec<Tensor>;
         fn zeros_together(&self, shapes: &[[usize; 2]]) -> Vec<Tensor>;
         fn upload(&self, rows: usize, columns: usize, values: &[f32]) -> Tensor;
         fn overwrite(&self, to: &mut Tensor, write: &mut dyn FnMut(&mut [f32]));

@@ -172,6 +172,13 @@ impl Backend for Remote {
         self.wrap(self.counted_cpu().zeros(rows, columns))
     }
 
+    fn empty_together(&self, shapes: &[[usize; 2]]) -> Vec<Tensor> {
+        shapes
+            .iter()
+            .map(|[rows, columns]| self.empty(*rows, *columns))
+            .collect()
+    }
+
     fn zeros_together(&self, shapes: &[[usize; 2]]) -> Vec<Tensor> {
         let zeros = self.counted_cpu().zeros_together(shapes);
         zeros.into_iter().map(|t| self.wrap(t)).collect()

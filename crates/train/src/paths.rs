@@ -34,13 +34,7 @@ pub(crate) fn find_weights(load_path: &Path) -> Result<PathBuf> {
     if !load_path.is_dir() {
         return Ok(load_path.to_path_buf());
     }
-    let candidates = [
-        load_path.join(checkpoint::FILE_NAME),
-        checkpoint::best_path(load_path),
-        checkpoint::last_path(load_path),
-    ];
-    let found = candidates.into_iter().find(|path| path.is_file());
-    found.ok_or_else(|| TrainError::NoWeights {
+    checkpoint::find(load_path).ok_or_else(|| TrainError::NoWeights {
         path: load_path.to_path_buf(),
     })
 }

@@ -67,6 +67,18 @@ pub fn steps(run: &Path) -> io::Result<Vec<u64>> {
     Ok(steps)
 }
 
+/// Returns the checkpoint of a directory: one in the directory itself, else that of a run directory, the best or, if there is none, the
+/// last one. Returns `None` if there is no checkpoint.
+pub fn find(directory: &Path) -> Option<PathBuf> {
+    let candidates = [directory.join(FILE_NAME), best_path(directory), last_path(directory)];
+    candidates.into_iter().find(|path| path.is_file())
+}
+
+/// Whether `format` is the value of `__metadata__.format` in a checkpoint, in this or an earlier layout.
+pub fn is_format(format: &str) -> bool {
+    [FORMAT, FORMAT_1].contains(&format)
+}
+
 /// Maximum size of a header in bytes. Readers of safetensors reject a larger header.
 pub(super) const MAX_HEADER: usize = 100_000_000;
 

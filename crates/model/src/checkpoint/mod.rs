@@ -19,8 +19,8 @@ mod write;
 
 pub use error::{CheckpointError, Previous, Result};
 pub use format::{
-    AVERAGE_PREFIX, EPOCH_KEY, FILE_NAME, FORMAT, METRIC_KEY, MOMENT_PREFIX, STEP_KEY, best_path, last_path, step_path,
-    steps,
+    AVERAGE_PREFIX, EPOCH_KEY, FILE_NAME, FORMAT, METRIC_KEY, MOMENT_PREFIX, STEP_KEY, best_path, find, is_format,
+    last_path, step_path, steps,
 };
 pub use read::{Checkpoint, Summary, inspect, load, read_description, read_state};
 pub use write::{TensorRef, save};

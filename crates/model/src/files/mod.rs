@@ -10,12 +10,14 @@ pub mod mapping;
 mod safetensors;
 mod state;
 mod torch;
+mod view;
 
 pub use convert::convert;
 pub(crate) use convert::with_position_ids;
 pub use error::{FileError, Problem, TensorProblem};
 pub use mapping::{LoadReport, Options, Scope, adapt};
 pub use state::{Dtype, StateDict, StateError, StoredTensor, TensorData};
+pub use view::{TensorView, WeightIndex};
 
 use std::path::Path;
 
@@ -66,13 +68,9 @@ pub enum Style {
 
 impl Style {
     /// Detects the naming scheme: VLC if a name starts with `transformer.` or `text_embeddings.`, else MAE.
-    pub fn detect(state: &StateDict) -> Self {
+    pub fn detect<'n>(mut names: impl Iterator<Item = &'n str>) -> Self {
         let is_vlc = |name: &str| name.starts_with(BACKBONE_PREFIX) || name.starts_with("text_embeddings.");
-        if state.names().any(is_vlc) {
-            Self::Vlc
-        } else {
-            Self::Mae
-        }
+        if names.any(is_vlc) { Self::Vlc } else { Self::Mae }
     }
 }
 
@@ -96,6 +94,9 @@ pub struct Summary {
     pub global_step: Option<u64>,
     /// Keys of the other top-level entries, each with a short description of its value.
     pub entries: Vec<(String, String)>,
+    /// The hyper-parameters of a PyTorch file: the entry `hyper_parameters`, with null for values that are not plain data. Null for other
+    /// files.
+    pub hyper_parameters: serde_json::Value,
     /// Keys in the dictionary of weights whose values are not tensors. These values are not read.
     pub skipped: Vec<String>,
 }
@@ -145,15 +146,21 @@ impl From<Style> for Header {
 /// # Errors
 /// Returns a [`FileError`] with the path if the file cannot be read.
 pub fn read(path: &Path) -> Result<WeightFile, FileError> {
+    read_bytes(&map(path)?).map_err(|problem| FileError::new(path, problem))
+}
+
+/// Maps a weight file into memory, for [`index`].
+///
+/// # Errors
+/// Returns a [`FileError`] with the path if the path is not a regular file or cannot be opened.
+pub fn map(path: &Path) -> Result<MappedFile, FileError> {
     let map = || -> Result<MappedFile, Problem> {
         if !std::fs::metadata(path)?.is_file() {
             return Err(Problem::NotAFile);
         }
         Ok(MappedFile::open(path).map_err(|error| error.source)?)
     };
-    map()
-        .and_then(|bytes| read_bytes(&bytes))
-        .map_err(|problem| FileError::new(path, problem))
+    map().map_err(|problem| FileError::new(path, problem))
 }
 
 /// Reads the content of a weight file.
@@ -161,12 +168,25 @@ pub fn read(path: &Path) -> Result<WeightFile, FileError> {
 /// # Errors
 /// Returns a [`Problem`] if the content is not a supported or complete weight file.
 pub fn read_bytes(bytes: &[u8]) -> Result<WeightFile, Problem> {
+    Ok(index_bytes(bytes)?.decode())
+}
+
+/// Finds the tensors of a mapped weight file, without copying values.
+///
+/// # Errors
+/// Returns a [`FileError`] with the path if the content is not a supported or complete weight file.
+pub fn index(file: &MappedFile) -> Result<WeightIndex<'_>, FileError> {
+    index_bytes(file).map_err(|problem| FileError::new(file.path(), problem))
+}
+
+/// Finds the tensors in the content of a weight file, without copying values.
+fn index_bytes(bytes: &[u8]) -> Result<WeightIndex<'_>, Problem> {
     if torch::SIGNATURES.iter().any(|signature| bytes.starts_with(signature)) {
-        torch::read_archive(bytes)
+        torch::index_archive(bytes)
     } else if torch::starts_with_magic(bytes) {
-        torch::read_legacy(bytes)
+        torch::index_legacy(bytes)
     } else if safetensors::starts_with_header(bytes) {
-        safetensors::read(bytes)
+        safetensors::index(bytes)
     } else {
         Err(unrecognised(bytes))
     }

@@ -6,12 +6,14 @@
 use std::collections::HashMap;
 use std::io::Write;
 
+use indexmap::IndexMap;
 use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype as FileDtype, SafeTensorError, SafeTensors};
 
 use super::error::{Problem, TensorProblem};
-use super::state::{Dtype, StateDict, StoredTensor, decode};
-use super::{Format, Header, Style, Summary, WeightFile};
+use super::state::{Dtype, StateDict};
+use super::view::{TensorView, WeightIndex};
+use super::{Format, Header, Style, Summary};
 use crate::checkpoint::{AVERAGE_PREFIX, MOMENT_PREFIX};
 
 /// Size in bytes of the length field before the header. The header is padded to a multiple of this size.
@@ -32,10 +34,11 @@ pub(super) fn starts_with_header(bytes: &[u8]) -> bool {
     header.first() == Some(&b'{') && u64::from_le_bytes(*length) >= 2
 }
 
-pub(super) fn read(bytes: &[u8]) -> Result<WeightFile, Problem> {
+/// Finds the tensors of a file without copying values.
+pub(super) fn index(bytes: &[u8]) -> Result<WeightIndex<'_>, Problem> {
     let (header_length, metadata) = SafeTensors::read_metadata(bytes)?;
     let values = &bytes[LENGTH_SIZE + header_length..];
-    let mut state = StateDict::new();
+    let mut tensors = IndexMap::new();
     for name in metadata.offset_keys() {
         if PREFIXES_NOT_READ.iter().any(|prefix| name.starts_with(prefix)) {
             continue;
@@ -47,10 +50,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<WeightFile, Problem> {
         })?;
         // `read_metadata` has checked that offsets, shapes and the length of the file agree.
         let (start, end) = info.data_offsets;
-        let data = decode(dtype, &values[start..end], false);
-        state.insert(name, StoredTensor::new(info.shape.clone(), data));
+        let view = TensorView::contiguous(info.shape.clone(), dtype, &values[start..end], false);
+        tensors.insert(name, view);
     }
-    if state.is_empty() {
+    if tensors.is_empty() {
         return Err(Problem::NoWeights);
     }
     let mut entries: Vec<_> = metadata.metadata().clone().unwrap_or_default().into_iter().collect();
@@ -68,9 +71,9 @@ pub(super) fn read(bytes: &[u8]) -> Result<WeightFile, Problem> {
         Some(value) => value.parse().ok(),
         None => training_state.get(name)?.as_u64(),
     };
-    Ok(WeightFile {
-        style: Style::detect(&state),
-        state,
+    Ok(WeightIndex {
+        style: Style::detect(tensors.keys().map(String::as_str)),
+        tensors,
         format: Format::Safetensors,
         summary: Summary {
             epoch: number("epoch"),

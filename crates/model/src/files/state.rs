@@ -124,6 +124,11 @@ pub enum Dtype {
 }
 
 impl Dtype {
+    /// Whether the values are floating-point numbers.
+    pub fn is_floating(self) -> bool {
+        matches!(self, Self::F32 | Self::F64 | Self::F16 | Self::BF16)
+    }
+
     /// Returns the size of a value in a file, in bytes.
     pub fn size(self) -> usize {
         match self {
@@ -337,12 +342,12 @@ impl FromIterator<(String, StoredTensor)> for StateDict {
     }
 }
 
-fn bf16_to_f32(bits: u16) -> f32 {
+pub(super) fn bf16_to_f32(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
 /// Widens a float16 value exactly; NaN keeps its payload.
-fn f16_to_f32(bits: u16) -> f32 {
+pub(super) fn f16_to_f32(bits: u16) -> f32 {
     let sign = u32::from(bits & 0x8000) << 16;
     let exponent = u32::from(bits >> 10) & 0x1f;
     let fraction = u32::from(bits & 0x3ff);

@@ -131,7 +131,7 @@ fn writing_and_reading_keeps_names_and_values() {
         let header = Header {
             epoch: 3,
             global_step: 70_000,
-            ..Style::detect(&state).into()
+            ..Style::detect(state.names()).into()
         };
         for extension in ["ckpt", "pth", "safetensors"] {
             let path = directory.path().join("weights").with_extension(extension);

@@ -41,7 +41,7 @@ impl Vlc {
     /// that are normalised to mean 0 and variance 1. The last block computes only the selected tokens.
     ///
     /// # Panics
-    /// Panics if the numbers of masks and sequences differ, or `select` returns a patch twice or an index that is out of range.
+    /// Panics if the model has no decoder, the numbers of masks and sequences differ, or `select` returns a patch twice or an index that is out of range.
     pub fn decode(
         &self,
         tape: &Tape,
@@ -51,7 +51,11 @@ impl Vlc {
         select: impl Fn(&PatchMask) -> Vec<u32>,
     ) -> Var {
         assert_eq!(sequences.len(), masks.len(), "one mask per sequence");
-        let (p, decoder) = (&self.parameters, &self.decoder);
+        let decoder = self
+            .decoder
+            .as_ref()
+            .unwrap_or_else(|| panic!("the model has no decoder"));
+        let p = &self.parameters;
         let image_rows: Vec<u32> = sequences
             .flat_map(|s| encoded.image_rows(s))
             .map(|r| r as u32)

@@ -5,7 +5,6 @@ mod decoder;
 mod embed;
 mod heads;
 mod load;
-mod matching;
 #[cfg(test)]
 mod tests;
 
@@ -30,7 +29,7 @@ pub struct Vlc {
     token_types: ParameterId,
     blocks: Vec<Block>,
     norm: Norm,
-    decoder: decoder::Decoder,
+    decoder: Option<decoder::Decoder>,
     pooler: Linear,
     mlm: Option<heads::Mlm>,
     itm: Option<Linear>,
@@ -74,8 +73,12 @@ impl Encoded {
 impl Vlc {
     /// Makes a model whose weights are all zero; see [`crate::initialise`].
     pub fn new(config: VlcConfig) -> Self {
-        let compute = Compute::default();
-        let parameters = Parameters::new(config.parameters(), compute.device);
+        let parameters = Parameters::new(config.parameters(), Compute::default().device);
+        Self::with_parameters(config, parameters)
+    }
+
+    /// Makes a model of parameters that `config` declares.
+    fn with_parameters(config: VlcConfig, parameters: Parameters) -> Self {
         let ids = blocks::ParameterIds(&parameters);
         let backbone = &config.backbone;
         Self {
@@ -86,7 +89,9 @@ impl Vlc {
                 .map(|i| ids.block(&format!("transformer.blocks.{i}")))
                 .collect(),
             norm: ids.norm("transformer.norm"),
-            decoder: decoder::Decoder::new(&ids, backbone.decoder_depth),
+            decoder: config
+                .has_decoder()
+                .then(|| decoder::Decoder::new(&ids, backbone.decoder_depth)),
             pooler: ids.linear("pooler.dense"),
             mlm: config.heads.mlm.then(|| heads::Mlm::new(&ids)),
             itm: config.heads.itm.then(|| ids.linear("itm_score.fc")),
@@ -102,7 +107,7 @@ impl Vlc {
             rank: config.heads.rank.then(|| ids.linear("rank_output")),
             config,
             parameters,
-            compute,
+            compute: Compute::default(),
         }
     }
 

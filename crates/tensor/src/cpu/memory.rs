@@ -80,18 +80,14 @@ pub(super) fn zeros(rows: usize, columns: usize) -> Tensor {
     build(rows, columns, |out| out.fill(0.0))
 }
 
-/// Makes matrices of zeros in one piece of memory.
-pub(super) fn zeros_together(shapes: &[[usize; 2]]) -> Vec<Tensor> {
+/// Makes matrices with arbitrary content in one piece of memory.
+pub(super) fn empty_together(shapes: &[[usize; 2]]) -> Vec<Tensor> {
     let lens: Vec<usize> = shapes.iter().map(|[rows, columns]| rows * columns).collect();
-    let zeroed = |(mut buffer, [rows, columns]): (Buffer, &[usize; 2])| {
-        buffer.as_mut_slice().fill(0f32);
+    let buffers = POOL.allocate_together::<f32>(&lens).into_iter().zip(shapes);
+    let tensor = |(buffer, [rows, columns]): (Buffer, &[usize; 2])| {
         Tensor::new(Memory::new(buffer, Format::F32), *rows, *columns)
     };
-    POOL.allocate_together::<f32>(&lens)
-        .into_iter()
-        .zip(shapes)
-        .map(zeroed)
-        .collect()
+    buffers.map(tensor).collect()
 }
 
 /// Makes a `[1, 1]` matrix.

@@ -103,8 +103,14 @@ impl Backend for Cpu {
         memory::zeros(rows, columns)
     }
 
+    fn empty_together(&self, shapes: &[[usize; 2]]) -> Vec<Tensor> {
+        memory::empty_together(shapes)
+    }
+
     fn zeros_together(&self, shapes: &[[usize; 2]]) -> Vec<Tensor> {
-        memory::zeros_together(shapes)
+        let mut zeros = memory::empty_together(shapes);
+        zeros.iter_mut().for_each(|zeros| zeros.data_mut().fill(0.0));
+        zeros
     }
 
     fn upload(&self, rows: usize, columns: usize, values: &[f32]) -> Tensor {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::super::state::StoredTensor;
+use super::super::state::{Dtype, StoredTensor};
 use super::{AdaptError, CLASSIFIER_HEAD};
 use crate::position;
 
@@ -13,66 +13,124 @@ const TEXT_POSITIONS: &str = "text_embeddings.position_embeddings.weight";
 /// Last components of the names of patch position tables.
 const PATCH_POSITIONS: [&str; 2] = ["pos_embed", "decoder_pos_embed"];
 
-/// The result of [`fit`].
-pub(super) enum Fitted {
-    /// The unchanged tensor.
-    Same(StoredTensor),
-    /// A tensor with the shape in the model, and a description of the change.
-    Adapted(StoredTensor, String),
-    /// No tensor, because the file's tensor belongs to the head of a classifier with another number of classes. The text
-    /// describes the difference.
+/// How the values of a parameter are made from those of a tensor of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fit {
+    /// The same values.
+    Same,
+    /// The first values.
+    First,
+    /// The second half of the values: row 1 of two rows.
+    SecondHalf,
+    /// All values, then the last `width` values again.
+    RepeatLast {
+        /// Number of repeated values.
+        width: usize,
+    },
+    /// A table of patch positions, resized.
+    ResizePositions {
+        /// Width of the table.
+        width: usize,
+        /// Number of patches per side in the file.
+        from: usize,
+        /// Number of patches per side in the model.
+        to: usize,
+    },
+}
+
+impl Fit {
+    /// Writes the values of the parameter, which are made from `values`, to `out`.
+    ///
+    /// # Panics
+    /// Panics if the lengths are not those of the shapes for which [`rule`] returned this value.
+    pub(crate) fn write(self, values: &[f32], out: &mut [f32]) {
+        match self {
+            Self::Same => out.copy_from_slice(values),
+            Self::First => out.copy_from_slice(&values[..out.len()]),
+            Self::SecondHalf => out.copy_from_slice(&values[values.len() / 2..]),
+            Self::RepeatLast { width } => {
+                let (first, last) = out.split_at_mut(values.len());
+                first.copy_from_slice(values);
+                last.copy_from_slice(&values[values.len() - width..]);
+            }
+            Self::ResizePositions { width, from, to } => {
+                out.copy_from_slice(&position::resize(values, width, from, to))
+            }
+        }
+    }
+
+    /// Returns the parameter as a tensor of this shape. `name` is the name of the file's tensor, for messages.
+    pub(super) fn tensor(self, name: &str, tensor: &StoredTensor, shape: &[usize]) -> Result<StoredTensor, AdaptError> {
+        let values = f32_values(name, tensor)?;
+        let mut out = vec![0.0; shape.iter().product()];
+        self.write(&values, &mut out);
+        Ok(StoredTensor::f32(shape, out))
+    }
+}
+
+/// The result of [`rule`].
+pub(super) enum Rule {
+    /// The tensor has the shape in the model.
+    Same,
+    /// The tensor is adapted. The text describes the change.
+    Adapted(Fit, String),
+    /// The tensor is not loaded, because it belongs to the head of a classifier with another number of classes. The text describes the
+    /// difference.
     OtherClasses(String),
 }
 
-/// Adapts a tensor to `shape` by the rule for its name.
+/// Returns the rule that adapts a tensor of shape `found` to `shape`.
 ///
 /// # Errors
-/// Returns an [`AdaptError`] if no rule applies or the values are not floating-point numbers.
-pub(super) fn fit(name: &str, tensor: StoredTensor, shape: &[usize]) -> Result<Fitted, AdaptError> {
-    if tensor.shape == shape {
-        return Ok(Fitted::Same(tensor));
+/// Returns an [`AdaptError`] if no rule applies or the values of a tensor to adapt are not floating-point numbers.
+pub(super) fn rule(name: &str, found: &[usize], dtype: Dtype, shape: &[usize]) -> Result<Rule, AdaptError> {
+    if found == shape {
+        return Ok(Rule::Same);
     }
     let last_part = name.rsplit('.').next().unwrap_or(name);
-    match (tensor.shape.as_slice(), shape) {
+    let (fit, change) = match (found, shape) {
         (&[1, from, width], &[1, to, model_width]) if PATCH_POSITIONS.contains(&last_part) && width == model_width => {
-            let (from_grid, to_grid) = (grid(name, from)?, grid(name, to)?);
-            let resized = position::resize(&f32_values(name, &tensor)?, width, from_grid, to_grid);
-            let change = format!("{from_grid}×{from_grid} → {to_grid}×{to_grid} patches");
-            Ok(Fitted::Adapted(StoredTensor::f32(shape, resized), change))
+            let (from, to) = (grid(name, from)?, grid(name, to)?);
+            let change = format!("{from}×{from} → {to}×{to} patches");
+            (Fit::ResizePositions { width, from, to }, change)
         }
+        // The row of the second image is initialised with that of the first.
         (&[2, width], &[3, model_width]) if name == TOKEN_TYPES && width == model_width => {
-            // The row of the second image is initialised with that of the first.
-            let mut rows = f32_values(name, &tensor)?.into_owned();
-            rows.extend_from_within(width..);
-            let change = "row 2 copied from row 1".to_owned();
-            Ok(Fitted::Adapted(StoredTensor::f32(shape, rows), change))
+            (Fit::RepeatLast { width }, "row 2 copied from row 1".to_owned())
         }
-        (&[3, width], &[2, model_width]) if name == TOKEN_TYPES && width == model_width => Ok(Fitted::Adapted(
-            first_rows(name, &tensor, shape)?,
-            "row 2 left out".to_owned(),
-        )),
+        (&[3, width], &[2, model_width]) if name == TOKEN_TYPES && width == model_width => {
+            (Fit::First, "row 2 left out".to_owned())
+        }
         (&[from, width], &[to, model_width]) if name == TEXT_POSITIONS && width == model_width && to < from => {
-            let change = format!("the first {to} of {from} positions");
-            Ok(Fitted::Adapted(first_rows(name, &tensor, shape)?, change))
+            (Fit::First, format!("the first {to} of {from} positions"))
         }
         (found, _) if CLASSIFIER_HEAD.contains(&name) => {
             let classes = |shape: &[usize]| shape.first().copied().unwrap_or(0);
-            Ok(Fitted::OtherClasses(format!(
+            return Ok(Rule::OtherClasses(format!(
                 "{} classes instead of {}",
                 classes(found),
                 classes(shape)
-            )))
+            )));
         }
-        (found, expected) => Err(AdaptError::Shape {
+        (found, expected) => {
+            return Err(AdaptError::Shape {
+                name: name.to_owned(),
+                found: found.to_vec(),
+                expected: expected.to_vec(),
+            });
+        }
+    };
+    if !dtype.is_floating() {
+        return Err(AdaptError::NotFloating {
             name: name.to_owned(),
-            found: found.to_vec(),
-            expected: expected.to_vec(),
-        }),
+            dtype,
+        });
     }
+    Ok(Rule::Adapted(fit, change))
 }
 
 /// Returns the values in single precision.
-pub(super) fn f32_values<'t>(name: &str, tensor: &'t StoredTensor) -> Result<Cow<'t, [f32]>, AdaptError> {
+fn f32_values<'t>(name: &str, tensor: &'t StoredTensor) -> Result<Cow<'t, [f32]>, AdaptError> {
     tensor.to_f32().ok_or_else(|| AdaptError::NotFloating {
         name: name.to_owned(),
         dtype: tensor.data.dtype(),
@@ -90,10 +148,4 @@ fn grid(name: &str, rows: usize) -> Result<usize, AdaptError> {
         });
     }
     Ok(side)
-}
-
-fn first_rows(name: &str, tensor: &StoredTensor, shape: &[usize]) -> Result<StoredTensor, AdaptError> {
-    let values = f32_values(name, tensor)?;
-    let count = shape.iter().product::<usize>();
-    Ok(StoredTensor::f32(shape, values[..count].to_vec()))
 }

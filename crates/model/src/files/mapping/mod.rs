@@ -11,6 +11,7 @@ use indexmap::IndexMap;
 
 use super::state::{StateDict, StoredTensor};
 use super::{BACKBONE_PREFIX, Dtype, POSITION_IDS, position_ids};
+pub(crate) use fit::Fit;
 use vlct_util::text::one_line;
 
 /// Prefixes that wrappers add to every name: data parallelism, `torch.compile`, Lightning modules.
@@ -141,6 +142,99 @@ pub enum AdaptError {
     },
 }
 
+/// How the tensors of a model are made from those of a file.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Plan {
+    /// The tensors of the model that are made, in the order of the model.
+    pub steps: Vec<Step>,
+    /// The tensors that were matched, changed and left out.
+    pub report: LoadReport,
+}
+
+/// How a tensor of the model is made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step {
+    /// Index of the tensor in the model.
+    pub target: usize,
+    /// The tensor of the file and what becomes of it; `None` for the position ids.
+    pub source: Option<(usize, Fit)>,
+}
+
+/// Fits the tensors of a file, given as names, shapes and element types, to those of a model. `target` has the model's names and shapes,
+/// in order.
+///
+/// # Errors
+/// Returns an [`AdaptError`] if a shape differs and no rule adapts it, or the file has no tensor of the model.
+pub(crate) fn plan<'f>(
+    file: impl Iterator<Item = (&'f str, &'f [usize], Dtype)>,
+    target: &[(String, Vec<usize>)],
+    options: Options,
+) -> Result<Plan, AdaptError> {
+    let mut plan = Plan::default();
+    let report = &mut plan.report;
+    let mut source = Source::new(file);
+    if options.skip_heads {
+        report.skipped = source.drop_heads();
+    }
+    let indices = in_scope(target, options.scope);
+    let found = source.names();
+    let taken = source.take_all(indices.iter().map(|i| target[*i].0.as_str()));
+
+    for (index, tensor) in indices.iter().zip(taken) {
+        let (name, shape) = &target[*index];
+        let step = match tensor {
+            // The values are always 0, 1, 2, …, so those of the file are not needed.
+            _ if name == POSITION_IDS => {
+                if tensor.is_none() {
+                    report.derived.push(name.clone());
+                } else {
+                    report.matched += 1;
+                }
+                None
+            }
+            Some(tensor) => match fit::rule(name, tensor.shape, tensor.dtype, shape)? {
+                fit::Rule::Same => {
+                    report.matched += 1;
+                    Some((tensor.index, Fit::Same))
+                }
+                fit::Rule::Adapted(fit, change) => {
+                    report.matched += 1;
+                    report.resized.push(format!("{name} ({change})"));
+                    Some((tensor.index, fit))
+                }
+                fit::Rule::OtherClasses(reason) => {
+                    report.skipped.push(format!("{name} ({reason})"));
+                    report.missing.push(name.clone());
+                    continue;
+                }
+            },
+            None => match source.rank_source(name, shape)? {
+                Some((tensor, from)) => {
+                    report.derived.push(format!("{name} (row 1 of {from})"));
+                    Some((tensor, Fit::SecondHalf))
+                }
+                None => {
+                    report.missing.push(name.clone());
+                    continue;
+                }
+            },
+        };
+        plan.steps.push(Step {
+            target: *index,
+            source: step,
+        });
+    }
+    report.unexpected = source.unused_names();
+    if plan.steps.iter().all(|step| step.source.is_none()) {
+        let wanted: Vec<String> = indices.iter().map(|i| target[*i].0.clone()).collect();
+        return Err(AdaptError::NothingMatched {
+            found: one_line(&abbreviate(&found)),
+            wanted: abbreviate(&wanted),
+        });
+    }
+    Ok(plan)
+}
+
 /// Fits the tensors of a file to those of a model. `target` has the model's names and shapes, in order.
 ///
 /// The result has the model's names and shapes, in the same order, without the tensors in [`LoadReport::missing`].
@@ -153,92 +247,88 @@ pub fn adapt(
     target: &[(String, Vec<usize>)],
     options: Options,
 ) -> Result<(StateDict, LoadReport), AdaptError> {
-    let mut report = LoadReport::default();
-    let mut source = Source::new(state);
-    if options.skip_heads {
-        report.skipped = source.drop_heads();
-    }
-    let target = in_scope(target, options.scope);
-    let found = source.names();
-    let matching = RANK_FROM_MATCHING.map(|(rank, matching)| (rank, matching, source.copy(matching)));
-    let tensors = source.take_all(&target);
-
-    let mut adapted = StateDict::new();
-    for ((name, shape), tensor) in target.iter().zip(tensors) {
-        let tensor = match tensor {
-            // The values are always 0, 1, 2, …, so those of the file are not needed.
-            _ if name == POSITION_IDS => {
-                if tensor.is_none() {
-                    report.derived.push(name.clone());
-                } else {
-                    report.matched += 1;
-                }
-                position_ids(shape)
+    let shapes = state
+        .iter()
+        .map(|(name, tensor)| (name, tensor.shape.as_slice(), tensor.data.dtype()));
+    let plan = plan(shapes, target, options)?;
+    let (names, mut tensors): (Vec<String>, Vec<Option<StoredTensor>>) =
+        state.into_iter().map(|(name, tensor)| (name, Some(tensor))).unzip();
+    // Adapted tensors are made first: a tensor that is taken unchanged may be the source of another one.
+    let mut made = Vec::with_capacity(plan.steps.len());
+    for step in &plan.steps {
+        let shape = &target[step.target].1;
+        made.push(match step.source {
+            None => Some(position_ids(shape)),
+            Some((_, Fit::Same)) => None,
+            Some((source, fit)) => {
+                let tensor = tensors[source].as_ref();
+                let tensor = tensor.unwrap_or_else(|| unreachable!("no tensor is taken yet"));
+                Some(fit.tensor(&names[source], tensor, shape)?)
             }
-            Some(tensor) => match fit::fit(name, tensor, shape)? {
-                fit::Fitted::Same(tensor) => {
-                    report.matched += 1;
-                    tensor
-                }
-                fit::Fitted::Adapted(tensor, change) => {
-                    report.matched += 1;
-                    report.resized.push(format!("{name} ({change})"));
-                    tensor
-                }
-                fit::Fitted::OtherClasses(reason) => {
-                    report.skipped.push(format!("{name} ({reason})"));
-                    report.missing.push(name.clone());
-                    continue;
-                }
-            },
-            None => match derive_rank_tensor(name, shape, &matching)? {
-                Some((tensor, from)) => {
-                    report.derived.push(format!("{name} (row 1 of {from})"));
-                    tensor
-                }
-                None => {
-                    report.missing.push(name.clone());
-                    continue;
-                }
-            },
-        };
-        adapted.insert(name.clone(), tensor);
-    }
-    report.unexpected = source.unused_names();
-    if adapted.names().all(|name| name == POSITION_IDS) {
-        return Err(AdaptError::NothingMatched {
-            found: one_line(&abbreviate(&found)),
-            wanted: abbreviate(&target.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()),
         });
     }
-    Ok((adapted, report))
+    let mut adapted = StateDict::new();
+    for (step, made) in plan.steps.iter().zip(made) {
+        let unchanged = || step.source.and_then(|(source, _)| tensors[source].take());
+        if let Some(tensor) = made.or_else(unchanged) {
+            adapted.insert(target[step.target].0.clone(), tensor);
+        }
+    }
+    Ok((adapted, plan.report))
 }
 
-fn in_scope(target: &[(String, Vec<usize>)], scope: Scope) -> Vec<&(String, Vec<usize>)> {
-    let is_backbone = |(name, _): &&(String, Vec<usize>)| name.starts_with(BACKBONE_PREFIX);
-    match scope {
-        Scope::Backbone if target.iter().any(|t| is_backbone(&t)) => target.iter().filter(is_backbone).collect(),
-        _ => target.iter().collect(),
+/// Removes the prefixes of wrappers that all names have.
+pub(crate) fn strip_wrappers(names: &mut [String]) {
+    while let Some(wrapper) = WRAPPERS
+        .iter()
+        .find(|wrapper| !names.is_empty() && names.iter().all(|name| name.starts_with(**wrapper)))
+    {
+        names
+            .iter_mut()
+            .for_each(|name| name.replace_range(..wrapper.len(), ""));
     }
 }
 
-/// The file's tensors. Taking a tensor leaves `None`.
-struct Source {
-    tensors: IndexMap<String, Option<StoredTensor>>,
+/// Returns the indices of the tensors of the model that are loaded.
+fn in_scope(target: &[(String, Vec<usize>)], scope: Scope) -> Vec<usize> {
+    let is_backbone = |i: &usize| target[*i].0.starts_with(BACKBONE_PREFIX);
+    let all = 0..target.len();
+    match scope {
+        Scope::Backbone if all.clone().any(|i| is_backbone(&i)) => all.filter(is_backbone).collect(),
+        _ => all.collect(),
+    }
 }
 
-impl Source {
-    fn new(state: StateDict) -> Self {
-        let mut names = state.names().map(str::to_owned).collect::<Vec<_>>();
-        while let Some(wrapper) = WRAPPERS
-            .iter()
-            .find(|wrapper| !names.is_empty() && names.iter().all(|name| name.starts_with(**wrapper)))
-        {
-            names
-                .iter_mut()
-                .for_each(|name| name.replace_range(..wrapper.len(), ""));
-        }
-        let tensors = state.into_iter().map(|(_, tensor)| Some(tensor));
+/// A tensor of the file.
+#[derive(Clone, Copy)]
+struct Found<'f> {
+    /// Index in the file.
+    index: usize,
+    shape: &'f [usize],
+    dtype: Dtype,
+    is_taken: bool,
+}
+
+/// The file's tensors, by their names without the prefixes of wrappers.
+struct Source<'f> {
+    tensors: IndexMap<String, Found<'f>>,
+}
+
+impl<'f> Source<'f> {
+    fn new(file: impl Iterator<Item = (&'f str, &'f [usize], Dtype)>) -> Self {
+        let (mut names, tensors): (Vec<String>, Vec<Found>) = file
+            .enumerate()
+            .map(|(index, (name, shape, dtype))| {
+                let tensor = Found {
+                    index,
+                    shape,
+                    dtype,
+                    is_taken: false,
+                };
+                (name.to_owned(), tensor)
+            })
+            .unzip();
+        strip_wrappers(&mut names);
         Self {
             tensors: names.into_iter().zip(tensors).collect(),
         }
@@ -246,11 +336,6 @@ impl Source {
 
     fn names(&self) -> Vec<String> {
         self.tensors.keys().cloned().collect()
-    }
-
-    /// Returns a copy of a tensor, which remains in the source.
-    fn copy(&self, name: &str) -> Option<StoredTensor> {
-        self.tensors.get(name)?.clone()
     }
 
     /// Removes the heads of downstream tasks and returns the names of their tensors.
@@ -263,9 +348,9 @@ impl Source {
 
     /// Takes the file's tensor for each tensor of the model. If the file has no tensor with the model's name, the backbone's
     /// prefix is added to the name or removed.
-    fn take_all(&mut self, target: &[&(String, Vec<usize>)]) -> Vec<Option<StoredTensor>> {
-        let mut tensors: Vec<_> = target.iter().map(|(name, _)| self.take(name)).collect();
-        for (tensor, (name, _)) in tensors.iter_mut().zip(target).filter(|(tensor, _)| tensor.is_none()) {
+    fn take_all<'n>(&mut self, target: impl Iterator<Item = &'n str> + Clone) -> Vec<Option<Found<'f>>> {
+        let mut tensors: Vec<_> = target.clone().map(|name| self.take(name)).collect();
+        for (tensor, name) in tensors.iter_mut().zip(target).filter(|(tensor, _)| tensor.is_none()) {
             *tensor = match name.strip_prefix(BACKBONE_PREFIX) {
                 Some(stripped) => self.take(stripped),
                 None => self.take(&format!("{BACKBONE_PREFIX}{name}")),
@@ -274,45 +359,48 @@ impl Source {
         tensors
     }
 
-    fn take(&mut self, name: &str) -> Option<StoredTensor> {
-        self.tensors.get_mut(name)?.take()
+    fn take(&mut self, name: &str) -> Option<Found<'f>> {
+        let tensor = self.tensors.get_mut(name).filter(|tensor| !tensor.is_taken)?;
+        tensor.is_taken = true;
+        Some(*tensor)
+    }
+
+    /// Returns the tensor of the matching head whose row 1 is the tensor `name` of the retrieval head, and its name. Returns `None` if
+    /// `name` is not a tensor of the retrieval head, or the file has no matching head.
+    fn rank_source(&self, name: &str, shape: &[usize]) -> Result<Option<(usize, &'static str)>, AdaptError> {
+        let Some((_, from)) = RANK_FROM_MATCHING.iter().find(|(rank, _)| *rank == name) else {
+            return Ok(None);
+        };
+        let Some(head) = self.tensors.get(*from) else {
+            return Ok(None);
+        };
+        match head.shape {
+            [2, rest @ ..] if [&[1], rest].concat() == shape => {}
+            _ => {
+                return Err(AdaptError::Shape {
+                    name: (*from).to_owned(),
+                    found: head.shape.to_vec(),
+                    expected: [&[2], shape.get(1..).unwrap_or_default()].concat(),
+                });
+            }
+        }
+        if !head.dtype.is_floating() {
+            return Err(AdaptError::NotFloating {
+                name: (*from).to_owned(),
+                dtype: head.dtype,
+            });
+        }
+        Ok(Some((head.index, *from)))
     }
 
     /// Returns the names of tensors that were not taken, except the position ids, whose values are always the same.
     fn unused_names(self) -> Vec<String> {
         self.tensors
             .into_iter()
-            .filter(|(name, tensor)| tensor.is_some() && name != POSITION_IDS)
+            .filter(|(name, tensor)| !tensor.is_taken && name != POSITION_IDS)
             .map(|(name, _)| name)
             .collect()
     }
-}
-
-/// Makes the tensor `name` of the retrieval head from row 1 of a tensor of the matching head. Returns the tensor and the name of its
-/// source; `None` if `name` is not a tensor of the retrieval head, or the file has no matching head.
-fn derive_rank_tensor(
-    name: &str,
-    shape: &[usize],
-    matching: &[(&str, &'static str, Option<StoredTensor>)],
-) -> Result<Option<(StoredTensor, &'static str)>, AdaptError> {
-    let Some((_, from, Some(head))) = matching.iter().find(|(rank, _, _)| *rank == name) else {
-        return Ok(None);
-    };
-    let shape_error = || AdaptError::Shape {
-        name: (*from).to_owned(),
-        found: head.shape.clone(),
-        expected: [&[2], shape.get(1..).unwrap_or_default()].concat(),
-    };
-    let [2, rest @ ..] = head.shape.as_slice() else {
-        return Err(shape_error());
-    };
-    let row_shape = [&[1], rest].concat();
-    if row_shape != shape {
-        return Err(shape_error());
-    }
-    let values = fit::f32_values(from, head)?;
-    let row = values[values.len() / 2..].to_vec();
-    Ok(Some((StoredTensor::f32(row_shape, row), from)))
 }
 
 #[cfg(test)]

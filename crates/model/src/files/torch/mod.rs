@@ -1,9 +1,11 @@
 //! Checkpoints written by PyTorch: the zip archives of version 1.6 and later, and the format before version 1.6.
 //!
 //! Both formats consist of a pickle with everything except the values of tensors, and of storages with the values. Nothing in the
-//! pickle is executed (see [`vlct_pickle`]). Only the weights are decoded; other entries are described in a few words.
+//! pickle is executed (see [`vlct_pickle`]). Only the weights and the
+//! hyper-parameters are decoded; other entries are described in a few words.
 
 mod archive;
+mod json;
 mod legacy;
 mod tensor;
 mod write;
@@ -14,9 +16,11 @@ pub(super) use write::write;
 
 use std::collections::HashMap;
 
+use indexmap::IndexMap;
+
 use super::error::{Problem, TensorProblem};
-use super::state::{StateDict, StoredTensor, decode};
-use super::{Format, Style, Summary, WeightFile};
+use super::view::{TensorView, WeightIndex};
+use super::{Format, Style, Summary};
 use vlct_pickle::{Pickle, Ref, Value};
 
 /// Maximum size of the decoded tensors, in multiples of the size of the file. Tensors that share storages can take more than the
@@ -29,17 +33,17 @@ struct Storages<'a> {
     big_endian: bool,
 }
 
-/// Reads the zip archive of PyTorch 1.6 and later.
-pub(super) fn read_archive(bytes: &[u8]) -> Result<WeightFile, Problem> {
+/// Finds the tensors of a zip archive of PyTorch 1.6 and later, without copying values.
+pub(super) fn index_archive(bytes: &[u8]) -> Result<WeightIndex<'_>, Problem> {
     let archive = archive::open(bytes)?;
     let pickle = vlct_pickle::parse(archive.pickle)?;
-    weight_file(&pickle, &archive.storages, bytes.len(), Format::TorchZip)
+    index(&pickle, &archive.storages, bytes.len(), Format::TorchZip)
 }
 
-/// Reads the format before version 1.6.
-pub(super) fn read_legacy(bytes: &[u8]) -> Result<WeightFile, Problem> {
+/// Finds the tensors of a file in the format before version 1.6, without copying values.
+pub(super) fn index_legacy(bytes: &[u8]) -> Result<WeightIndex<'_>, Problem> {
     let (pickle, storages) = legacy::open(bytes)?;
-    weight_file(&pickle, &storages, bytes.len(), Format::TorchLegacy)
+    index(&pickle, &storages, bytes.len(), Format::TorchLegacy)
 }
 
 /// The dictionary of weights in the pickle.
@@ -50,9 +54,14 @@ struct Weights {
     entries: Vec<(Ref, Ref)>,
 }
 
-fn weight_file(pickle: &Pickle, storages: &Storages, length: usize, format: Format) -> Result<WeightFile, Problem> {
+fn index<'a>(
+    pickle: &Pickle,
+    storages: &Storages<'a>,
+    length: usize,
+    format: Format,
+) -> Result<WeightIndex<'a>, Problem> {
     let weights = find_weights(pickle)?;
-    let mut state = StateDict::new();
+    let mut tensors = IndexMap::new();
     let mut skipped = Vec::new();
     let limit = length.saturating_mul(MAX_SHARING);
     let mut remaining = limit;
@@ -75,13 +84,14 @@ fn weight_file(pickle: &Pickle, storages: &Storages, length: usize, format: Form
         };
         let layout = tensor::layout(pickle, value).map_err(tensor_error)?;
         let tensor = storages.tensor(&layout, &mut remaining).map_err(tensor_error)?;
-        state.insert(name, tensor.ok_or(Problem::TooLarge { limit })?);
+        tensors.insert(name.to_owned(), tensor.ok_or(Problem::TooLarge { limit })?);
     }
     let top = pickle.entries(pickle.root()).unwrap_or_default();
-    let number = |name: &str| {
-        let (_, value) = top.iter().rev().find(|(key, _)| pickle.text(*key) == Some(name))?;
-        pickle.int(*value).and_then(|value| u64::try_from(value).ok())
+    let find = |name: &str| {
+        let found = top.iter().rev().find(|(key, _)| pickle.text(*key) == Some(name));
+        found.map(|(_, value)| *value)
     };
+    let number = |name: &str| pickle.int(find(name)?).and_then(|value| u64::try_from(value).ok());
     let (epoch, global_step) = (number("epoch"), number("global_step"));
     let entries = match weights.under {
         None => Vec::new(),
@@ -92,11 +102,12 @@ fn weight_file(pickle: &Pickle, storages: &Storages, length: usize, format: Form
             .map(|(key, value)| (key.to_owned(), pickle.describe(value)))
             .collect(),
     };
-    Ok(WeightFile {
-        style: Style::detect(&state),
-        state,
+    Ok(WeightIndex {
+        style: Style::detect(tensors.keys().map(String::as_str)),
+        tensors,
         format,
         summary: Summary {
+            hyper_parameters: find("hyper_parameters").map_or(serde_json::Value::Null, |value| json::of(pickle, value)),
             weights_under: weights.under.map(str::to_owned),
             epoch,
             global_step,
@@ -168,10 +179,10 @@ fn callable_name(pickle: &Pickle, value: Ref) -> String {
         .unwrap_or_else(|| "a nameless function".to_owned())
 }
 
-impl Storages<'_> {
-    /// Copies a tensor's values from its storage, row-major, and subtracts their size from `remaining`. Returns `None` if the
-    /// size is more than `remaining`.
-    fn tensor(&self, layout: &tensor::Layout, remaining: &mut usize) -> Result<Option<StoredTensor>, TensorProblem> {
+impl<'a> Storages<'a> {
+    /// Finds a tensor's values in its storage, and subtracts their size from `remaining`. Returns `None` if the size is more than
+    /// `remaining`.
+    fn tensor(&self, layout: &tensor::Layout, remaining: &mut usize) -> Result<Option<TensorView<'a>>, TensorProblem> {
         let bytes = self.bytes.get(&layout.key).copied();
         let bytes = bytes.ok_or_else(|| TensorProblem::MissingStorage(layout.key.clone()))?;
         let size = layout.dtype.size();
@@ -205,15 +216,17 @@ impl Storages<'_> {
         };
         *remaining = rest;
 
-        let data = if count == 0 {
-            decode(layout.dtype, &[], false)
+        let shape = layout.shape.clone();
+        Ok(Some(if count == 0 {
+            TensorView::contiguous(shape, layout.dtype, &[], self.big_endian)
         } else if is_contiguous(&layout.shape, &layout.strides) {
             let start = layout.offset * size;
-            decode(layout.dtype, &bytes[start..start + count * size], self.big_endian)
+            let bytes = &bytes[start..start + count * size];
+            TensorView::contiguous(shape, layout.dtype, bytes, self.big_endian)
         } else {
-            decode(layout.dtype, &gather(layout, bytes, count), self.big_endian)
-        };
-        Ok(Some(StoredTensor::new(layout.shape.clone(), data)))
+            let (offset, strides) = (layout.offset, layout.strides.clone());
+            TensorView::strided(shape, layout.dtype, bytes, self.big_endian, offset, strides)
+        }))
     }
 }
 
@@ -224,29 +237,6 @@ fn is_contiguous(shape: &[usize], strides: &[usize]) -> bool {
         expected *= n;
         is_dense
     })
-}
-
-/// Returns the bytes of a tensor with arbitrary strides, in row-major order. All values of the layout must be within the storage.
-fn gather(layout: &tensor::Layout, bytes: &[u8], count: usize) -> Vec<u8> {
-    let size = layout.dtype.size();
-    let mut gathered = Vec::with_capacity(count * size);
-    let mut index = vec![0; layout.shape.len()];
-    let mut position = layout.offset;
-    for _ in 0..count {
-        gathered.extend_from_slice(&bytes[position * size..(position + 1) * size]);
-        for axis in (0..index.len()).rev() {
-            // The stride of an axis of length 1 may have any value: it is added and subtracted again, so the sum may wrap.
-            let (length, stride) = (layout.shape[axis], layout.strides[axis]);
-            index[axis] += 1;
-            position = position.wrapping_add(stride);
-            if index[axis] < length {
-                break;
-            }
-            position = position.wrapping_sub(stride.wrapping_mul(length));
-            index[axis] = 0;
-        }
-    }
-    gathered
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-use super::super::{TensorData, read_bytes};
+use super::super::{StateDict, StoredTensor, TensorData, WeightFile, read_bytes};
 use super::*;
 use vlct_pickle::Writer;
 
@@ -66,7 +66,8 @@ fn read_in_byte_order(content: &[u8], storages: &[(&str, &[u8])], big_endian: bo
     let content = vlct_pickle::parse(content).unwrap();
     let bytes = storages.iter().map(|(key, bytes)| (key.to_string(), *bytes)).collect();
     let length = storages.iter().map(|(_, bytes)| bytes.len()).sum();
-    weight_file(&content, &Storages { bytes, big_endian }, length, Format::TorchZip)
+    let storages = Storages { bytes, big_endian };
+    Ok(index(&content, &storages, length, Format::TorchZip)?.decode())
 }
 
 fn floats(values: &[f32]) -> Vec<u8> {

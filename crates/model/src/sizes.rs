@@ -1,0 +1,383 @@
+//! The sizes of a model, derived from its weight file.
+//!
+//! Most sizes follow from shapes. The numbers of attention heads do not: they come from the hyper-parameters of a PyTorch file or, without
+//! hyper-parameters, from the widths per head of the published models.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use crate::config::{Backbone, Heads, VlcConfig};
+use crate::files::WeightIndex;
+use crate::files::mapping::strip_wrappers;
+
+/// Width per head of the encoder of every published model except the huge one.
+const WIDTH_PER_HEAD: usize = 64;
+/// Width per head of the decoder of every published model.
+const DECODER_WIDTH_PER_HEAD: usize = 32;
+
+/// The numbers of attention heads; `None` for those that are derived.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GivenHeads {
+    /// Number of heads of the encoder.
+    pub encoder: Option<usize>,
+    /// Number of heads of the decoder of masked autoencoding.
+    pub decoder: Option<usize>,
+}
+
+/// The sizes of a model, and the assumptions by which they were derived.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sizes {
+    /// Sizes and heads. Dropout is off.
+    pub config: VlcConfig,
+    /// Sizes that the file does not state, each with the assumption.
+    pub assumptions: Vec<String>,
+}
+
+/// The reason why the sizes of a model cannot be derived.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SizeError {
+    /// The file has no tensor of this name.
+    #[error("the file has no tensor {0}, so it is not a VLC model")]
+    Missing(String),
+    /// A tensor has another number of axes than in a VLC model, or an axis of length 0.
+    #[error("tensor {name} has shape {shape:?}, which no VLC model has")]
+    Shape {
+        /// The name of the tensor.
+        name: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// A position table does not have one row for the class token and a square number of rows for patches.
+    #[error("position table {name} has {rows} rows, which is not one more than a square")]
+    NotSquare {
+        /// The name of the table.
+        name: String,
+        /// Number of rows.
+        rows: usize,
+    },
+    /// The number of attention heads does not divide the width.
+    #[error("{heads} attention heads do not divide the width {width} of the {part}")]
+    Heads {
+        /// The encoder or the decoder.
+        part: &'static str,
+        /// The given number of heads.
+        heads: usize,
+        /// Width of the part.
+        width: usize,
+    },
+    /// The number of attention heads is neither in the file nor given, and the width is not that of a published model.
+    #[error("the file does not state the number of attention heads of the {part}, whose width is {width}")]
+    UnknownHeads {
+        /// The encoder or the decoder.
+        part: &'static str,
+        /// Width of the part.
+        width: usize,
+    },
+}
+
+/// Derives the sizes of the model in a weight file. A decoder whose number of heads is unknown is left out.
+///
+/// # Errors
+/// Returns a [`SizeError`] if a tensor is missing or has a shape of no VLC model, or if the number of heads of the encoder is unknown.
+pub fn derive(file: &WeightIndex, given: GivenHeads) -> Result<Sizes, SizeError> {
+    let tensors = Tensors::new(file);
+    let mut assumptions = Vec::new();
+    let hyper_parameters = HyperParameters::new(&file.summary.hyper_parameters);
+    let [width, _, patch_size, _] = tensors.shape("transformer.patch_embed.proj.weight")?;
+    let heads = match given.encoder {
+        Some(heads) => heads,
+        None => match hyper_parameters.heads(width) {
+            Some(heads) => heads,
+            None if width % WIDTH_PER_HEAD == 0 => {
+                let heads = width / WIDTH_PER_HEAD;
+                assumptions.push(format!(
+                    "the file does not state the number of attention heads: {heads}, one per {WIDTH_PER_HEAD} of width {width}, as in the \
+                     published models"
+                ));
+                heads
+            }
+            None => return Err(SizeError::UnknownHeads { part: "encoder", width }),
+        },
+    };
+    check_heads("encoder", heads, width)?;
+    let (decoder_width, decoder_depth, decoder_heads) = decoder(&tensors, &hyper_parameters, given.decoder)?;
+
+    let positions = "transformer.pos_embed";
+    let [_, rows, _] = tensors.shape(positions)?;
+    let grid = (rows - 1).isqrt();
+    if grid == 0 || grid * grid + 1 != rows {
+        return Err(SizeError::NotSquare {
+            name: positions.into(),
+            rows,
+        });
+    }
+    let [vocab_size, _] = tensors.shape("text_embeddings.word_embeddings.weight")?;
+    let [max_text_len, _] = tensors.shape("text_embeddings.position_embeddings.weight")?;
+    let [token_types, _] = tensors.shape("token_type_embeddings.weight")?;
+    let config = VlcConfig {
+        image_size: grid * patch_size,
+        backbone: Backbone {
+            patch_size,
+            width,
+            depth: tensors.blocks("transformer.blocks"),
+            heads,
+            decoder_width,
+            decoder_depth,
+            decoder_heads,
+        },
+        vocab_size,
+        max_text_len,
+        token_types,
+        drop_rate: 0.0,
+        heads: Heads {
+            mlm: tensors.contains("mlm_score.bias"),
+            itm: tensors.contains("itm_score.fc.weight"),
+            vqa: tensors.classes("vqa_classifier")?,
+            nlvr2: tensors.classes("nlvr2_classifier")?.is_some(),
+            labels: tensors.classes("labels_classifier")?,
+            rank: tensors.contains("rank_output.weight"),
+        },
+    };
+    Ok(Sizes { config, assumptions })
+}
+
+/// Returns width, depth and number of heads of the decoder; zeros if there is none, or its number of heads is unknown.
+fn decoder(
+    tensors: &Tensors,
+    hyper_parameters: &HyperParameters,
+    given: Option<usize>,
+) -> Result<(usize, usize, usize), SizeError> {
+    let embed = "transformer.decoder_embed.weight";
+    if !tensors.contains(embed) {
+        return Ok((0, 0, 0));
+    }
+    let [width, _] = tensors.shape(embed)?;
+    let published = hyper_parameters.backbone().map(|backbone| backbone.decoder_heads);
+    let by_width = || (width % DECODER_WIDTH_PER_HEAD == 0).then_some(width / DECODER_WIDTH_PER_HEAD);
+    let Some(heads) = given.or(published).or_else(by_width) else {
+        return Ok((0, 0, 0));
+    };
+    check_heads("decoder", heads, width)?;
+    Ok((width, tensors.blocks("transformer.decoder_blocks"), heads))
+}
+
+fn check_heads(part: &'static str, heads: usize, width: usize) -> Result<(), SizeError> {
+    match heads > 0 && width.is_multiple_of(heads) {
+        true => Ok(()),
+        false => Err(SizeError::Heads { part, heads, width }),
+    }
+}
+
+/// The shapes of the file's tensors, by their names without the prefixes of wrappers.
+struct Tensors<'f> {
+    shapes: HashMap<String, &'f [usize]>,
+}
+
+impl<'f> Tensors<'f> {
+    fn new(file: &'f WeightIndex) -> Self {
+        let (mut names, shapes): (Vec<String>, Vec<&[usize]>) =
+            file.shapes().map(|(name, shape, _)| (name.to_owned(), shape)).unzip();
+        strip_wrappers(&mut names);
+        Self {
+            shapes: names.into_iter().zip(shapes).collect(),
+        }
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.shapes.contains_key(name)
+    }
+
+    /// Returns the shape of a tensor, which has `N` axes, none of length 0.
+    fn shape<const N: usize>(&self, name: &str) -> Result<[usize; N], SizeError> {
+        let shape = self.shapes.get(name);
+        let shape = shape.ok_or_else(|| SizeError::Missing(name.to_owned()))?;
+        let axes: Option<[usize; N]> = (*shape).try_into().ok();
+        axes.filter(|axes| !axes.contains(&0)).ok_or_else(|| SizeError::Shape {
+            name: name.to_owned(),
+            shape: shape.to_vec(),
+        })
+    }
+
+    /// Returns the number of consecutive blocks `NAME.0`, `NAME.1`, ….
+    fn blocks(&self, name: &str) -> usize {
+        let exists = |i: &usize| self.contains(&format!("{name}.{i}.norm1.weight"));
+        (0..).take_while(exists).count()
+    }
+
+    /// Returns the number of classes of a classifier; `None` if there is no classifier of this name.
+    fn classes(&self, name: &str) -> Result<Option<usize>, SizeError> {
+        let weight = format!("{name}.3.weight");
+        match self.contains(&weight) {
+            true => self.shape(&weight).map(|[classes, _]| Some(classes)),
+            false => Ok(None),
+        }
+    }
+}
+
+/// The hyper-parameters of a PyTorch file: the original's configuration, under `config` in the files of Lightning.
+struct HyperParameters<'f> {
+    config: &'f Value,
+}
+
+impl<'f> HyperParameters<'f> {
+    fn new(hyper_parameters: &'f Value) -> Self {
+        Self {
+            config: hyper_parameters.get("config").unwrap_or(hyper_parameters),
+        }
+    }
+
+    /// Returns the published backbone that `vit` names.
+    fn backbone(&self) -> Option<Backbone> {
+        Backbone::from_name(self.config.get("vit")?.as_str()?)
+    }
+
+    /// Returns the number of heads of an encoder of this width. The original does not use `num_heads`, so it counts only if `vit` names no
+    /// published backbone.
+    fn heads(&self, width: usize) -> Option<usize> {
+        if let Some(backbone) = self.backbone() {
+            return (backbone.width == width).then_some(backbone.heads);
+        }
+        let heads = self.config.get("num_heads")?.as_u64()?;
+        usize::try_from(heads)
+            .ok()
+            .filter(|heads| *heads > 0 && width.is_multiple_of(*heads))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Vlc;
+    use crate::files::{self, StateDict, StoredTensor, TensorData};
+    use std::path::Path;
+
+    /// Writes tensors to a safetensors file and calls `check` with its index.
+    fn with_index<T>(state: &StateDict, check: impl FnOnce(&WeightIndex) -> T) -> T {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("weights.safetensors");
+        files::write(&path, state, &files::Style::Vlc.into()).expect("written");
+        let file = files::map(&path).expect("mapped");
+        check(&files::index(&file).expect("an index"))
+    }
+
+    fn golden_state(directory: &Path) -> StateDict {
+        files::read(&directory.join("pretrain.ckpt"))
+            .expect("a checkpoint")
+            .state
+    }
+
+    #[test]
+    fn golden_files_have_their_recorded_sizes_and_weights() {
+        for directory in vlct_golden::directories("model") {
+            let sizes = vlct_golden::json(directory.join("config.json"));
+            let size = |key: &str| sizes[key].as_u64().expect("a size") as usize;
+            for (name, heads) in [
+                ("pretrain.ckpt", (true, true, None, false, false)),
+                ("vqa.ckpt", (false, false, Some(size("vqa_labels")), false, false)),
+                ("nlvr2.ckpt", (false, false, None, true, false)),
+                ("irtr.ckpt", (false, true, None, false, true)),
+            ] {
+                let path = directory.join(name);
+                if !path.exists() {
+                    continue;
+                }
+                let file = files::map(&path).expect("mapped");
+                let index = files::index(&file).expect("an index");
+                let given = GivenHeads {
+                    encoder: None,
+                    decoder: Some(size("decoder_heads")),
+                };
+                let Sizes { config, assumptions } = derive(&index, given).expect("sizes");
+                assert!(assumptions.is_empty(), "{assumptions:?}");
+                let b = &config.backbone;
+                assert_eq!([b.patch_size, b.width, b.depth], ["patch", "dim", "depth"].map(size));
+                assert_eq!(
+                    [b.heads, b.decoder_width, b.decoder_depth],
+                    ["heads", "decoder_dim", "decoder_depth"].map(size)
+                );
+                assert_eq!(
+                    [config.image_size, config.vocab_size, config.max_text_len],
+                    ["image_size", "vocab_size", "max_text_len"].map(size)
+                );
+                let h = config.heads;
+                assert_eq!((h.mlm, h.itm, h.vqa, h.nlvr2, h.rank), heads, "{name}");
+                let (model, report) = Vlc::read(config, &index).expect("a model");
+                assert!(report.unexpected.is_empty(), "{report}");
+                let state = files::read(&path).expect("a checkpoint").state;
+                let copy = model.state_dict();
+                for (name, tensor) in state.iter().filter(|(_, tensor)| tensor.data.dtype().is_floating()) {
+                    assert_eq!(copy.get(name), Some(tensor), "{name}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn errors_name_missing_and_malformed_tensors() {
+        let state = golden_state(&vlct_golden::directories("model")[0]);
+        for name in ["text_embeddings.word_embeddings.weight", "transformer.pos_embed"] {
+            let mut damaged = state.clone();
+            damaged.remove(name);
+            let error = with_index(&damaged, |index| derive(index, heads(4))).unwrap_err();
+            assert_eq!(error, SizeError::Missing(name.into()));
+            damaged.insert(name, StoredTensor::f32([0, 4], vec![]));
+            let error = with_index(&damaged, |index| derive(index, heads(4))).unwrap_err();
+            assert!(matches!(error, SizeError::Shape { .. }), "{error}");
+        }
+        let error = with_index(&state, |index| derive(index, heads(7))).unwrap_err();
+        assert!(error.to_string().contains("7 attention heads do not divide"), "{error}");
+    }
+
+    fn heads(encoder: usize) -> GivenHeads {
+        GivenHeads {
+            encoder: Some(encoder),
+            decoder: None,
+        }
+    }
+
+    #[test]
+    fn numbers_of_heads_come_from_names_or_widths() {
+        let config = |vit: &str, num_heads: i64| serde_json::json!({"config": {"vit": vit, "num_heads": num_heads}});
+        for (value, width, want) in [
+            (config("mae_vit_large_patch16", 12), 1024, Some(16)),
+            (config("mae_vit_large_patch16", 12), 768, None),
+            (config("another", 4), 64, Some(4)),
+            (config("another", 5), 64, None),
+            (Value::Null, 768, None),
+        ] {
+            assert_eq!(HyperParameters::new(&value).heads(width), want, "{value}");
+        }
+    }
+
+    #[test]
+    fn an_assumed_number_of_heads_is_reported() {
+        let directory = &vlct_golden::directories("model")[0];
+        let state = golden_state(directory);
+        let width = state.get("transformer.cls_token").expect("a tensor").shape[2];
+        let derived = with_index(&state, |index| derive(index, GivenHeads::default()));
+        match derived {
+            Ok(sizes) => assert!(sizes.assumptions[0].contains("attention heads"), "{sizes:?}"),
+            Err(error) => assert!(
+                matches!(error, SizeError::UnknownHeads { .. }) && width % WIDTH_PER_HEAD != 0,
+                "{error}"
+            ),
+        }
+    }
+
+    #[test]
+    fn reading_rejects_missing_and_integer_weights() {
+        use crate::files::mapping::AdaptError;
+        let mut state = golden_state(&vlct_golden::directories("model")[0]);
+        let config = with_index(&state, |index| derive(index, heads(4)))
+            .expect("sizes")
+            .config;
+        let name = "pooler.dense.bias";
+        let length = state.remove(name).expect("a weight").shape[0];
+        let read = |state: &StateDict| with_index(state, |index| Vlc::read(config.clone(), index).err());
+        assert_eq!(read(&state), Some(AdaptError::Missing { name: name.into() }));
+        state.insert(name, StoredTensor::new(vec![length], TensorData::I64(vec![1; length])));
+        let error = read(&state).expect("an error");
+        assert!(matches!(error, AdaptError::NotFloating { name: n, .. } if n == name));
+    }
+}
