@@ -2,7 +2,7 @@
 
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
-use image::{ExtendedColorType, ImageEncoder, RgbImage};
+use image::{ExtendedColorType, ImageEncoder, RgbImage, RgbaImage};
 
 use crate::{ImageError, Result};
 
@@ -14,7 +14,19 @@ pub fn encode_png(image: &RgbImage) -> Result<Vec<u8>> {
     let mut file = Vec::new();
     PngEncoder::new(&mut file)
         .write_image(image.as_raw(), image.width(), image.height(), ExtendedColorType::Rgb8)
-        .map_err(|e| encode_error(image, "PNG", &e))?;
+        .map_err(|e| encode_error(image.dimensions(), "PNG", &e))?;
+    Ok(file)
+}
+
+/// Encodes an image with transparency as PNG.
+///
+/// # Errors
+/// Returns [`ImageError::Encode`] for an image without pixels.
+pub fn encode_png_with_alpha(image: &RgbaImage) -> Result<Vec<u8>> {
+    let mut file = Vec::new();
+    PngEncoder::new(&mut file)
+        .write_image(image.as_raw(), image.width(), image.height(), ExtendedColorType::Rgba8)
+        .map_err(|e| encode_error(image.dimensions(), "PNG", &e))?;
     Ok(file)
 }
 
@@ -28,19 +40,19 @@ pub fn encode_jpeg(image: &RgbImage, quality: u8) -> Result<Vec<u8>> {
         return Err(ImageError::Quality(quality));
     }
     if image.width() == 0 || image.height() == 0 {
-        return Err(encode_error(image, "JPEG", &"it has no pixels"));
+        return Err(encode_error(image.dimensions(), "JPEG", &"it has no pixels"));
     }
     let mut file = Vec::new();
     JpegEncoder::new_with_quality(&mut file, quality)
         .write_image(image.as_raw(), image.width(), image.height(), ExtendedColorType::Rgb8)
-        .map_err(|e| encode_error(image, "JPEG", &e))?;
+        .map_err(|e| encode_error(image.dimensions(), "JPEG", &e))?;
     Ok(file)
 }
 
-fn encode_error(image: &RgbImage, format: &'static str, reason: &dyn std::fmt::Display) -> ImageError {
+fn encode_error((width, height): (u32, u32), format: &'static str, reason: &dyn std::fmt::Display) -> ImageError {
     ImageError::Encode {
-        width: image.width(),
-        height: image.height(),
+        width,
+        height,
         format,
         reason: reason.to_string(),
     }
@@ -60,6 +72,15 @@ mod tests {
     #[test]
     fn png_is_lossless() {
         assert_eq!(decode(&encode_png(&image()).unwrap()).unwrap(), image());
+    }
+
+    #[test]
+    fn png_keeps_transparency() {
+        let image = RgbaImage::from_fn(5, 3, |x, y| image::Rgba([x as u8, y as u8, 7, (x * y) as u8]));
+        let file = encode_png_with_alpha(&image).unwrap();
+        let read = image::load_from_memory(&file).unwrap();
+        assert_eq!(read.to_rgba8(), image);
+        assert!(encode_png_with_alpha(&RgbaImage::new(0, 3)).is_err());
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! Pillow's bicubic filter, [`augment`] equals Pillow's image operations, and [`transform`] draws crops from the distribution of
 //! torchvision's random crop. Tests compare with recorded outputs (`tests/golden/{images,augment}`).
 //!
-//! [`check`] finds image files that the original's preprocessing rejects; [`sheet`] draws contact sheets.
+//! [`decode_upright`] turns an image as its orientation tag says. [`check`] finds image files that the original's preprocessing rejects; [`sheet`] draws contact sheets.
 
 pub mod augment;
 pub mod check;
@@ -19,6 +19,7 @@ pub mod encode;
 mod error;
 mod memory;
 pub mod normalise;
+mod orientation;
 pub mod resize;
 pub mod sheet;
 pub mod transform;
@@ -32,9 +33,10 @@ pub fn recycle(image: RgbImage) {
 mod parity;
 
 pub use decode::{EXTENSIONS, MAX_PIXELS, MAX_SIDE, decode};
-pub use encode::{encode_jpeg, encode_png};
+pub use encode::{encode_jpeg, encode_png, encode_png_with_alpha};
 pub use error::{ImageError, Result};
-pub use image::RgbImage;
+pub use image::{Rgb, RgbImage, Rgba, RgbaImage};
 pub use normalise::{MEAN, STD, denormalise};
+pub use orientation::decode_upright;
 pub use resize::{CropBox, resize, resized_crop};
 pub use transform::{StageTimes, Transform, TransformKind};
