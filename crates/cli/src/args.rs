@@ -7,8 +7,10 @@ use vlct_image::TransformKind;
 
 use crate::check_images::CheckImages;
 use crate::map_vg_mscoco::MapVgMscoco;
+use crate::predict::Predict;
 use crate::prepare::Prepare;
 use crate::prepare::valid_vgqa::WriteValidVgqa;
+use crate::values::{PrecisionName, parse_count, parse_threads};
 
 /// Vision-language training from image-caption pairs alone.
 ///
@@ -33,6 +35,7 @@ Examples:
   vlct run with data_root=arrow task_finetune_vqa_mae_randaug per_gpu_batchsize=4 load_path=vlc_baseset.ckpt
   vlct convert vlc_baseset.ckpt vlc.safetensors
   vlct inspect vlc_baseset.ckpt
+  vlct predict match --load vlc_baseset.ckpt photo.jpg \"a dog on a surfboard\"
   vlct check-images train2014                  list damaged image files
   vlct map-vg-mscoco --root vgqa               select questions of Visual Genome for VQA
 
@@ -49,6 +52,7 @@ pub enum Command {
     Convert(Convert),
     Average(Average),
     Inspect(Inspect),
+    Predict(Box<Predict>),
     CheckImages(CheckImages),
     MapVgMscoco(MapVgMscoco),
     WriteValidVgqa(WriteValidVgqa),
@@ -279,7 +283,7 @@ pub struct BenchSteps {
 pub struct BenchCompute {
     /// Precision [default: bf16 if the CPU has fast bfloat16, else f32]
     #[arg(long, value_enum, value_name = "P")]
-    pub precision: Option<BenchPrecision>,
+    pub precision: Option<PrecisionName>,
     /// Number of threads; 0: one per available CPU
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = parse_threads)]
     pub threads: usize,
@@ -335,36 +339,11 @@ fn parse_side(text: &str) -> Result<usize, String> {
     }
 }
 
-fn parse_count(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(count) if (1..=65_536).contains(&count) => Ok(count),
-        _ => Err("expected a number from 1 to 65536".into()),
-    }
-}
-
 fn parse_seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.0..=3600.0).contains(&seconds) => Ok(seconds),
         _ => Err("expected a number from 0 to 3600".into()),
     }
-}
-
-fn parse_threads(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(threads) if threads <= 4096 => Ok(threads),
-        _ => Err("expected a number from 0 to 4096".into()),
-    }
-}
-
-/// Precisions that can be measured.
-#[derive(Clone, Copy, ValueEnum)]
-pub enum BenchPrecision {
-    /// 32-bit floating point
-    #[value(name = "f32", alias = "32")]
-    F32,
-    /// bfloat16 with f32 accumulation; needs a CPU with AMX (Intel) or with fast AVX-512 bfloat16 instructions (AMD)
-    #[value(alias = "16")]
-    Bf16,
 }
 
 #[cfg(test)]

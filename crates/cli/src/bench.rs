@@ -10,8 +10,9 @@ use vlct_image::Transform;
 use vlct_train::bench::{BenchOptions, Device, Precision, Workload, measure, measure_gemm};
 use vlct_train::trainer::{Threads, use_threads};
 
-use crate::args::{Bench, BenchCompute, BenchGemm, BenchLoader, BenchPrecision, BenchSteps, BenchTask};
+use crate::args::{Bench, BenchCompute, BenchGemm, BenchLoader, BenchSteps, BenchTask};
 use crate::output::{Failure, print};
+use crate::values::PrecisionName;
 
 /// Measures one kind of work and prints the result.
 pub fn run(args: &Bench) -> Result<(), Failure> {
@@ -52,12 +53,12 @@ fn start_threads_and_choose_precision(args: &BenchCompute) -> Result<Precision, 
     })?;
     let fast = Device::default().bf16_is_fast();
     match args.precision {
-        Some(BenchPrecision::F32) => Ok(Precision::F32),
-        Some(BenchPrecision::Bf16) if !fast => Err(Failure::Failed(
+        Some(PrecisionName::F32) => Ok(Precision::F32),
+        Some(PrecisionName::Bf16) if !fast => Err(Failure::Failed(
             "this machine has no fast bfloat16 (AMX, or AVX-512 on AMD): use --precision f32".into(),
         )),
         None if !fast => Ok(Precision::F32),
-        Some(BenchPrecision::Bf16) | None => Ok(Precision::Bf16),
+        Some(PrecisionName::Bf16) | None => Ok(Precision::Bf16),
     }
 }
 

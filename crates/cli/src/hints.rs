@@ -6,6 +6,8 @@ use std::path::Path;
 use vlct_data::DataError;
 use vlct_data::datasets::Published;
 use vlct_data::error::MissingFile;
+use vlct_model::sizes::SizeError;
+use vlct_predict::{Head, PredictError};
 use vlct_prepare::error::{PrepareError, VgqaFile};
 use vlct_train::TrainError;
 use vlct_train::config::ConfigError;
@@ -30,6 +32,9 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     }
     if let Some(error) = error.downcast_ref() {
         return prepare_hint(error);
+    }
+    if let Some(error) = error.downcast_ref() {
+        return predict_hint(error);
     }
     if let Some(error) = error.downcast_ref() {
         return config_hint(error).map(Into::into);
@@ -89,6 +94,36 @@ fn prepare_hint(error: &PrepareError) -> Option<String> {
     };
     Some(hint.into())
 }
+
+fn predict_hint(error: &PredictError) -> Option<String> {
+    match error {
+        PredictError::Data(error) => data_hint(error),
+        PredictError::NoHead { found, .. } => {
+            let tasks: Vec<&str> = TASKS_OF_HEADS
+                .iter()
+                .filter(|(_, heads)| heads.is_empty() || heads.iter().any(|head| found.contains(head)))
+                .map(|(task, _)| *task)
+                .collect();
+            Some(format!("vlct predict can use it for {}", tasks.join(", ")))
+        }
+        PredictError::NoNames { what: "answers", .. } => Some("name them with --answers FILE".into()),
+        PredictError::TokenizerSize { .. } => Some("--tokenizer takes a vocab.txt".into()),
+        PredictError::TextTooLong { .. } => Some("shorten it, or use --truncate".into()),
+        PredictError::Sizes {
+            source: SizeError::UnknownHeads { .. },
+            ..
+        } => Some("give it with --heads".into()),
+        _ => None,
+    }
+}
+
+/// The tasks of `vlct predict`, each with the heads one of which it needs.
+const TASKS_OF_HEADS: [(&str, &[Head]); 4] = [
+    ("vqa", &[Head::Vqa]),
+    ("match", &[Head::Matching]),
+    ("nlvr2", &[Head::Nlvr2]),
+    ("classify", &[Head::Labels, Head::Matching]),
+];
 
 fn missing_files_hint(directory: &Path, missing: &[MissingFile]) -> String {
     let mut datasets: Vec<&str> = missing.iter().map(|file| file.dataset.as_str()).collect();

@@ -10,11 +10,13 @@ mod hints;
 mod inspect;
 mod map_vg_mscoco;
 mod output;
+mod predict;
 mod prepare;
 mod quickstart;
 mod report;
 mod run;
 mod signals;
+mod values;
 
 use std::panic;
 use std::process::ExitCode;
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Command::Convert(args) => convert::run(args),
         Command::Average(args) => average::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Predict(args) => predict::run(args),
         Command::CheckImages(args) => check_images::run(args),
         Command::MapVgMscoco(args) => map_vg_mscoco::run(args),
         Command::Bench(args) => bench::run(args),

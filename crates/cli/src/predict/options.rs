@@ -1,0 +1,180 @@
+//! Options that the tasks of `vlct predict` share.
+
+use std::io::{BufReader, stdin};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use vlct_data::text::Tokenizer;
+use vlct_model::sizes::GivenHeads;
+use vlct_predict::batches::BatchSpec;
+use vlct_predict::{Head, OpenOptions, PredictError, Predictor, Record, Upright, records};
+use vlct_tensor::{Device, Precision};
+use vlct_train::trainer::{Threads, use_threads};
+use vlct_util::open_file;
+
+use crate::output::Failure;
+use crate::values::{PrecisionName, parse_count, parse_threads};
+
+/// Name of `--input` for standard input.
+const STANDARD_INPUT: &str = "-";
+/// Largest number of threads that prepare inputs.
+const MAX_LOADERS: usize = 8;
+
+/// The model and its settings.
+#[derive(Args)]
+pub struct ModelOptions {
+    /// Weights: a run directory (its best checkpoint, else the last), a checkpoint, a published .ckpt, any .pth or .safetensors
+    #[arg(long, value_name = "PATH", help_heading = "Model")]
+    pub load: PathBuf,
+    /// Side of the images in pixels; position tables are resized [default: that of the weights]
+    #[arg(long, value_name = "N", help_heading = "Model")]
+    pub image_size: Option<usize>,
+    /// bert-base-uncased, or a vocab.txt [default: that of the checkpoint, else bert-base-uncased]
+    #[arg(long, value_name = "NAME", help_heading = "Model")]
+    pub tokenizer: Option<String>,
+    /// Precision [default: bf16 if the CPU has fast bfloat16, else f32]
+    #[arg(long, value_enum, value_name = "P", help_heading = "Model")]
+    pub precision: Option<PrecisionName>,
+    /// Number of threads; 0: one per available CPU
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = parse_threads, help_heading = "Model")]
+    pub threads: usize,
+    /// Number of attention heads, for weights that do not state it [default: one per 64 of the width]
+    #[arg(long, value_name = "N", value_parser = parse_count, help_heading = "Model")]
+    pub heads: Option<usize>,
+    /// Use images as they are stored, as the original does; otherwise their EXIF orientation is applied
+    #[arg(long, help_heading = "Model")]
+    pub as_stored: bool,
+    /// Truncate texts that are longer than the limit of the model; otherwise they are errors
+    #[arg(long, help_heading = "Model")]
+    pub truncate: bool,
+}
+
+impl ModelOptions {
+    /// Opens the model with those of `heads` that the file has.
+    pub fn open(&self, heads: &[Head]) -> Result<Predictor, Failure> {
+        self.open_file(&self.load, heads, None)
+    }
+
+    /// Opens another file with the same settings.
+    pub fn open_file(&self, path: &Path, heads: &[Head], decoder_heads: Option<usize>) -> Result<Predictor, Failure> {
+        use_threads(Threads {
+            count: self.threads,
+            pinned: false,
+        })?;
+        if matches!(self.precision, Some(PrecisionName::Bf16)) && !Device::default().bf16_is_fast() {
+            log::warn!("this machine has no fast bfloat16 (AMX, or AVX-512 on AMD): f32 is used");
+        }
+        let options = OpenOptions {
+            image_size: self.image_size,
+            tokenizer: self.tokenizer.as_deref().map(Tokenizer::named).transpose()?,
+            precision: self.precision.map(|precision| match precision {
+                PrecisionName::F32 => Precision::F32,
+                PrecisionName::Bf16 => Precision::Bf16,
+            }),
+            heads: GivenHeads {
+                encoder: self.heads,
+                decoder: decoder_heads,
+            },
+            upright: match self.as_stored {
+                true => Upright::AsStored,
+                false => Upright::ByTag,
+            },
+            truncate: self.truncate,
+        };
+        let predictor = Predictor::open(path, heads, &options)?;
+        predictor.notes().iter().for_each(|note| log::info!("note: {note}"));
+        Ok(predictor)
+    }
+}
+
+/// Many inputs at once.
+#[derive(Args)]
+pub struct InputOptions {
+    /// Inputs as lines of JSON instead of arguments; - reads standard input
+    #[arg(long, value_name = "FILE.jsonl", help_heading = "Many inputs")]
+    pub input: Option<PathBuf>,
+    /// Directory at which relative paths of images in --input begin [default: the working directory]
+    #[arg(long, value_name = "DIR", requires = "input", help_heading = "Many inputs")]
+    pub root: Option<PathBuf>,
+    /// Inputs per forward pass; with 1, an input that a program writes to standard input is answered at once
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = parse_count, help_heading = "Many inputs")]
+    pub batch: usize,
+}
+
+/// The inputs of a command.
+pub struct InputList {
+    /// The records, or errors of single lines.
+    pub records: Box<dyn Iterator<Item = Result<Record, PredictError>> + Send>,
+    /// Whether there may be more than one: then every answer names its input, and an error does not end the command.
+    pub many: bool,
+}
+
+impl InputOptions {
+    /// Returns the inputs of a command without arguments: the lines of `--input`.
+    ///
+    /// # Errors
+    /// Returns an error without `--input`. `usage` shows the arguments of the task.
+    pub fn given(&self, usage: &str) -> Result<InputList, Failure> {
+        match &self.input {
+            Some(path) => self.lines(path),
+            None => Err(Failure::Usage(format!("no input: give {usage}, or --input FILE.jsonl"))),
+        }
+    }
+
+    /// Returns the inputs: the lines of `--input`, or those of the arguments, one image or all images of a directory, with one text.
+    /// `usage` shows the arguments of the task.
+    pub fn records(&self, images: &[&Path], text: Option<&str>, usage: &str) -> Result<InputList, Failure> {
+        if let Some(path) = &self.input {
+            if !images.is_empty() || text.is_some() {
+                return Err(Failure::Usage(format!("either --input or {usage}, not both")));
+            }
+            return self.lines(path);
+        }
+        let record = |images: Vec<PathBuf>| Record {
+            images,
+            text: text.map(str::to_owned),
+        };
+        match images {
+            [image] if image.is_dir() => {
+                let images = records::images(image)?.into_iter();
+                Ok(InputList {
+                    records: Box::new(
+                        images
+                            .map(|image| record(vec![image]))
+                            .map(Ok)
+                            .collect::<Vec<_>>()
+                            .into_iter(),
+                    ),
+                    many: true,
+                })
+            }
+            images => Ok(InputList {
+                records: Box::new(std::iter::once(Ok(record(
+                    images.iter().map(|i| i.to_path_buf()).collect(),
+                )))),
+                many: false,
+            }),
+        }
+    }
+
+    fn lines(&self, path: &Path) -> Result<InputList, Failure> {
+        let root = self.root.as_deref().unwrap_or(Path::new(""));
+        let records: Box<dyn Iterator<Item = _> + Send> = if path.as_os_str() == STANDARD_INPUT {
+            let name = Path::new("standard input");
+            Box::new(records::json_lines(BufReader::new(stdin()), name, root))
+        } else {
+            let file = open_file(path)?;
+            Box::new(records::json_lines(BufReader::new(file), path, root))
+        };
+        Ok(InputList { records, many: true })
+    }
+
+    /// Returns the settings of batches.
+    pub fn batches(&self) -> BatchSpec {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        BatchSpec {
+            batch_size: self.batch,
+            threads: cpus.min(MAX_LOADERS),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Errors of predictions. A message is one line: what is wrong, and where.
+
+use std::path::PathBuf;
+
+use vlct_data::DataError;
+use vlct_image::ImageError;
+use vlct_model::checkpoint::CheckpointError;
+use vlct_model::files::FileError;
+use vlct_model::files::mapping::AdaptError;
+use vlct_model::sizes::SizeError;
+use vlct_util::IoError;
+
+use crate::Head;
+
+/// Result with a [`PredictError`].
+pub type Result<T, E = PredictError> = std::result::Result<T, E>;
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PredictError {
+    /// A file or directory cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] IoError),
+    /// A weight file cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A checkpoint of a run is damaged or has an invalid description.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The tokenizer or a list of answers cannot be read, or a dataset is damaged.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The directory has no checkpoint.
+    #[error("{path}: no checkpoint in this directory (best or last)", path = path.display())]
+    NoCheckpoint {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The sizes of the model in a weight file cannot be derived.
+    #[error("{path}: {source}", path = path.display())]
+    Sizes {
+        /// The weight file.
+        path: PathBuf,
+        /// The reason.
+        source: SizeError,
+    },
+    /// The tensors of a weight file do not fit the model.
+    #[error("{path}: {source}", path = path.display())]
+    Weights {
+        /// The weight file.
+        path: PathBuf,
+        /// The reason.
+        source: AdaptError,
+    },
+    /// The model does not have the head that a prediction needs.
+    #[error("{path}: the model has no head for {}; its heads: {}", Head::list(needed).replace(", ", " or "), Head::list(found), path = path.display())]
+    NoHead {
+        /// The weight file.
+        path: PathBuf,
+        /// The heads one of which is needed.
+        needed: Vec<Head>,
+        /// The heads of the model.
+        found: Vec<Head>,
+    },
+    /// The file does not have the names of answers or labels.
+    #[error("{path}: the file does not have the names of the {count} {what} of its head", path = path.display())]
+    NoNames {
+        /// The weight file.
+        path: PathBuf,
+        /// Answers or labels.
+        what: &'static str,
+        /// Number of classes of the head.
+        count: usize,
+    },
+    /// A list of names has another length than the head has classes.
+    #[error("{path}: {found} {what}, but the head of the model has {expected}", path = path.display())]
+    NameCount {
+        /// The list, or the weight file that contains it.
+        path: PathBuf,
+        /// Answers or labels.
+        what: &'static str,
+        /// Number of names.
+        found: usize,
+        /// Number of classes of the head.
+        expected: usize,
+    },
+    /// The tokenizer makes token ids that the model does not have.
+    #[error(
+        "the tokenizer has {tokens} tokens, but the word table of the model has only {rows} rows: name the tokenizer of the model"
+    )]
+    TokenizerSize {
+        /// Number of tokens of the tokenizer.
+        tokens: usize,
+        /// Rows of the word table.
+        rows: usize,
+    },
+    /// The image size is not a multiple of the patch size, or out of range.
+    #[error("image size {size} is not a multiple of the patch size {patch_size} up to {max}")]
+    ImageSize {
+        /// The image size in pixels.
+        size: usize,
+        /// Side of a patch in pixels.
+        patch_size: usize,
+        /// Largest image size.
+        max: usize,
+    },
+    /// The inputs of the checkpoint are prepared in a way that this program does not support.
+    #[error("{path}: {reason}", path = path.display())]
+    Inputs {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What is not supported.
+        reason: &'static str,
+    },
+    /// An image cannot be decoded.
+    #[error("{path}: {source}", path = path.display())]
+    Image {
+        /// The image file.
+        path: PathBuf,
+        /// The reason.
+        source: ImageError,
+    },
+    /// A text has more tokens than the model reads.
+    #[error("the text is longer than the limit of {limit} tokens of the model: {text:?}")]
+    TextTooLong {
+        /// Maximum number of tokens, including `[CLS]` and `[SEP]`.
+        limit: usize,
+        /// The beginning of the text.
+        text: String,
+    },
+    /// An argument is out of range, or inputs contradict each other.
+    #[error("{0}")]
+    Invalid(String),
+}

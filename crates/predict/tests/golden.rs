@@ -1,0 +1,234 @@
+//! Compares the predictions of golden checkpoints with the recorded logits of the original, on recorded tensors and on image files.
+
+use std::path::{Path, PathBuf};
+
+use vlct_data::text::Tokenizer;
+use vlct_golden::{Tensors, assert_close, directories};
+use vlct_image::{RgbImage, encode_png};
+use vlct_predict::matching::Matching;
+use vlct_predict::nlvr2::Nlvr2;
+use vlct_predict::vqa::Vqa;
+use vlct_predict::{Head, Item, OpenOptions, PairItem, PredictError, Predictor, Result};
+use vlct_tensor::Precision;
+
+/// Opens the golden checkpoint `name` with a tokenizer of as many tokens as its word table has rows, in f32.
+fn open(directory: &Path, name: &str, heads: &[Head], options: &OpenOptions) -> Result<Predictor> {
+    let sizes = vlct_golden::json(directory.join("config.json"));
+    let specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(String::from);
+    let words = (specials.len()..).map(|i| format!("w{i}"));
+    let tokens: Vec<String> = specials
+        .into_iter()
+        .chain(words)
+        .take(sizes["vocab_size"].as_u64().unwrap() as usize)
+        .collect();
+    let temporary = tempfile::tempdir().expect("a directory");
+    let path = temporary.path().join("vocab.txt");
+    std::fs::write(&path, tokens.join("\n")).expect("written");
+    let options = OpenOptions {
+        tokenizer: Some(Tokenizer::from_file(&path, true).expect("a tokenizer")),
+        precision: Some(Precision::F32),
+        ..options.clone()
+    };
+    Predictor::open(&directory.join(name), heads, &options)
+}
+
+fn golden(name: &str) -> Vec<PathBuf> {
+    let found: Vec<_> = directories("model")
+        .into_iter()
+        .filter(|d| d.join(name).exists())
+        .collect();
+    assert!(!found.is_empty(), "no {name} among the golden data");
+    found
+}
+
+/// Returns the recorded texts without padding.
+fn texts(t: &Tensors) -> Vec<Vec<u32>> {
+    let length = *t.shape("text_ids").last().expect("a matrix");
+    let (ids, masks) = (t.i64("text_ids"), t.i64("text_masks"));
+    let rows = ids.chunks_exact(length).zip(masks.chunks_exact(length));
+    rows.map(|(ids, masks)| {
+        ids.iter()
+            .zip(masks)
+            .filter(|(_, m)| **m != 0)
+            .map(|(id, _)| *id as u32)
+            .collect()
+    })
+    .collect()
+}
+
+fn images(t: &Tensors, name: &str, count: usize) -> Vec<Vec<f32>> {
+    let values = t.f32(name);
+    values.chunks_exact(values.len() / count).map(<[f32]>::to_vec).collect()
+}
+
+#[test]
+fn answers_have_the_recorded_logits() {
+    for directory in golden("vqa_step.safetensors") {
+        let predictor = open(&directory, "vqa.ckpt", &[Vqa::HEAD], &OpenOptions::default()).expect("a predictor");
+        let t = Tensors::open(directory.join("vqa_step.safetensors"));
+        let answers = t.shape("vqa_logits")[1];
+        let names: Vec<String> = (0..answers).map(|i| format!("answer {i}")).collect();
+        let temporary = tempfile::tempdir().expect("a directory");
+        let path = temporary.path().join("answers.json");
+        std::fs::write(&path, serde_json::to_string(&names).expect("JSON")).expect("written");
+        let vqa = Vqa::new(&predictor, Some(&path)).expect("a task");
+        let texts = texts(&t);
+        let images = images(&t, "image", texts.len());
+        let items: Vec<Item> = texts
+            .into_iter()
+            .zip(images)
+            .map(|(text, image)| Item {
+                image: Some(image),
+                text,
+            })
+            .collect();
+        let logits = vqa.logits(&items);
+        assert_close("logits", &logits.concat(), &t.f32("vqa_logits"), 2e-5);
+        let best = vqa.answers(&logits[0], 3);
+        assert!(best.len() == 3 && best[0].score >= best[2].score);
+        let largest = logits[0].iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        assert!((best[0].score - 1.0 / (1.0 + (-largest).exp())).abs() < 1e-6);
+
+        std::fs::write(&path, serde_json::to_string(&names[1..]).expect("JSON")).expect("written");
+        let error = Vqa::new(&predictor, Some(&path)).err().expect("an error").to_string();
+        assert!(
+            error.contains(&format!("{} answers", answers - 1)) && error.contains(&answers.to_string()),
+            "{error}"
+        );
+        let error = Vqa::new(&predictor, None).err().expect("an error");
+        assert!(matches!(error, PredictError::NoNames { .. }), "{error}");
+    }
+}
+
+#[test]
+fn statements_have_the_recorded_logits() {
+    for directory in golden("nlvr2_step.safetensors") {
+        let predictor = open(&directory, "nlvr2.ckpt", &[Nlvr2::HEAD], &OpenOptions::default()).expect("a predictor");
+        let t = Tensors::open(directory.join("nlvr2_step.safetensors"));
+        let texts = texts(&t);
+        let [left, right] = ["image_0", "image_1"].map(|name| images(&t, name, texts.len()));
+        let items: Vec<PairItem> = (texts.into_iter().zip(left.into_iter().zip(right)))
+            .map(|(text, (left, right))| PairItem {
+                images: [left, right],
+                text,
+            })
+            .collect();
+        let logits: Vec<f32> = Nlvr2::new(&predictor).expect("a task").logits(&items).concat();
+        assert_close("logits", &logits, &t.f32("nlvr2_logits"), 2e-5);
+    }
+}
+
+#[test]
+fn only_wanted_heads_are_loaded_and_a_missing_head_is_an_error() {
+    let directory = &directories("model")[0];
+    let predictor = open(directory, "pretrain.ckpt", &[Head::Matching], &OpenOptions::default()).expect("a predictor");
+    let names: Vec<String> = predictor
+        .model()
+        .parameters()
+        .iter()
+        .map(|(_, p)| p.name.clone())
+        .collect();
+    assert!(names.iter().any(|name| name == "itm_score.fc.weight"));
+    assert!(
+        !names
+            .iter()
+            .any(|name| name.contains("decoder") || name.starts_with("mlm_score")),
+        "{names:?}"
+    );
+    let error = open(directory, "pretrain.ckpt", &[Head::Vqa], &OpenOptions::default());
+    let error = error.err().expect("an error").to_string();
+    assert!(error.contains("no head for visual question answering"), "{error}");
+    assert!(error.contains("image-text matching, masked words"), "{error}");
+    let error = Vqa::new(&predictor, None).err().expect("an error");
+    assert!(matches!(error, PredictError::NoHead { .. }));
+}
+
+#[test]
+fn options_are_checked() {
+    let directory = &directories("model")[0];
+    let open = |options: OpenOptions| open(directory, "pretrain.ckpt", &[Head::Matching], &options);
+    let with_size = |size: usize| {
+        open(OpenOptions {
+            image_size: Some(size),
+            ..OpenOptions::default()
+        })
+    };
+    let config = open(OpenOptions::default())
+        .expect("a predictor")
+        .model()
+        .config()
+        .clone();
+    let (patch_size, grid) = (config.backbone.patch_size, config.grid() + 1);
+    let larger = with_size(grid * patch_size).expect("a predictor");
+    assert_eq!(larger.model().config().grid(), grid);
+    let change = format!("→ {grid}×{grid} patches");
+    assert!(
+        larger.notes().iter().any(|note| note.contains(&change)),
+        "{:?}",
+        larger.notes()
+    );
+    for size in [0, patch_size + 1, 1000 * patch_size] {
+        assert!(matches!(with_size(size), Err(PredictError::ImageSize { .. })), "{size}");
+    }
+    let error = Predictor::open(
+        &directory.join("pretrain.ckpt"),
+        &[Head::Matching],
+        &OpenOptions::default(),
+    );
+    assert!(matches!(error, Err(PredictError::TokenizerSize { .. })));
+}
+
+#[test]
+fn image_files_give_the_logits_of_their_values() {
+    let directory = &directories("model")[0];
+    let predictor = open(directory, "pretrain.ckpt", &[Head::Matching], &OpenOptions::default()).expect("a predictor");
+    let temporary = tempfile::tempdir().expect("a directory");
+    let path = temporary.path().join("image.png");
+    let side = predictor.preparation().image_size() as u32;
+    let mut image = RgbImage::new(side, side);
+    for (x, y, pixel) in image.enumerate_pixels_mut() {
+        pixel.0 = [(3 * x) as u8, (2 * y) as u8, (x ^ y) as u8];
+    }
+    std::fs::write(&path, encode_png(&image).expect("encoded")).expect("written");
+    let loaded = predictor.preparation().image(&path).expect("an image");
+    assert_eq!(loaded.image, image);
+    // An image of the model's size is not resized, only normalised.
+    let (mean, deviation) = (vlct_image::MEAN, vlct_image::STD);
+    let planes = (0..3).flat_map(|c| {
+        let pixels = image.pixels().map(move |p| p.0[c]);
+        pixels.map(move |level| (f32::from(level) / 255.0 - mean[c]) / deviation[c])
+    });
+    assert_close("values", &loaded.values, &planes.collect::<Vec<_>>(), 1e-6);
+
+    let text = predictor.preparation().text("w10 w11").expect("a text");
+    assert_eq!(text.len(), 4);
+    let item = Item {
+        image: Some(loaded.values),
+        text,
+    };
+    let matching = Matching::new(&predictor).expect("a task");
+    let single = matching.logits(std::slice::from_ref(&item))[0];
+    let batch = matching.logits(&[item.clone(), item]);
+    for row in batch {
+        assert_close("logits in a batch", &row, &single, 1e-5);
+    }
+    let probability = Matching::probability(single);
+    let exp: Vec<f64> = single.iter().map(|l| f64::from(*l).exp()).collect();
+    assert!((f64::from(probability) - exp[1] / (exp[0] + exp[1])).abs() < 1e-6);
+}
+
+#[test]
+fn long_texts_are_errors_unless_they_are_truncated() {
+    let directory = &directories("model")[0];
+    let long = "w10 ".repeat(200);
+    let predictor = open(directory, "pretrain.ckpt", &[Head::Matching], &OpenOptions::default()).expect("a predictor");
+    let limit = predictor.model().config().max_text_len;
+    let error = predictor.preparation().text(&long).unwrap_err().to_string();
+    assert!(error.contains(&format!("limit of {limit} tokens")), "{error}");
+    let options = OpenOptions {
+        truncate: true,
+        ..OpenOptions::default()
+    };
+    let predictor = open(directory, "pretrain.ckpt", &[Head::Matching], &options).expect("a predictor");
+    assert_eq!(predictor.preparation().text(&long).expect("truncated").len(), limit);
+}
