@@ -24,11 +24,16 @@ enum Content<'a> {
         ans2label: HashMap<Cow<'a, str>, i64>,
         label2ans: Vec<Cow<'a, str>>,
     },
+    /// The `config.json` of a model of Hugging Face. Its other keys are not read.
+    IdToLabel {
+        id2label: HashMap<Cow<'a, str>, Cow<'a, str>>,
+    },
 }
 
 impl Vocabulary {
     /// Reads `coco_vqa_label_info.pkl` (a dictionary with `ans2label`, the id of each answer, and `label2ans`, the list of answers),
-    /// JSON of the same structure, or a JSON list of answers. The format is detected by the content.
+    /// JSON of the same structure, a JSON list of answers, or a `config.json` of Hugging Face, whose `id2label` has the answer of each id.
+    /// The format is detected by the content.
     ///
     /// # Errors
     /// Returns [`DataError::Io`] if the file cannot be read, [`DataError::Format`] if it has none of these formats, no answers or
@@ -49,7 +54,9 @@ fn parse(bytes: &[u8]) -> Result<Vocabulary, String> {
     if is_json {
         let content = serde_json::from_slice(bytes).map_err(|error| {
             if error.is_data() {
-                "neither a list of answers nor an object with ans2label (answers to ids) and label2ans (list of answers)".into()
+                "neither a list of answers, nor an object with ans2label (answers to ids) and label2ans (list of answers), nor one with \
+                 id2label (ids to answers)"
+                    .into()
             } else {
                 format!("not JSON: {error}")
             }
@@ -85,11 +92,35 @@ fn from_pickle<'p>(pickle: &'p Pickle<'_>) -> Option<Content<'p>> {
     })
 }
 
+/// Returns the vocabulary of a dictionary from ids to answers. Every id up to the largest has an answer.
+fn from_ids(id2label: HashMap<Cow<'_, str>, Cow<'_, str>>) -> Result<Vocabulary, String> {
+    let mut answers = Vec::with_capacity(id2label.len());
+    for (id, answer) in id2label {
+        let number: i128 = id
+            .parse()
+            .map_err(|_| format!("the id {} in id2label is not a number", quoted(&id)))?;
+        answers.push((number, answer));
+    }
+    answers.sort();
+    if answers.is_empty() {
+        return Err("it has no answers".into());
+    }
+    let mut vocabulary = Vocabulary::default();
+    for (expected, (id, answer)) in (0i128..).zip(&answers) {
+        if *id != expected {
+            return Err(format!("id2label has no answer with the id {expected}"));
+        }
+        vocabulary.insert(answer, *id)?;
+    }
+    Ok(vocabulary)
+}
+
 /// Returns the vocabulary of a file. The error is a message that says how the file contradicts itself.
 fn vocabulary_from(content: Content<'_>) -> Result<Vocabulary, String> {
     let (ids, list) = match content {
         Content::List(list) => (None, list),
         Content::ListAndIds { ans2label, label2ans } => (Some(ans2label), label2ans),
+        Content::IdToLabel { id2label } => return from_ids(id2label),
     };
     if list.is_empty() {
         return Err("it has no answers".into());

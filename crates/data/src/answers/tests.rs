@@ -159,6 +159,36 @@ fn label_pickle(ids: &[(&str, i64)], list: &[&str]) -> Vec<u8> {
     writer.finish()
 }
 
+/// Reads a file with these bytes.
+fn open_bytes(bytes: &[u8]) -> Result<Vocabulary, crate::DataError> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("answers");
+    std::fs::write(&path, bytes).unwrap();
+    Vocabulary::open(&path)
+}
+
+#[test]
+fn reads_the_labels_of_a_configuration_of_hugging_face() {
+    let config = json!({"model_type": "vilt", "id2label": {"1": "no", "0": "yes", "2": "net"}, "label2id": {"yes": 0}});
+    let vocabulary = open_bytes(config.to_string().as_bytes()).unwrap();
+    let answers: Vec<_> = (0..3).map(|id| vocabulary.answer(id)).collect();
+    assert_eq!(
+        (vocabulary.len(), answers),
+        (3, vec![Some("yes"), Some("no"), Some("net")])
+    );
+    for (labels, want) in [
+        (json!({}), "no answers"),
+        (json!({"0": "yes", "2": "no"}), "no answer with the id 1"),
+        (json!({"-1": "yes"}), "no answer with the id 0"),
+        (json!({"0": "yes", "1": "yes"}), "two ids"),
+        (json!({"first": "yes"}), "is not a number"),
+        (json!({"0": "yes", "00": "no"}), "no answer with the id 1"),
+    ] {
+        let error = open_error(json!({"id2label": labels}).to_string().as_bytes());
+        assert!(error.contains(want), "{error}");
+    }
+}
+
 /// The error message of a file with these bytes.
 fn open_error(bytes: &[u8]) -> String {
     let directory = tempfile::tempdir().unwrap();
@@ -200,7 +230,7 @@ fn rejects_inconsistent_or_malformed_vocabularies() {
         let text = json!({"ans2label": ids, "label2ans": list}).to_string();
         assert!(open_error(text.as_bytes()).contains(reason), "{reason}");
     }
-    assert!(open_error(b"[\"a\", 1]").contains("neither a list of answers nor an object"));
+    assert!(open_error(b"[\"a\", 1]").contains("neither a list of answers, nor an object"));
     assert!(open_error(b"[\"a\", ").contains("not JSON"));
     assert!(open_error(b"hello").contains("neither JSON nor a pickle"));
     assert!(open_error(b"").contains("neither JSON nor a pickle"));
