@@ -118,11 +118,15 @@ fn predict_hint(error: &PredictError) -> Option<String> {
 }
 
 /// The tasks of `vlct predict`, each with the heads one of which it needs.
-const TASKS_OF_HEADS: [(&str, &[Head]); 4] = [
+const TASKS_OF_HEADS: [(&str, &[Head]); 8] = [
     ("vqa", &[Head::Vqa]),
     ("match", &[Head::Matching]),
     ("nlvr2", &[Head::Nlvr2]),
     ("classify", &[Head::Labels, Head::Matching]),
+    ("fill", &[Head::MaskedWords]),
+    ("repaint", &[Head::Decoder]),
+    ("align", &[]),
+    ("features", &[]),
 ];
 
 fn missing_files_hint(directory: &Path, missing: &[MissingFile]) -> String {

@@ -12,15 +12,22 @@
 
 pub mod batches;
 pub mod classify;
+pub mod clusters;
 pub mod error;
+pub mod features;
+pub mod fill;
 pub mod head;
 pub mod item;
 pub mod matching;
 pub mod nlvr2;
+pub mod npy;
 pub mod open;
+pub mod overlay;
 pub mod preparation;
+pub mod probes;
 pub mod records;
 pub mod scores;
+pub mod similarities;
 pub mod vqa;
 
 pub use error::{PredictError, Result};

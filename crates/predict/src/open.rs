@@ -53,8 +53,7 @@ impl Predictor {
     /// Every weight is copied once. The checksum of a checkpoint is verified.
     ///
     /// # Errors
-    /// Returns an error if the file cannot be read or is not a VLC model, if none of `wanted` is in it although `wanted` is not
-    /// empty, or if an option does not fit the model.
+    /// Returns an error if the file cannot be read or is not a VLC model, or an option does not fit the model.
     pub fn open(path: &Path, wanted: &[Head], options: &OpenOptions) -> Result<Self> {
         let path = find(path)?;
         let file = files::map(&path)?;
@@ -74,13 +73,6 @@ impl Predictor {
             }
         };
         let heads: Vec<Head> = Head::ALL.into_iter().filter(|head| head.is_in(&config)).collect();
-        if !wanted.is_empty() && !wanted.iter().any(|head| heads.contains(head)) {
-            return Err(PredictError::NoHead {
-                path,
-                needed: wanted.to_vec(),
-                found: heads,
-            });
-        }
         for head in heads.iter().filter(|head| !wanted.contains(head)) {
             head.remove_from(&mut config);
         }

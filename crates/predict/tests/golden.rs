@@ -5,8 +5,15 @@ use std::path::{Path, PathBuf};
 use vlct_data::text::Tokenizer;
 use vlct_golden::{Tensors, assert_close, directories};
 use vlct_image::{RgbImage, encode_png};
+use vlct_model::PatchMask;
+use vlct_model::files::StoredTensor;
+use vlct_predict::features::{Kind, features};
+use vlct_predict::fill::{Fill, masked_text};
 use vlct_predict::matching::Matching;
 use vlct_predict::nlvr2::Nlvr2;
+use vlct_predict::probes::alignment::align;
+use vlct_predict::probes::reconstruction::reconstruct;
+use vlct_predict::probes::words;
 use vlct_predict::vqa::Vqa;
 use vlct_predict::{Head, Item, OpenOptions, PairItem, PredictError, Predictor, Result};
 use vlct_tensor::Precision;
@@ -135,11 +142,10 @@ fn only_wanted_heads_are_loaded_and_a_missing_head_is_an_error() {
             .any(|name| name.contains("decoder") || name.starts_with("mlm_score")),
         "{names:?}"
     );
-    let error = open(directory, "pretrain.ckpt", &[Head::Vqa], &OpenOptions::default());
-    let error = error.err().expect("an error").to_string();
-    assert!(error.contains("no head for visual question answering"), "{error}");
-    assert!(error.contains("image-text matching, masked words"), "{error}");
     let error = Vqa::new(&predictor, None).err().expect("an error");
+    let text = error.to_string();
+    assert!(text.contains("no head for visual question answering"), "{text}");
+    assert!(text.contains("image-text matching, masked words"), "{text}");
     assert!(matches!(error, PredictError::NoHead { .. }));
 }
 
@@ -231,4 +237,157 @@ fn long_texts_are_errors_unless_they_are_truncated() {
     };
     let predictor = open(directory, "pretrain.ckpt", &[Head::Matching], &options).expect("a predictor");
     assert_eq!(predictor.preparation().text(&long).expect("truncated").len(), limit);
+}
+
+/// Opens the pre-trained golden model and prepares an item of a patterned image with this text.
+fn item(predictor: &Predictor, text: &str) -> Item {
+    let size = predictor.preparation().image_size();
+    let values = (0..3 * size * size).map(|i| ((i * 31) % 17) as f32 / 8.0 - 1.0);
+    Item {
+        image: Some(values.collect()),
+        text: predictor.preparation().text(text).expect("a text"),
+    }
+}
+
+#[test]
+fn masks_are_filled_one_at_a_time_most_confident_first() {
+    let directory = &directories("model")[0];
+    let predictor = open(directory, "pretrain.ckpt", &[Fill::HEAD], &OpenOptions::default()).expect("a predictor");
+    let fill = Fill::new(&predictor).expect("a task");
+    let tokenizer = predictor.preparation().tokenizer();
+    let items = [
+        item(&predictor, "w10 [MASK] w11 [MASK] w12 [MASK]"),
+        item(&predictor, "[MASK] w20"),
+    ];
+    let together = fill.fill(&items, 3);
+    for (item, filled) in items.iter().zip(&together) {
+        // The same, mask by mask, with the function that the report uses.
+        let mut text = item.text.clone();
+        let pixels = item.image.as_deref().expect("an image");
+        let mut order = Vec::new();
+        loop {
+            let masks: Vec<usize> = (0..text.len()).filter(|i| text[*i] == tokenizer.mask()).collect();
+            if masks.is_empty() {
+                break;
+            }
+            let logits = words::logits(predictor.model(), &text, pixels, &masks);
+            let best = masks
+                .iter()
+                .zip(&logits)
+                .map(|(position, logits)| (*position, words::candidates(logits, 1, tokenizer)[0].clone()));
+            let (position, candidate) = best
+                .reduce(|best, other| {
+                    if other.1.probability > best.1.probability {
+                        other
+                    } else {
+                        best
+                    }
+                })
+                .expect("a mask");
+            text[position] = candidate.id;
+            order.push(position);
+        }
+        assert_eq!(filled.text, text);
+        let positions: Vec<usize> = filled.masks.iter().map(|mask| mask.position).collect();
+        assert!(positions.is_sorted() && positions.len() == order.len());
+        for mask in &filled.masks {
+            // Masks that were filled before this one have their token.
+            let earlier = order.iter().take_while(|position| **position != mask.position);
+            for position in earlier {
+                assert_eq!(mask.before[*position], text[*position]);
+            }
+            assert_eq!(mask.before[mask.position], tokenizer.mask());
+            assert_eq!(mask.candidates.len(), 3);
+            assert_eq!(mask.candidates[0].id, text[mask.position]);
+            let sequence = mask.sequence(&mask.candidates[1], tokenizer);
+            assert!(
+                sequence.contains(&mask.candidates[1].token) && !sequence.contains("[CLS]"),
+                "{sequence}"
+            );
+        }
+    }
+    assert!(
+        masked_text(predictor.preparation(), "w10")
+            .unwrap_err()
+            .to_string()
+            .contains("no [MASK]")
+    );
+}
+
+#[test]
+fn a_plan_has_the_marginals_of_optimal_transport() {
+    let directory = &directories("model")[0];
+    let predictor = open(directory, "pretrain.ckpt", &[], &OpenOptions::default()).expect("a predictor");
+    let item = item(&predictor, "w10 w11 w12");
+    let pixels = item.image.as_deref().expect("an image");
+    let alignment = align(predictor.model(), &item.text, pixels);
+    let patches = alignment.grid * alignment.grid;
+    assert_eq!(
+        alignment.patches().len(),
+        patches * predictor.model().config().backbone.width
+    );
+    let all: Vec<f32> = alignment.row(1..4);
+    // Every patch, and every word, has the same share.
+    assert!(all.iter().all(|v| (v * patches as f32 - 1.0).abs() < 1e-3), "{all:?}");
+    for word in 1..4 {
+        let row: f32 = alignment.row(word..word + 1).iter().sum();
+        assert!((row - 1.0 / 3.0).abs() < 1e-3, "{row}");
+    }
+    let scores = alignment.scores(1..2);
+    assert!(scores.iter().sum::<f32>().abs() < 1e-3);
+    // A text without words has no row, and its patches have features all the same.
+    assert_eq!(
+        align(predictor.model(), &item.text[..1], pixels).patches().len(),
+        alignment.patches().len()
+    );
+}
+
+#[test]
+fn visible_patches_are_not_changed_by_a_reconstruction() {
+    let directory = &directories("model")[0];
+    let predictor = open(directory, "pretrain.ckpt", &[Head::Decoder], &OpenOptions::default()).expect("a predictor");
+    let item = item(&predictor, "w10 w11");
+    let pixels = item.image.as_deref().expect("an image");
+    let config = predictor.model().config();
+    let (grid, side, size) = (config.grid(), config.backbone.patch_size, config.image_size);
+    let noise: Vec<f32> = (0..config.patches()).map(|i| (i * 7 % 5) as f32).collect();
+    let mask = PatchMask::from_noise(&noise, 0.5);
+    let result = reconstruct(predictor.model(), &item.text, pixels, &mask);
+    for i in 0..pixels.len() {
+        let (y, x) = (i / size % size, i % size);
+        let patch = (y / side * grid + x / side) as u32;
+        if mask.removed.contains(&patch) {
+            assert_eq!(result.masked[i], 0.0);
+        } else {
+            assert_eq!((result.masked[i], result.reconstructed[i]), (pixels[i], pixels[i]));
+        }
+    }
+    assert!(result.reconstructed.iter().all(|v| v.is_finite()));
+    assert_ne!(result.reconstructed, pixels);
+}
+
+#[test]
+fn features_have_a_row_for_each_token_and_patch() {
+    let directory = &directories("model")[0];
+    let predictor = open(directory, "pretrain.ckpt", &[], &OpenOptions::default()).expect("a predictor");
+    let with_image = item(&predictor, "w10 w11");
+    let without = Item {
+        image: None,
+        text: with_image.text.clone(),
+    };
+    let all = features(&predictor, &[with_image.clone(), without], &Kind::ALL);
+    let shapes: Vec<Vec<(Kind, Vec<usize>)>> = all
+        .iter()
+        .map(|f| f.iter().map(|(kind, t)| (*kind, t.shape.clone())).collect())
+        .collect();
+    let config = predictor.model().config();
+    let width = config.backbone.width;
+    let pooled_and_text = [(Kind::Pooled, vec![width]), (Kind::Text, vec![4, width])];
+    assert_eq!(shapes[1], pooled_and_text);
+    assert_eq!(shapes[0][..2], pooled_and_text);
+    assert_eq!(shapes[0][2], (Kind::Patches, vec![config.patches(), width]));
+    // The features of an item do not depend on the other items of the batch.
+    let alone = features(&predictor, &[with_image], &[Kind::Pooled]);
+    let value = |f: &(Kind, StoredTensor)| f.1.to_f32().expect("floating point").into_owned();
+    assert_close("pooled", &value(&alone[0][0]), &value(&all[0][0]), 1e-5);
 }

@@ -1,8 +1,14 @@
 //! `vlct predict TASK`: predictions for image files and texts.
 
+mod align;
 mod answers;
+mod features;
+mod fill;
 mod format;
+mod images;
 mod options;
+mod repaint;
+mod statistics;
 
 use clap::{Args, Subcommand};
 
@@ -24,6 +30,8 @@ const EXAMPLES: &str = "\
 Examples:
   vlct predict vqa --load RUN photo.jpg \"what is on the table?\"
   vlct predict match --load vlc_baseset.ckpt photo.jpg \"a dog on a surfboard\"
+  vlct predict fill --load vlc_baseset.ckpt photo.jpg \"a [MASK] on a [MASK]\"
+  vlct predict align --load vlc_baseset.ckpt --out maps photo.jpg \"a dog on a surfboard\"
   vlct predict nlvr2 --load RUN left.jpg right.jpg \"both images show two dogs\"
   vlct predict classify --load vlc_baseset.ckpt photo.jpg --classes classes.txt --template \"a photo of a {}\"
 
@@ -41,6 +49,10 @@ pub enum Task {
     Match(answers::MatchArgs),
     Nlvr2(answers::Nlvr2Args),
     Classify(answers::ClassifyArgs),
+    Fill(fill::FillArgs),
+    Align(Box<align::AlignArgs>),
+    Repaint(repaint::RepaintArgs),
+    Features(features::FeaturesArgs),
 }
 
 /// Runs the command.
@@ -50,5 +62,9 @@ pub fn run(args: &Predict) -> Result<(), Failure> {
         Task::Match(args) => answers::matching(args),
         Task::Nlvr2(args) => answers::nlvr2(args),
         Task::Classify(args) => answers::classify(args),
+        Task::Fill(args) => fill::run(args),
+        Task::Align(args) => align::run(args),
+        Task::Repaint(args) => repaint::run(args),
+        Task::Features(args) => features::run(args),
     }
 }

@@ -93,8 +93,8 @@ pub struct InputOptions {
     /// Inputs as lines of JSON instead of arguments; - reads standard input
     #[arg(long, value_name = "FILE.jsonl", help_heading = "Many inputs")]
     pub input: Option<PathBuf>,
-    /// Directory at which relative paths of images in --input begin [default: the working directory]
-    #[arg(long, value_name = "DIR", requires = "input", help_heading = "Many inputs")]
+    /// Directory at which relative paths of images in a file of inputs begin [default: the working directory]
+    #[arg(long, value_name = "DIR", help_heading = "Many inputs")]
     pub root: Option<PathBuf>,
     /// Inputs per forward pass; with 1, an input that a program writes to standard input is answered at once
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = parse_count, help_heading = "Many inputs")]
@@ -130,6 +130,9 @@ impl InputOptions {
             }
             return self.lines(path);
         }
+        if self.root.is_some() {
+            return Err(Failure::Usage("--root is for the paths in --input".into()));
+        }
         let record = |images: Vec<PathBuf>| Record {
             images,
             text: text.map(str::to_owned),
@@ -158,7 +161,7 @@ impl InputOptions {
     }
 
     fn lines(&self, path: &Path) -> Result<InputList, Failure> {
-        let root = self.root.as_deref().unwrap_or(Path::new(""));
+        let root = self.root();
         let records: Box<dyn Iterator<Item = _> + Send> = if path.as_os_str() == STANDARD_INPUT {
             let name = Path::new("standard input");
             Box::new(records::json_lines(BufReader::new(stdin()), name, root))
@@ -167,6 +170,11 @@ impl InputOptions {
             Box::new(records::json_lines(BufReader::new(file), path, root))
         };
         Ok(InputList { records, many: true })
+    }
+
+    /// Returns the directory at which relative paths in a file of inputs begin.
+    pub fn root(&self) -> &Path {
+        self.root.as_deref().unwrap_or(Path::new(""))
     }
 
     /// Returns the settings of batches.
