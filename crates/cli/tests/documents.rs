@@ -121,7 +121,7 @@ fn create_files() -> tempfile::TempDir {
     };
     synthetic::write(&path_of("data"), &config, &mut |_, _| ()).expect("synthetic datasets");
     for split in ["train", "val", "test"] {
-        let table = path_of(&format!("data/shapes_{split}_0.arrow"));
+        let table = path_of(&format!("data/colors_{split}_0.arrow"));
         copy(&table, &path_of(&format!("data/tickets_{split}_0.arrow")));
         let captions = path_of(&format!("data/coco_caption_karpathy_{split}.arrow"));
         copy(

@@ -52,9 +52,9 @@ pub struct SyntheticConfig {
     /// Pairs in each of `nlvr2_dev` and `nlvr2_test1`, at least 2. Each pair is also written to the balanced or the unbalanced file
     /// of its split, alternately.
     pub nlvr2_dev: usize,
-    /// Images in `shapes_train_0`, a dataset of labels: objects of one shape, with a text that does not name it.
+    /// Images in `colors_train_0`, a dataset of labels: objects of one colour, with a text that does not name it.
     pub labels_train: usize,
-    /// Images in each of `shapes_val_0` and `shapes_test_0`.
+    /// Images in each of `colors_val_0` and `colors_test_0`.
     pub labels_test: usize,
     /// Images in `classes/train/CLASS/`, with objects of one shape each.
     pub class_train: usize,

@@ -2,19 +2,19 @@
 
 use rand::{Rng, RngExt};
 
-use super::phrases::{Detail, Phrase, adjectives, background_phrase, is_or_are};
+use super::phrases::{Detail, Phrase, adjectives, height_phrase, is_or_are, noun};
 use super::scene::Scene;
-use super::words::{COUNTS, Shape};
+use super::words::{COUNTS, Colour};
 
 /// Probability that an item has no text.
 const NO_TEXT: f64 = 0.1;
 
-/// Draws a text about a scene whose objects all have one shape, and the label: the shape. The text does not name the shape: "two small
-/// red objects on a striped background". Some items have no text.
-pub fn labelled_text<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> (Option<String>, Shape) {
+/// Draws a text about a scene with one kind of objects, and the label: their colour. The text names no colour: "two small striped stars near
+/// the top". Some items have no text.
+pub fn labelled_text<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> (Option<String>, Colour) {
     let kind = &scene.kinds[0];
     if rng.random_bool(NO_TEXT) {
-        return (None, kind.shape);
+        return (None, kind.colour);
     }
     let mut phrase = match rng.random_range(0..3) {
         0 => Phrase::new("there").then(is_or_are(kind.count)),
@@ -25,13 +25,11 @@ pub fn labelled_text<R: Rng + ?Sized>(scene: &Scene, rng: &mut R) -> (Option<Str
     for word in adjectives(rng, kind, Detail { size: 0.5, fill: 0.5 }) {
         phrase = phrase.then(word);
     }
-    phrase = phrase
-        .then(kind.colour.word())
-        .then(if kind.count == 1 { "object" } else { "objects" });
-    if rng.random_bool(0.5) {
-        phrase = phrase.then("on").join(&background_phrase(rng, scene.background.style));
+    phrase = phrase.then(noun(kind.shape, kind.count));
+    if let Some(height) = scene.height(0).filter(|_| rng.random_bool(0.5)) {
+        phrase = phrase.join(&height_phrase(height));
     }
-    (Some(phrase.finish()), kind.shape)
+    (Some(phrase.finish()), kind.colour)
 }
 
 #[cfg(test)]
@@ -49,18 +47,15 @@ mod tests {
         for index in 0..2000 {
             let scene = Scene::generate_single(0, index);
             let (text, label) = labelled_text(&scene, random);
-            assert!(scene.kinds.iter().all(|kind| kind.shape == label));
+            assert!(scene.kinds.iter().all(|kind| kind.colour == label));
             without_text += usize::from(text.is_none());
             *labels.entry(label.word()).or_insert(0) += 1;
             for word in text.iter().flat_map(|text| text.split(' ')) {
                 assert!(vocabulary.iter().any(|known| *known == word), "{word:?}");
-                assert!(
-                    Shape::ALL.iter().all(|s| s.word() != word && s.plural() != word),
-                    "{word:?}"
-                );
+                assert!(Colour::ALL.iter().all(|colour| colour.word() != word), "{word:?}");
             }
         }
         assert!((100..300).contains(&without_text), "{without_text}");
-        assert_eq!(labels.len(), Shape::ALL.len());
+        assert_eq!(labels.len(), Colour::ALL.len());
     }
 }

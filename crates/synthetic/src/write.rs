@@ -55,7 +55,7 @@ impl SceneSet {
 /// The file with the words of the generated texts.
 const VOCABULARY_FILE: &str = "vocab.txt";
 
-/// Writes the datasets of `config` to the directory `out`: the Arrow files of `coco`, `vqa`, `nlvr2` and the custom dataset `shapes`,
+/// Writes the datasets of `config` to the directory `out`: the Arrow files of `coco`, `vqa`, `nlvr2` and the custom dataset `colors`,
 /// `vocab.txt`, `answers.txt` (one answer per line, ordered by label) and the directory `classes`. Creates `out` if it is missing.
 ///
 /// Calls `progress` with the number of images rendered so far and the total. The files do not depend on the number of threads.
@@ -293,7 +293,7 @@ impl DatasetWriter<'_> {
     /// Writes images with texts and labels.
     fn write_labels(&mut self, set: SceneSet, split: &str, count: usize) -> Result<()> {
         let config = self.config;
-        let path = self.out.join(format!("shapes_{split}_0.arrow"));
+        let path = self.out.join(format!("colors_{split}_0.arrow"));
         let mut writer = LabelWriter::create(path, LabelKind::Single)?;
         let generate = |index, rng: &mut ChaCha8Rng| {
             let scene = Scene::generate_single(config.seed, index);
@@ -424,6 +424,9 @@ mod tests {
             "coco_caption_karpathy_test.arrow",
             "coco_caption_karpathy_train.arrow",
             "coco_caption_karpathy_val.arrow",
+            "colors_test_0.arrow",
+            "colors_train_0.arrow",
+            "colors_val_0.arrow",
             "nlvr2_balanced_dev.arrow",
             "nlvr2_balanced_test1.arrow",
             "nlvr2_dev.arrow",
@@ -431,9 +434,6 @@ mod tests {
             "nlvr2_train.arrow",
             "nlvr2_unbalanced_dev.arrow",
             "nlvr2_unbalanced_test1.arrow",
-            "shapes_test_0.arrow",
-            "shapes_train_0.arrow",
-            "shapes_val_0.arrow",
             "vocab.txt",
             "vqav2_rest_val.arrow",
             "vqav2_test-dev.arrow",

@@ -70,9 +70,9 @@ pub(super) const TASKS: [Downstream; 4] = [
     Downstream {
         name: "labels",
         title: "Labels, macro F1",
-        dataset: "shapes",
+        dataset: "colors",
         metric: "labels/val/macro_f1_epoch",
-        explanation: "Macro F1 of the labels of held-out images with texts: the shape of the objects, which the text does not name. Chance is \
+        explanation: "Macro F1 of the labels of held-out images with texts: the colour of the objects, which the text does not name. Chance is \
                       always giving the most frequent label; the baseline classifies the text alone.",
         batch_size: 64,
     },
