@@ -235,10 +235,10 @@ fn task(config: &Config) -> Result<TaskSpec> {
         tasks if tasks.iter().all(is_pretraining) => Ok(TaskSpec::Pretrain(pretrain(config))),
         ["vqa"] => Ok(TaskSpec::Vqa(VqaSpec::default())),
         ["nlvr2"] => Ok(TaskSpec::Nlvr2(Nlvr2Spec {
-            selection: if config.honest_validation {
-                Subset::Dev
-            } else {
-                Subset::Test
+            // The validation split of a custom dataset has no statements of a test split.
+            selection: match config.datasets.iter().any(|name| name == "nlvr2") && !config.honest_validation {
+                true => Subset::Test,
+                false => Subset::Dev,
             },
         })),
         ["irtr"] => Ok(TaskSpec::Retrieval(RetrievalSpec {
@@ -471,6 +471,12 @@ mod tests {
                 selection: Subset::Test
             })
         );
+        for more in ["honest_validation=True", "datasets=['mine']"] {
+            let words = ["task_finetune_nlvr2_mae_randaug", "data_root=/d", more];
+            let spec = RunSpec::resolve(&resolve(&words).unwrap().config).unwrap();
+            let selection = Subset::Dev;
+            assert_eq!(spec.task, TaskSpec::Nlvr2(Nlvr2Spec { selection }), "{more}");
+        }
         let retrieval = spec("task_finetune_irtr_coco_mae_randaug");
         assert!(retrieval.model.heads.itm && retrieval.model.heads.rank);
         assert_eq!(retrieval.task, TaskSpec::Retrieval(RetrievalSpec { false_texts: 15 }));
