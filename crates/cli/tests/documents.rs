@@ -13,7 +13,7 @@ use vlct_data::arrow::ArrowTable;
 use vlct_synthetic::{self as synthetic, SyntheticConfig};
 
 /// Commands that are not run, each with the reason.
-const NOT_RUN: [(&str, &str); 4] = [
+const NOT_RUN: [(&str, &str); 5] = [
     ("vlct quickstart [--out DIR] [--minutes N] [KEY=VALUE …]", "a synopsis"),
     (
         "vlct bench pretrain --image-size 224 --batch 8 --precision f32 --steps 3",
@@ -22,6 +22,10 @@ const NOT_RUN: [(&str, &str); 4] = [
     (
         "vlct bench pretrain --image-size 384 --batch 8 --profile",
         "takes minutes with the base model; tests/bench.rs runs a smaller step",
+    ),
+    (
+        "vlct average $RUN --out average.safetensors",
+        "needs the kept checkpoints of a run; tests/files.rs averages them",
     ),
     (
         "vlct bench gemm --precision bf16",
@@ -114,7 +118,7 @@ fn create_files() -> tempfile::TempDir {
         vqa_test: 2,
         nlvr2_train: 4,
         nlvr2_dev: 2,
-        labels_train: 30,
+        labels_train: 200,
         labels_test: 4,
         class_train: 0,
         ..SyntheticConfig::default()
@@ -187,7 +191,9 @@ fn create_files() -> tempfile::TempDir {
 
     copy(&golden.join("prepare/coco/raw"), &path_of("downloads/coco"));
     copy(&golden.join("prepare/map_vg_mscoco/raw"), &path_of("vgqa"));
-    copy(&golden.join("model/pretrain.ckpt"), &path_of("vlc_baseset.ckpt"));
+    for name in ["vlc_baseset.ckpt", "step_a.ckpt", "step_b.ckpt"] {
+        copy(&golden.join("model/pretrain.ckpt"), &path_of(name));
+    }
     copy(
         &golden.join("model/mae.pth"),
         &path_of("mae_pretrain_vit_base_full.pth"),
