@@ -6,6 +6,7 @@ mod average;
 mod bench;
 mod check_images;
 mod convert;
+mod data_files;
 mod hints;
 mod inspect;
 mod map_vg_mscoco;

@@ -1,7 +1,7 @@
 //! `vlct quickstart`: generates images, pre-trains, evaluates and writes a report.
 
 use log::info;
-use vlct_report::quickstart::{self, QuickstartError, QuickstartOptions};
+use vlct_report::quickstart::{self, QuickstartError, QuickstartOptions, Trial, TrialTask};
 
 use crate::args::Quickstart;
 use crate::output::{Failure, print};
@@ -31,8 +31,39 @@ pub fn run(args: &Quickstart) -> Result<(), Failure> {
     }
     print(&format!("report: {}\n", result.report.display()))?;
     print("Try the models on held-out images:\n")?;
-    for command in &result.commands {
-        print(&format!("  {command}\n"))?;
+    for trial in &result.trials {
+        print(&format!("  {}\n", predict_command(trial)))?;
     }
     signals.check()
+}
+
+/// Returns the command that makes the prediction of a trial.
+fn predict_command(trial: &Trial) -> String {
+    let task = match trial.task {
+        TrialTask::Answer => "vqa",
+        TrialTask::Truth => "nlvr2",
+        TrialTask::Label => "classify",
+        TrialTask::Fill => "fill",
+    };
+    let images: Vec<String> = trial.images.iter().map(|path| path.display().to_string()).collect();
+    let (run, images) = (trial.run.display(), images.join(" "));
+    format!("vlct predict {task} --load {run} {images} {:?}", trial.text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    #[test]
+    fn commands_quote_the_text() {
+        let trial = Trial {
+            task: TrialTask::Truth,
+            run: PathBuf::from("run-nlvr2"),
+            images: ["a.png", "b.png"].map(PathBuf::from).into(),
+            text: "both images show a star".into(),
+        };
+        let command = "vlct predict nlvr2 --load run-nlvr2 a.png b.png \"both images show a star\"";
+        assert_eq!(predict_command(&trial), command);
+    }
 }

@@ -25,7 +25,7 @@ const NOT_RUN: [(&str, &str); 5] = [
     ),
     (
         "vlct average $RUN --out average.safetensors",
-        "needs the kept checkpoints of a run; tests/files.rs averages them",
+        "needs the kept checkpoints of a run; tests/optimisation.rs averages them",
     ),
     (
         "vlct bench gemm --precision bf16",

@@ -15,6 +15,7 @@ use vlct_util::text::escape_control;
 use vlct_util::{IoError, at, open_file};
 
 use crate::args::Inspect;
+use crate::data_files::data_files;
 use crate::output::{Failure, format_bytes, print, with_thousands_separators};
 
 /// First bytes of every Arrow IPC file.
@@ -42,7 +43,7 @@ pub fn run(args: &Inspect) -> Result<(), Failure> {
         }
         return print_run(path);
     }
-    let files = tables::data_files(path)?;
+    let files = data_files(path)?;
     if files.is_empty() {
         return Err(Failure::Failed(format!(
             "{}: neither a run directory (config.toml, last/, best/) nor a directory of .arrow or .tar files",

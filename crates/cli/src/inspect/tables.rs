@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use vlct_data::arrow::{ArrowTable, LabelKind};
-use vlct_data::datasets::{self, Contents, LabelNames};
+use vlct_data::datasets::{Contents, LabelNames};
 use vlct_data::webdataset::TarTable;
 use vlct_util::text::escape_control;
-use vlct_util::{IoError, at};
 
 use crate::output::{Failure, format_bytes, with_thousands_separators};
 
@@ -211,26 +210,4 @@ pub fn describe_tar(path: &Path) -> Result<String, Failure> {
     }
     text.push_str("  intact: every caption can be read\n");
     Ok(text)
-}
-
-/// Lists the Arrow files in a directory, then the tars in the directory, in its subdirectories, and in `train`, `val` and `test` of
-/// each subdirectory.
-pub fn data_files(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let io_error = at::<IoError>(directory);
-    let (mut paths, mut directories) = (Vec::new(), Vec::new());
-    for entry in std::fs::read_dir(directory).map_err(&io_error)? {
-        let path = entry.map_err(&io_error)?.path();
-        if path.extension().is_some_and(|e| e == "arrow") {
-            paths.push(path);
-        } else if path.is_dir() {
-            directories.extend(["", "train", "val", "test"].map(|split| path.join(split)));
-        }
-    }
-    paths.sort();
-    directories.sort();
-    directories.insert(0, directory.to_path_buf());
-    for directory in directories {
-        paths.extend(datasets::tars(&directory)?);
-    }
-    Ok(paths)
 }

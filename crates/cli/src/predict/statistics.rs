@@ -188,7 +188,7 @@ fn pairs(data: &Path, root: &Path) -> Result<Box<dyn Iterator<Item = Result<Pair
 /// Returns the captions of an Arrow file or tar, or of all in a directory.
 fn arrow_pairs(data: &Path) -> Result<Box<dyn Iterator<Item = Result<Pair, PredictError>> + Send>, Failure> {
     let files = match data.is_dir() {
-        true => crate::inspect::tables::data_files(data)?,
+        true => crate::data_files::data_files(data)?,
         false => vec![data.to_path_buf()],
     };
     if files.is_empty() {

@@ -23,6 +23,7 @@ use vlct_util::at;
 
 use crate::examples::make_examples;
 pub use error::{QuickstartError, Result};
+pub use predictions::{Trial, TrialTask};
 
 /// Options of the quickstart.
 #[derive(Clone, Debug)]
@@ -42,8 +43,8 @@ pub struct QuickstartResult {
     pub report: PathBuf,
     /// One line per metric: name, value, and values to compare with.
     pub metric_lines: Vec<String>,
-    /// Commands that predict from held-out images with the trained models.
-    pub commands: Vec<String>,
+    /// Held-out inputs on which the trained models can be tried.
+    pub trials: Vec<Trial>,
 }
 
 /// Fraction of the total time for pre-training.
@@ -180,11 +181,11 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
     let metric_lines = report::metric_lines(&data);
     let report = data.write(&options.out)?;
     let pretrained = (&config, run_directory.as_path());
-    let commands = predictions::commands(&options.out.join("examples"), pretrained, &fine_tuned)?;
+    let trials = predictions::trials(&options.out.join("examples"), pretrained, &fine_tuned)?;
     Ok(QuickstartResult {
         report,
         metric_lines,
-        commands,
+        trials,
     })
 }
 

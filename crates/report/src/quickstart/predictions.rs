@@ -1,4 +1,4 @@
-//! Example images on the disk, and commands that use the models on them.
+//! Held-out images on the disk, on which users can try the models.
 
 use std::path::{Path, PathBuf};
 
@@ -11,33 +11,63 @@ use vlct_util::at;
 use super::error::Result;
 use super::fine_tuning::FineTuned;
 
-/// Writes held-out images to `directory` and returns commands that predict from them: the answer to a question, the truth of a statement
-/// and a label, as far as these tasks were fine-tuned, and the word at a mask.
+/// What a [`Trial`] predicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrialTask {
+    /// The answer to a question.
+    Answer,
+    /// The truth of a statement about two images.
+    Truth,
+    /// A label.
+    Label,
+    /// The word at a mask.
+    Fill,
+}
+
+/// A model with inputs for a prediction.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// What to predict.
+    pub task: TrialTask,
+    /// The run directory of the model.
+    pub run: PathBuf,
+    /// The files of the images.
+    pub images: Vec<PathBuf>,
+    /// The question, statement, text or caption with a mask.
+    pub text: String,
+}
+
+/// Writes held-out images to `directory` and returns a trial for each fine-tuned task with a text, and one of the pre-trained model.
 ///
 /// # Errors
 /// Returns an error if the data cannot be read or an image cannot be written.
-pub(super) fn commands(
-    directory: &Path,
-    pretrained: (&Config, &Path),
-    fine_tuned: &[FineTuned],
-) -> Result<Vec<String>> {
+pub(super) fn trials(directory: &Path, pretrained: (&Config, &Path), fine_tuned: &[FineTuned]) -> Result<Vec<Trial>> {
     std::fs::create_dir_all(directory).map_err(at::<TrainError>(directory))?;
-    let mut commands = Vec::new();
+    let mut trials = Vec::new();
     for result in fine_tuned {
-        let command = match result.task.name {
-            "vqa" => "vqa",
-            "nlvr2" => "nlvr2",
-            "labels" => "classify",
+        let task = match result.task.name {
+            "vqa" => TrialTask::Answer,
+            "nlvr2" => TrialTask::Truth,
+            "labels" => TrialTask::Label,
             _ => continue,
         };
         let (images, text) = example(&directory.join(result.task.name), &result.config)?;
-        commands.push(command_line(command, &result.run, &images, &text));
+        trials.push(Trial {
+            task,
+            run: result.run.clone(),
+            images,
+            text,
+        });
     }
     let (config, run) = pretrained;
     let (images, caption) = example(&directory.join("caption"), config)?;
-    let masked = mask_word(&caption);
-    commands.push(command_line("fill", run, &images, &masked));
-    Ok(commands)
+    trials.push(Trial {
+        task: TrialTask::Fill,
+        run: run.to_path_buf(),
+        images,
+        text: mask_word(&caption),
+    });
+    Ok(trials)
 }
 
 /// Writes the images of the first held-out item that has a text. Returns their paths and the text. Names begin with `prefix`.
@@ -66,15 +96,6 @@ fn mask_word(caption: &str) -> String {
     caption.replacen(longest, "[MASK]", 1)
 }
 
-fn command_line(command: &str, run: &Path, images: &[PathBuf], text: &str) -> String {
-    let images: Vec<String> = images.iter().map(|path| path.display().to_string()).collect();
-    format!(
-        "vlct predict {command} --load {} {} {text:?}",
-        run.display(),
-        images.join(" ")
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,16 +105,6 @@ mod tests {
         assert_eq!(
             mask_word("a big triangle on a red square"),
             "a big [MASK] on a red square"
-        );
-    }
-
-    #[test]
-    fn command_lines_quote_the_text() {
-        let images = [PathBuf::from("a.png"), PathBuf::from("b.png")];
-        let line = command_line("nlvr2", Path::new("run-nlvr2"), &images, "both pictures show a star");
-        assert_eq!(
-            line,
-            "vlct predict nlvr2 --load run-nlvr2 a.png b.png \"both pictures show a star\""
         );
     }
 }
