@@ -5,6 +5,9 @@
 
 #![cfg(unix)]
 
+mod predict_support;
+mod support;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -34,7 +37,7 @@ const NOT_RUN: [(&str, &str); 5] = [
 ];
 
 /// Beginnings of commands, each with the arguments that are appended to make the command take seconds.
-const APPENDED: [(&str, &str); 3] = [
+const APPENDED: [(&str, &str); 4] = [
     ("vlct run with $RUN/config.toml", "max_steps=2"),
     (
         "vlct run with data_root=",
@@ -43,6 +46,8 @@ const APPENDED: [(&str, &str); 3] = [
          num_workers=1 threads=1 precision=32",
     ),
     ("vlct bench loader", "--seconds 0.1 --image-size 32"),
+    // The vocabulary of the golden models is smaller than that of the published models.
+    ("vlct predict", "--tokenizer vocab.txt"),
 ];
 
 /// A command of a document.
@@ -198,6 +203,34 @@ fn create_files() -> tempfile::TempDir {
         &golden.join("model/mae.pth"),
         &path_of("mae_pretrain_vit_base_full.pth"),
     );
+    // Models and inputs of predictions.
+    for name in ["vqa", "nlvr2"] {
+        copy(
+            &golden.join(format!("model/{name}.ckpt")),
+            &path_of(&format!("vlc_{name}.ckpt")),
+        );
+    }
+    let labels = path_of("result/finetune_labels_seed0_from_vlc_baseset/version_0");
+    predict_support::write_label_checkpoint(&labels, &path_of("vocab.txt"), false);
+    for name in ["photo.jpg", "left.jpg", "right.jpg"] {
+        copy(&path_of("photos/0.png"), &path_of(name));
+    }
+    let answers: Vec<String> = (0..50).map(|i| format!("answer {i}")).collect();
+    let texts = [
+        ("coco_vqa_label_info.pkl", serde_json::json!(answers).to_string()),
+        ("classes.txt", "circle\nsquare\n".into()),
+        (
+            "nouns.txt",
+            "circle\ncircles\nsquare\nsquares\nstar\nstars\ntriangle\ntriangles\n".into(),
+        ),
+        (
+            "pairs.jsonl",
+            "{\"image\": \"photo.jpg\", \"text\": \"a red circle\"}\n".into(),
+        ),
+    ];
+    for (name, text) in texts {
+        fs::write(path_of(name), text).expect("a file");
+    }
     fs::create_dir(path_of("bin")).expect("a directory");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_vlct"), path_of("bin/vlct")).expect("a link");
     directory

@@ -5,16 +5,17 @@ mod support;
 
 use std::path::Path;
 
-use predict_support::{Files, documents, image};
+use predict_support::{Files, documents, image, write_label_checkpoint};
 use serde_json::Value;
 use support::{assert_one_line_error, assert_success, vlct};
 use tempfile::TempDir;
 use vlct_image::encode_png;
-use vlct_predict::PairItem;
-use vlct_predict::classify::ZeroShot;
+use vlct_predict::classify::{Classifier, ZeroShot};
 use vlct_predict::matching::Matching;
 use vlct_predict::nlvr2::Nlvr2;
 use vlct_predict::vqa::Vqa;
+use vlct_predict::{Item, OpenOptions, PairItem, Predictor};
+use vlct_tensor::Precision;
 
 /// Panics unless a document lists these names and scores, which are printed with the digits of an f32.
 fn assert_scored(document: &Value, key: &str, want: &[(String, f32)]) {
@@ -141,6 +142,51 @@ fn zero_shot_classes_are_those_of_the_library() {
         &["one.png", "--classes", "classes.txt", "--template", "no place"],
     );
     assert_one_line_error("template", &output, &["does not contain {}"]);
+}
+
+#[test]
+fn labels_are_those_of_the_library_and_image_or_text_may_be_missing() {
+    let files = Files::new();
+    for several in [false, true] {
+        write_label_checkpoint(&files.path("run"), &files.path("vocab.txt"), several);
+        let options = OpenOptions {
+            precision: Some(Precision::F32),
+            ..OpenOptions::default()
+        };
+        let predictor = Predictor::open(&files.path("run"), &[Classifier::HEAD], &options).expect("a predictor");
+        let task = Classifier::new(&predictor).expect("a task");
+        let want = |image: Option<&str>, text: &str| -> Vec<(String, f32)> {
+            let item = Item {
+                image: image.map(|name| {
+                    predictor
+                        .preparation()
+                        .image(&files.path(name))
+                        .expect("an image")
+                        .values
+                }),
+                text: predictor.preparation().text(text).expect("a text"),
+            };
+            let logits = task.logits(&[item]).remove(0);
+            task.labels(&logits, 3).into_iter().map(|l| (l.name, l.score)).collect()
+        };
+        let of = |arguments: &[&str]| {
+            let mut command = vlct();
+            command.current_dir(files.path(""));
+            command.args(["predict", "classify", "--load", "run", "--precision", "f32", "--json"]);
+            let output = command.args(arguments).output().expect("the program starts");
+            assert_success(&output);
+            documents(&output).remove(0)
+        };
+        assert_scored(
+            &of(&["one.png", "--text", "a red circle"]),
+            "label",
+            &want(Some("one.png"), "a red circle"),
+        );
+        assert_scored(&of(&["one.png"]), "label", &want(Some("one.png"), ""));
+        assert_scored(&of(&["--text", "a red circle"]), "label", &want(None, "a red circle"));
+        let sum: f32 = want(Some("one.png"), "").iter().map(|l| l.1).sum();
+        assert_eq!((sum - 1.0).abs() < 1e-6, !several);
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `vlct inspect PATH`: describes a file or directory and checks it for damage.
 
 mod sheet;
-pub mod tables;
+mod tables;
 
 use std::fmt::Write;
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! Describes Arrow tables and WebDataset shards, and finds them in a directory.
+//! Describes Arrow tables and WebDataset shards.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};

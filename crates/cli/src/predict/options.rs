@@ -52,11 +52,11 @@ pub struct ModelOptions {
 impl ModelOptions {
     /// Opens the model with those of `heads` that the file has.
     pub fn open(&self, heads: &[Head]) -> Result<Predictor, Failure> {
-        self.open_file(&self.load, heads, None)
+        self.open_with(heads, |_| ())
     }
 
-    /// Opens another file with the same settings.
-    pub fn open_file(&self, path: &Path, heads: &[Head], decoder_heads: Option<usize>) -> Result<Predictor, Failure> {
+    /// Opens the model with settings that `change` changes.
+    pub fn open_with(&self, heads: &[Head], change: impl FnOnce(&mut OpenOptions)) -> Result<Predictor, Failure> {
         use_threads(Threads {
             count: self.threads,
             pinned: false,
@@ -64,7 +64,7 @@ impl ModelOptions {
         if matches!(self.precision, Some(PrecisionName::Bf16)) && !Device::default().bf16_is_fast() {
             log::warn!("this machine has no fast bfloat16 (AMX, or AVX-512 on AMD): f32 is used");
         }
-        let options = OpenOptions {
+        let mut options = OpenOptions {
             image_size: self.image_size,
             tokenizer: self.tokenizer.as_deref().map(Tokenizer::named).transpose()?,
             precision: self.precision.map(|precision| match precision {
@@ -73,7 +73,7 @@ impl ModelOptions {
             }),
             heads: GivenHeads {
                 encoder: self.heads,
-                decoder: decoder_heads,
+                decoder: None,
             },
             upright: match self.as_stored {
                 true => Upright::AsStored,
@@ -81,7 +81,8 @@ impl ModelOptions {
             },
             truncate: self.truncate,
         };
-        let predictor = Predictor::open(path, heads, &options)?;
+        change(&mut options);
+        let predictor = Predictor::open(&self.load, heads, &options)?;
         predictor.notes().iter().for_each(|note| log::info!("note: {note}"));
         Ok(predictor)
     }

@@ -78,7 +78,7 @@ pub fn run(args: &RepaintArgs) -> Result<(), Failure> {
     };
     let predictor = args
         .model
-        .open_file(&args.model.load, &[Head::Decoder], args.decoder_heads)?;
+        .open_with(&[Head::Decoder], |options| options.heads.decoder = args.decoder_heads)?;
     predictor.require(&[Head::Decoder])?;
     let (model, preparation) = (predictor.model(), predictor.preparation());
     let ratio = args.mask_ratio.unwrap_or(match predictor.task() {

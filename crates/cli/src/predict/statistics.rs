@@ -13,6 +13,7 @@ use vlct_util::{IoError, at, atomic, read_at_most};
 
 use super::format::number;
 use super::options::{InputOptions, ModelOptions};
+use crate::data_files::data_files;
 use crate::hints::with_hint;
 use crate::output::{Failure, print};
 
@@ -93,7 +94,8 @@ pub fn run(
     let mut series: Vec<Series> = options.over.iter().map(|path| read(path)).collect::<Result<_, _>>()?;
     let nouns = options.nouns.as_deref().map(records::lines).transpose()?;
     let pairs = pairs(data, inputs.root())?;
-    let predictor = model.open(&[])?;
+    // As in the original, long captions are truncated.
+    let predictor = model.open_with(&[], |options| options.truncate = true)?;
     let preparation = predictor.preparation();
     let mut similarities = Similarities::new(&predictor, nouns.as_deref());
     let (mut captions, mut failed) = (0usize, 0usize);
@@ -188,7 +190,7 @@ fn pairs(data: &Path, root: &Path) -> Result<Box<dyn Iterator<Item = Result<Pair
 /// Returns the captions of an Arrow file or tar, or of all in a directory.
 fn arrow_pairs(data: &Path) -> Result<Box<dyn Iterator<Item = Result<Pair, PredictError>> + Send>, Failure> {
     let files = match data.is_dir() {
-        true => crate::data_files::data_files(data)?,
+        true => data_files(data)?,
         false => vec![data.to_path_buf()],
     };
     if files.is_empty() {

@@ -2,15 +2,24 @@
 
 #![allow(dead_code, reason = "each test file uses some of these functions")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::support::{assert_success, vlct};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use vlct_data::text::Tokenizer;
-use vlct_image::{RgbImage, encode_png};
+use vlct_image::{RgbImage, TransformKind, encode_png};
+use vlct_model::checkpoint::{self, TensorRef};
+use vlct_model::config::{Backbone, Heads};
+use vlct_model::initialise::initialise;
+use vlct_model::{Vlc, VlcConfig};
 use vlct_predict::{Head, Item, OpenOptions, Predictor};
+use vlct_tasks::description::WeightsKind;
+use vlct_tasks::labels::LabelsSpec;
+use vlct_tasks::{Description, InputSpec, TaskSpec};
 use vlct_tensor::Precision;
 
 /// A directory with images, a vocabulary and answers that fit the golden checkpoints, which are in `golden`.
@@ -138,4 +147,59 @@ pub fn documents(output: &Output) -> Vec<Value> {
     text.lines()
         .map(|line| serde_json::from_str(line).expect("JSON"))
         .collect()
+}
+
+/// Names of the labels of [`write_label_checkpoint`].
+pub const LABELS: [&str; 3] = ["news", "sport", "weather"];
+
+/// Writes the best checkpoint of a run with a small random model for labels. With `several`, an item may have several labels.
+pub fn write_label_checkpoint(run: &Path, vocabulary: &Path, several: bool) {
+    let tokenizer = Tokenizer::from_file(vocabulary, true).expect("a vocabulary");
+    let config = VlcConfig {
+        image_size: 32,
+        backbone: Backbone {
+            patch_size: 16,
+            width: 32,
+            depth: 1,
+            heads: 2,
+            decoder_width: 16,
+            decoder_depth: 1,
+            decoder_heads: 2,
+        },
+        vocab_size: tokenizer.len(),
+        max_text_len: 16,
+        token_types: 2,
+        drop_rate: 0.0,
+        heads: Heads {
+            labels: Some(LABELS.len()),
+            ..Heads::default()
+        },
+    };
+    let mut model = Vlc::new(config);
+    initialise(&mut model, ChaCha8Rng::seed_from_u64);
+    let inputs = InputSpec {
+        image_size: 32,
+        train_transform: TransformKind::MaeRandaug,
+        eval_transform: TransformKind::MaeTest,
+        tokenizer,
+        max_text_len: 16,
+    };
+    let task = TaskSpec::Labels(LabelsSpec {
+        names: LABELS.map(str::to_owned).into(),
+        several,
+    });
+    let description = Description::new(model.config(), &task, &inputs, WeightsKind::Raw);
+    let parameters = model.parameters();
+    let tensors: Vec<TensorRef> = parameters
+        .iter()
+        .map(|(id, p)| TensorRef {
+            name: &p.name,
+            shape: &p.shape,
+            data: parameters.tensor(id),
+        })
+        .collect();
+    let path = checkpoint::best_path(run);
+    std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+    let description = serde_json::to_value(&description).expect("JSON");
+    checkpoint::save(&path, &tensors, &Value::Null, &description).expect("saved");
 }
