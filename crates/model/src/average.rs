@@ -449,7 +449,7 @@ mod tests {
         let message = error(&[a.clone(), c.clone()], &output);
         assert!(message.contains("has shape [1, 3], not [3] as in"), "{message}");
 
-        assert!(error(&[a.clone()], &output).contains("1 weight file cannot be averaged"));
+        assert!(error(std::slice::from_ref(&a), &output).contains("1 weight file cannot be averaged"));
         assert!(error(&[directory.path().to_path_buf()], &output).contains("keep_checkpoints=N"));
         assert!(error(&[a.clone(), c.clone()], &a).contains("the output is also an input"));
         assert!(error(&[a.clone(), c.clone()], &path("mean.txt")).contains("extension"));

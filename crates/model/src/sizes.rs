@@ -359,7 +359,7 @@ mod tests {
         match derived {
             Ok(sizes) => assert!(sizes.assumptions[0].contains("attention heads"), "{sizes:?}"),
             Err(error) => assert!(
-                matches!(error, SizeError::UnknownHeads { .. }) && width % WIDTH_PER_HEAD != 0,
+                matches!(error, SizeError::UnknownHeads { .. }) && !width.is_multiple_of(WIDTH_PER_HEAD),
                 "{error}"
             ),
         }

@@ -353,13 +353,14 @@ fn visible_patches_are_not_changed_by_a_reconstruction() {
     let noise: Vec<f32> = (0..config.patches()).map(|i| (i * 7 % 5) as f32).collect();
     let mask = PatchMask::from_noise(&noise, 0.5);
     let result = reconstruct(predictor.model(), &item.text, pixels, &mask);
-    for i in 0..pixels.len() {
+    let values = pixels.iter().zip(&result.masked).zip(&result.reconstructed);
+    for (i, ((pixel, masked), reconstructed)) in values.enumerate() {
         let (y, x) = (i / size % size, i % size);
         let patch = (y / side * grid + x / side) as u32;
         if mask.removed.contains(&patch) {
-            assert_eq!(result.masked[i], 0.0);
+            assert_eq!(*masked, 0.0);
         } else {
-            assert_eq!((result.masked[i], result.reconstructed[i]), (pixels[i], pixels[i]));
+            assert_eq!((masked, reconstructed), (pixel, pixel));
         }
     }
     assert!(result.reconstructed.iter().all(|v| v.is_finite()));
