@@ -258,8 +258,8 @@ pub(crate) trait Backend: Send + Sync {
     /// Applies [`Backend::dropout`] to a gradient, in place.
     fn dropout_gradient(&self, dy: &mut Tensor, p: f32, key: [u64; 4]);
 
-    /// Copies rows of matrices. Each matrix comes with a list `rows` of row indices. Row `i` of the result is row `rows[i]` of the only
-    /// matrix whose `rows[i]` is not [`NONE`](crate::ops::NONE).
+    /// Copies rows of matrices, or rows of operands with the same format. Each matrix comes with a list `rows` of row indices. Row `i` of the
+    /// result is row `rows[i]` of the only matrix whose `rows[i]` is not [`NONE`](crate::ops::NONE).
     fn gather(&self, picks: &[(&Tensor, &[u32])]) -> Tensor;
 
     /// Adds rows of tables. Each table comes with a list `rows` of row indices. Row `i` of the result is the sum of row `i` of `base` and

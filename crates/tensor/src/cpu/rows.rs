@@ -1,14 +1,19 @@
 //! Operations that copy or add rows of matrices, and the extraction of patches.
 
-use super::memory::{CpuTensor, build};
+use super::memory::{CpuTensor, Format, build, build_blocks};
 use crate::backend::Beta;
 use crate::tensor::{Order, Tensor};
+use vlct_kernels::bf16::blocks;
 use vlct_kernels::parallel::over_rows;
 use vlct_kernels::{gather, patches};
 
-/// Copies each row of the result from one of the given matrices.
+/// Copies each row of the result from one of the given matrices, which have the same format.
 pub(super) fn gather(picks: &[(&Tensor, &[u32])]) -> Tensor {
     let (rows, width) = (picks[0].1.len(), picks[0].0.columns());
+    if picks[0].0.format() == Format::Bf16 {
+        let picks: Vec<_> = picks.iter().map(|(from, rows)| (from.blocks(), *rows)).collect();
+        return build_blocks(rows, width, |out| blocks::gather_rows(&picks, out));
+    }
     build(rows, width, |out| {
         for (from, indices) in picks {
             gather::copy_rows(from.data(), width, indices, out);

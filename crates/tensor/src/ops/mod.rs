@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`linear`](crate::Tape::linear) | `x·wᵀ + b (+ residual)` |
 //! | [`attention_sublayer`](crate::Tape::attention_sublayer) | `x + proj(attention(qkv(norm(x))))` |
+//! | [`project`](crate::Tape::project), [`attend_to_projections`](crate::Tape::attend_to_projections) | the attention sublayer in two parts, for inference |
 //! | [`mlp_sublayer`](crate::Tape::mlp_sublayer) | `x + fc2(gelu(fc1(norm(x))))` |
 //! | [`layer_norm`](crate::Tape::layer_norm) | layer norm of each row |
 //! | [`gelu`](crate::Tape::gelu), [`tanh`](crate::Tape::tanh) | the function applied to every value |
@@ -32,6 +33,7 @@ mod layer_norm;
 mod linear;
 mod lookup;
 mod patch_loss;
+mod projections;
 mod reshape;
 mod sublayers;
 mod transport;
@@ -41,6 +43,7 @@ pub use crate::backend::{Ipot, Pair};
 pub use crate::varlen::Varlen;
 pub use gather::Pick;
 pub use lookup::Table;
+pub use projections::Projections;
 pub use sublayers::Affine;
 pub use vlct_kernels::gather::NONE;
 

@@ -23,12 +23,12 @@ impl<'a> From<&'a [Var; 2]> for Affine<'a> {
 }
 
 impl Affine<'_> {
-    fn linear_layer(self, tape: &Tape) -> (Layer, [Edge; 2]) {
+    pub(super) fn linear_layer(self, tape: &Tape) -> (Layer, [Edge; 2]) {
         let layer = tape.linear_layer(self.weight, Some(self.bias));
         (layer, [self.weight, self.bias].map(Var::gradient_edge))
     }
 
-    fn layer_norm(self, eps: f32) -> (LayerNorm, [Edge; 2]) {
+    pub(super) fn layer_norm(self, eps: f32) -> (LayerNorm, [Edge; 2]) {
         let norm = LayerNorm {
             weight: self.weight.tensor().clone(),
             bias: self.bias.tensor().clone(),

@@ -10,6 +10,7 @@ mod pack;
 use super::engine::assert_supported;
 pub use super::engine::{BLOCK, SIDE};
 use super::number::Bf16;
+use crate::gather::NONE;
 use crate::parallel::SharedMut;
 pub(super) use pack::*;
 use rayon::prelude::*;
@@ -166,6 +167,38 @@ pub fn to_f32(x: Blocks, out: &mut [f32]) {
         });
 }
 
+/// Copies rows of matrices in blocks to a matrix `[n, columns]` in blocks. Each matrix comes with `n` row indices. Row `i` of the result is
+/// row `rows[i]` of the only matrix whose `rows[i]` is not [`NONE`].
+///
+/// # Panics
+/// If the matrices differ in their number of columns, the lists differ in length, an index is out of range, there is no matrix, or `out`
+/// is too short or not 64-byte aligned.
+pub fn gather_rows(picks: &[(Blocks, &[u32])], out: &mut [Bf16]) {
+    let (columns, n) = (picks[0].0.columns, picks[0].1.len());
+    for (from, rows) in picks {
+        assert!(from.columns == columns && rows.len() == n, "picks of different shapes");
+        let is_inside = |row: &u32| *row == NONE || (*row as usize) < from.rows;
+        assert!(rows.iter().all(is_inside), "row outside the matrix");
+    }
+    check(out, n, columns);
+    let column_blocks = columns.div_ceil(SIDE);
+    out[..len(n, columns)]
+        .par_chunks_mut((column_blocks * BLOCK).max(1))
+        .enumerate()
+        .for_each(|(i, out)| {
+            for (c, block) in out.chunks_exact_mut(BLOCK).enumerate() {
+                block[SIDE.min(n - i * SIDE) * SIDE..].fill(Bf16::default());
+                for (from, rows) in picks {
+                    for (row, out) in rows[i * SIDE..].iter().zip(block.chunks_exact_mut(SIDE)) {
+                        if *row != NONE {
+                            out.copy_from_slice(&from.block_tail(*row as usize, c * SIDE)[..SIDE]);
+                        }
+                    }
+                }
+            }
+        });
+}
+
 /// Applies a function to each block of `x` and writes the transpose `[columns, rows]` of the result, in blocks. The function
 /// `block_of(row_block, column_block, buffer)` returns the block of `x` itself, or a block that it has written to `buffer`.
 fn transpose_map(x: Blocks, out: &mut [Bf16], block_of: impl Fn(usize, usize, &mut Aligned) -> *const Bf16 + Sync) {
@@ -227,6 +260,31 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #[test]
+        fn gathered_rows_equal_those_of_row_major_matrices(n in 1usize..100, columns in 1usize..100, seed in 0usize..100) {
+            let sizes = [40, 70];
+            let values: [Vec<f32>; 2] = std::array::from_fn(|m| (0..sizes[m] * columns).map(|i| ((i + 7 * m) % 251) as f32).collect());
+            let rows: [Vec<u32>; 2] = std::array::from_fn(|m| {
+                let row = |i: usize| if (i * 5 + seed) % 2 == m { ((i * 31 + seed) % sizes[m]) as u32 } else { NONE };
+                (0..n).map(row).collect()
+            });
+            let blocks: [_; 2] = std::array::from_fn(|m| {
+                let mut blocks = crate::aligned::AlignedVec::<Bf16>::zeroed(len(sizes[m], columns));
+                from_f32(&values[m], sizes[m], columns, blocks.as_mut_slice());
+                blocks
+            });
+            let picks: [_; 2] = std::array::from_fn(|m| (Blocks::new(blocks[m].as_slice(), sizes[m], columns), &rows[m][..]));
+            let mut want = vec![0f32; n * columns];
+            for m in 0..2 {
+                crate::gather::copy_rows(&values[m], columns, &rows[m], &mut want);
+            }
+            let [mut out, mut want_blocks] = [(); 2].map(|_| crate::aligned::AlignedVec::<Bf16>::zeroed(len(n, columns)));
+            from_f32(&want, n, columns, want_blocks.as_mut_slice());
+            out.as_mut_slice().fill(Bf16::from_f32(f32::NAN));
+            gather_rows(&picks, out.as_mut_slice());
+            prop_assert!(out.as_slice()[..len(n, columns)] == want_blocks.as_slice()[..len(n, columns)]);
+        }
+
         #[test]
         fn blocks_and_their_transpose_keep_every_element(rows in 1usize..100, columns in 1usize..100) {
             let x: Vec<f32> = (0..rows * columns).map(|i| (i % 251) as f32 - 100.0).collect();
