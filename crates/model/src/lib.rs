@@ -19,4 +19,4 @@ pub mod vlc;
 pub use config::VlcConfig;
 pub use inputs::{Inputs, Sequence};
 pub use mask::PatchMask;
-pub use vlc::{Encoded, Vlc};
+pub use vlc::{EmbeddedRows, Encoded, Vlc};

@@ -1,7 +1,7 @@
 //! Linear layers, norms and the pre-norm transformer block.
 
 use super::BACKBONE_EPS;
-use vlct_tensor::ops::Varlen;
+use vlct_tensor::ops::{Projections, Varlen};
 use vlct_tensor::{ParameterId, Parameters, Tape, Var};
 
 /// Lookup of parameters by name.
@@ -95,6 +95,28 @@ impl Block {
         let proj = pair(self.proj.weight, self.proj.bias);
         let (norm, qkv, proj) = ((&norm).into(), (&qkv).into(), (&proj).into());
         tape.attention_sublayer(x, norm, BACKBONE_EPS, qkv, proj, varlen, heads)
+    }
+
+    /// Returns the queries, keys and values of rows, the first part of [`Block::attend`]; for inference.
+    pub fn project(&self, tape: &Tape, p: &Parameters, x: &Var) -> Projections {
+        let pair = |weight, bias| [weight, bias].map(|id| tape.parameter(p, id));
+        let norm = pair(self.norm1.weight, self.norm1.bias);
+        let qkv = pair(self.qkv.weight, self.qkv.bias);
+        tape.project(x, (&norm).into(), BACKBONE_EPS, (&qkv).into())
+    }
+
+    /// Returns [`Block::attend`] of `x`, given the result of [`Block::project`] for its rows.
+    pub fn attend_to_projections(
+        &self,
+        tape: &Tape,
+        p: &Parameters,
+        x: &Var,
+        projections: &Projections,
+        varlen: &Varlen,
+        heads: usize,
+    ) -> Var {
+        let proj = [self.proj.weight, self.proj.bias].map(|id| tape.parameter(p, id));
+        tape.attend_to_projections(x, projections, (&proj).into(), varlen, heads)
     }
 
     /// Returns `x + MLP(LN(x))`.

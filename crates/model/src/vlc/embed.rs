@@ -1,7 +1,7 @@
 //! Embedding of texts (as in BERT) and images (linear patch projection), and packing of both into one matrix of sequences.
 
-use super::Vlc;
 use super::blocks::{Linear, Norm, ParameterIds};
+use super::{PackedRows, Vlc};
 use crate::inputs::{Inputs, Sequence};
 use std::sync::Arc;
 use vlct_tensor::ops::{NONE, Pick, Table};
@@ -100,7 +100,7 @@ impl Vlc {
 
     /// Returns the projections of the visible patches of all sequences, without position embeddings. If several sequences contain
     /// an image without a mask, its patches are projected once.
-    pub(super) fn embed_images(&self, tape: &Tape, inputs: &Inputs) -> Patches {
+    pub(super) fn project_patches(&self, tape: &Tape, inputs: &Inputs) -> Patches {
         let all_patches: Vec<u32> = (0..self.config.patches() as u32).collect();
         // Images and the indices of their patches to project. An image may occur several times.
         let mut selected: Vec<(&[f32], &[u32])> = Vec::new();
@@ -134,14 +134,8 @@ impl Vlc {
     }
 
     /// Packs text and image tokens into one matrix, sequence by sequence, and adds the embeddings of position (image tokens only)
-    /// and modality. Returns the matrix, the offsets of the sequences and the lengths of their texts.
-    pub(super) fn pack(
-        &self,
-        tape: &Tape,
-        inputs: &Inputs,
-        text: &Var,
-        patches: &Patches,
-    ) -> (Var, Arc<[usize]>, Vec<usize>) {
+    /// and modality.
+    pub(super) fn pack(&self, tape: &Tape, inputs: &Inputs, text: &Var, patches: &Patches) -> PackedRows {
         let p = &self.parameters;
         let kept = |s: &Sequence| s.mask.as_ref().map_or(self.config.patches(), |mask| mask.kept.len());
         let image_tokens = |s: &Sequence| s.image.map_or(0, |_| 1 + kept(s));
@@ -204,6 +198,10 @@ impl Vlc {
                 },
             ],
         );
-        (x, offsets.into(), text_lengths)
+        PackedRows {
+            x,
+            offsets: offsets.into(),
+            text_lengths,
+        }
     }
 }

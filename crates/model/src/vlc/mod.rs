@@ -5,6 +5,7 @@ mod decoder;
 mod embed;
 mod heads;
 mod load;
+mod pairs;
 #[cfg(test)]
 mod tests;
 
@@ -13,8 +14,10 @@ use crate::inputs::{Inputs, Sequence};
 use blocks::{Block, Linear, Norm};
 use std::ops::Range;
 use std::sync::Arc;
-use vlct_tensor::ops::Varlen;
+use vlct_tensor::ops::{Projections, Varlen};
 use vlct_tensor::{Compute, ParameterId, Parameters, Tape, Var};
+
+pub use pairs::EmbeddedRows;
 
 /// ε of the backbone's layer norms.
 const BACKBONE_EPS: f32 = 1e-6;
@@ -46,6 +49,16 @@ enum OutputTokens {
     All,
     /// The first token of each sequence.
     First,
+}
+
+/// The input of the first block: the embedded tokens of all sequences, in one matrix.
+struct PackedRows {
+    /// `[tokens, width]`, sequence by sequence.
+    x: Var,
+    /// First row of each sequence, followed by the total number of rows.
+    offsets: Arc<[usize]>,
+    /// Number of text tokens of each sequence.
+    text_lengths: Vec<usize>,
 }
 
 /// The output of the encoder: one packed matrix, and the range of rows of each sequence.
@@ -156,11 +169,12 @@ impl Vlc {
         dropout: Option<[u64; 4]>,
         trace: &mut dyn FnMut(&str, &Var),
     ) -> Encoded {
-        let (features, offsets, text_lengths) = self.forward(tape, inputs, dropout, OutputTokens::All, trace);
+        let packed = self.embed(tape, inputs, dropout, trace);
+        let features = self.encode_rows(tape, &packed.x, &packed.offsets, None, OutputTokens::All, trace);
         Encoded {
             features,
-            offsets,
-            text_lengths,
+            offsets: packed.offsets,
+            text_lengths: packed.text_lengths,
         }
     }
 
@@ -172,36 +186,53 @@ impl Vlc {
     pub fn encode_pooled(&self, tape: &Tape, inputs: &Inputs, dropout: Option<[u64; 4]>) -> Var {
         let has_token = |s: &Sequence| s.image.is_some() || !inputs.text(s).is_empty();
         assert!(inputs.sequences.iter().all(has_token), "a sequence without a token");
-        let (first, ..) = self.forward(tape, inputs, dropout, OutputTokens::First, &mut |_, _| ());
+        let packed = self.embed(tape, inputs, dropout, &mut |_, _| ());
+        let output = OutputTokens::First;
+        let first = self.encode_rows(tape, &packed.x, &packed.offsets, None, output, &mut |_, _| ());
         self.pool_first(tape, &first)
     }
 
-    /// Computes embeddings, all blocks and the final norm. Returns the features of the `output` tokens, and the offsets and text
-    /// lengths of the sequences.
-    fn forward(
+    /// Embeds the tokens of all sequences.
+    fn embed(
         &self,
         tape: &Tape,
         inputs: &Inputs,
         dropout: Option<[u64; 4]>,
-        output: OutputTokens,
         trace: &mut dyn FnMut(&str, &Var),
-    ) -> (Var, Arc<[usize]>, Vec<usize>) {
+    ) -> PackedRows {
         let text = self.embed_text(tape, inputs, dropout);
         trace("text_embeddings", &text);
-        let patches = self.embed_images(tape, inputs);
-        let (mut x, offsets, text_lengths) = self.pack(tape, inputs, &text, &patches);
-        let heads = self.config.backbone.heads;
-        let mut varlen = Varlen::full(&offsets);
+        let patches = self.project_patches(tape, inputs);
+        self.pack(tape, inputs, &text, &patches)
+    }
+
+    /// Computes all blocks and the final norm of embedded sequences `x [tokens, width]`. Returns the features of the `output` tokens.
+    /// `projections` are the queries, keys and values of the first block, if they are known.
+    fn encode_rows(
+        &self,
+        tape: &Tape,
+        x: &Var,
+        offsets: &Arc<[usize]>,
+        mut projections: Option<Projections>,
+        output: OutputTokens,
+        trace: &mut dyn FnMut(&str, &Var),
+    ) -> Var {
+        let (p, heads) = (&self.parameters, self.config.backbone.heads);
+        let mut x = x.clone();
+        let mut varlen = Varlen::full(offsets);
         for (i, block) in self.blocks.iter().enumerate() {
             if i + 1 == self.blocks.len() && output == OutputTokens::First {
-                varlen = Varlen::prefix_queries(&offsets, inputs.sequences.iter().map(|_| 1));
+                varlen = Varlen::prefix_queries(offsets, offsets.windows(2).map(|_| 1));
             }
-            let attended = block.attend(tape, &self.parameters, &x, &varlen, heads);
-            x = block.mlp(tape, &self.parameters, &attended);
+            let attended = match projections.take() {
+                Some(projections) => block.attend_to_projections(tape, p, &x, &projections, &varlen, heads),
+                None => block.attend(tape, p, &x, &varlen, heads),
+            };
+            x = block.mlp(tape, p, &attended);
             trace(&format!("block{i}"), &x);
         }
-        let features = self.norm.forward(tape, &self.parameters, &x, BACKBONE_EPS);
+        let features = self.norm.forward(tape, p, &x, BACKBONE_EPS);
         trace("norm", &features);
-        (features, offsets, text_lengths)
+        features
     }
 }

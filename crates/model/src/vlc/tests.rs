@@ -10,11 +10,7 @@ use rand_chacha::rand_core::SeedableRng;
 use vlct_golden::assert_close;
 use vlct_tensor::{Gradients, Tape, Var};
 
-fn small_model(heads: Heads) -> Vlc {
-    small_model_with_blocks(1, heads)
-}
-
-fn small_model_with_blocks(depth: usize, heads: Heads) -> Vlc {
+pub(super) fn small_model(heads: Heads, depth: usize) -> Vlc {
     let backbone = Backbone {
         patch_size: 8,
         width: 16,
@@ -37,13 +33,13 @@ fn small_model_with_blocks(depth: usize, heads: Heads) -> Vlc {
     model
 }
 
-fn image(seed: usize) -> Vec<f32> {
+pub(super) fn image(seed: usize) -> Vec<f32> {
     (0..3 * 24 * 24)
         .map(|i| ((i * 31 + seed * 77) % 101) as f32 / 50.0 - 1.0)
         .collect()
 }
 
-fn inputs<'a>(images: &'a [Vec<f32>], texts: &'a [Vec<u32>], sequences: &'a [Sequence]) -> Inputs<'a> {
+pub(super) fn inputs<'a>(images: &'a [Vec<f32>], texts: &'a [Vec<u32>], sequences: &'a [Sequence]) -> Inputs<'a> {
     Inputs {
         images: images.iter().map(Vec::as_slice).collect(),
         texts: texts.iter().map(Vec::as_slice).collect(),
@@ -81,7 +77,7 @@ fn features_and_gradients(model: &Vlc, inputs: &Inputs) -> (Vec<f32>, Vec<f32>) 
 
 #[test]
 fn sharing_an_image_gives_the_values_and_gradients_of_copies() {
-    let model = small_model(Heads::default());
+    let model = small_model(Heads::default(), 1);
     let texts: Vec<Vec<u32>> = (0..6).map(|i| (1..4 + i).map(|j| (7 * i + j) % 50).collect()).collect();
     // Image, token type and visible patches of each sequence. Image 0 is unmasked twice and masked three times, image 1 is unmasked.
     let (three_patches, two_patches) = ([4, 0, 7], [8, 2]);
@@ -105,8 +101,14 @@ fn sharing_an_image_gives_the_values_and_gradients_of_copies() {
     let (shared, copied) = (inputs(&images, &texts, &shared), inputs(&copies, &texts, &copied));
 
     let tape = Tape::inference(model.compute());
-    assert_eq!(model.embed_images(&tape, &shared).projected.rows(), 2 * 9 + 2 * 3 + 2);
-    assert_eq!(model.embed_images(&tape, &copied).projected.rows(), 3 * 9 + 2 * 3 + 2);
+    assert_eq!(
+        model.project_patches(&tape, &shared).projected.rows(),
+        2 * 9 + 2 * 3 + 2
+    );
+    assert_eq!(
+        model.project_patches(&tape, &copied).projected.rows(),
+        3 * 9 + 2 * 3 + 2
+    );
     let (values, gradients) = features_and_gradients(&model, &shared);
     let (want_values, want_gradients) = features_and_gradients(&model, &copied);
     assert_close("features", &values, &want_values, 1e-6);
@@ -115,7 +117,7 @@ fn sharing_an_image_gives_the_values_and_gradients_of_copies() {
 
 #[test]
 fn sequences_without_text_or_image_are_encoded_independently() {
-    let model = small_model(Heads::default());
+    let model = small_model(Heads::default(), 1);
     let (images, texts) = ([image(1)], [vec![2, 7, 3]]);
     let all = [
         sequence(Some(0), None, 1, None),
@@ -146,7 +148,7 @@ fn frozen_parts_have_no_gradients_and_do_not_change_those_of_other_parts() {
     let inputs = inputs(&images, &texts, &sequences);
     // Returns the names of traced values that are constant, and the gradient of each parameter.
     let run = |is_frozen: &dyn Fn(&str) -> bool| {
-        let mut model = small_model_with_blocks(3, Heads::default());
+        let mut model = small_model(Heads::default(), 3);
         model.parameters_mut().freeze(is_frozen);
         let tape = Tape::new(model.compute());
         let mut constants = Vec::new();
@@ -201,10 +203,11 @@ fn frozen_parts_have_no_gradients_and_do_not_change_those_of_other_parts() {
 
 #[test]
 fn rank_scores_without_a_ranking_head_are_matching_logits() {
-    let model = small_model(Heads {
+    let heads = Heads {
         itm: true,
         ..Heads::default()
-    });
+    };
+    let model = small_model(heads, 1);
     let tape = Tape::inference(model.compute());
     let pooled = Var::constant(tape.device().tensor(3, 16, &image(3)[..3 * 16]));
     let logits = model.itm_logits(&tape, &pooled).tensor().to_host().to_vec();
@@ -215,7 +218,7 @@ fn rank_scores_without_a_ranking_head_are_matching_logits() {
 
 #[test]
 fn predictions_of_patches_do_not_depend_on_the_selection() {
-    let model = small_model(Heads::default());
+    let model = small_model(Heads::default(), 1);
     let (texts, images) = ([vec![3, 4, 5]], [image(1), image(2)]);
     let masks: [PatchMask; 2] = std::array::from_fn(|seed| {
         let noise: Vec<f32> = (0..9).map(|i| ((i * 5 + seed * 4) % 9) as f32).collect();
