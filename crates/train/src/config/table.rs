@@ -189,6 +189,8 @@ table! {
         keep_checkpoints: u64 = 0, at_least(0.0), "Number of checkpoints to keep in addition to the last and the best one: those of the latest validations, as step_000123. 0 keeps none.";
         patience: u64 = 0, at_least(0.0), "End the run after this many successive validations without a new best value of val/the_metric; 0 means never.";
         ema_evaluation: bool = false, Range::Any, "Validate with the moving average of the weights instead of the weights, and save it as the best checkpoint.";
+        recall_limit: usize = 0, at_least(0.0), "With get_recall_metric: number of images that each validation and test scores, the first ones of the split with their captions; 0 means all.";
+        recall_rerank: usize = 0, at_least(0.0), "With get_recall_metric: two-stage retrieval. The exact score is computed only for this many candidates of each query, those with the best scores with a quarter of the image patches visible. The metrics are named recalls_two_stage; 0 computes the exact score of all pairs.";
         checkpoint_every: u64 = 0, at_least(0.0), "Optimiser steps between saves of the last checkpoint; 0 saves only after validations.";
     }
 }

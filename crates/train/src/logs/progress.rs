@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     io::{self, IsTerminal, Write},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -22,16 +22,16 @@ const MIN_LINE_INTERVAL: Duration = Duration::from_secs(10);
 /// Maximum time between plain lines.
 const MAX_LINE_INTERVAL: Duration = Duration::from_secs(300);
 
-/// The visible progress bar.
-static VISIBLE_BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+/// The progress bars on the terminal. The last one is visible; the others are suspended.
+static BARS: Mutex<Vec<ProgressBar>> = Mutex::new(Vec::new());
 
-fn set_visible_bar(bar: Option<ProgressBar>) {
-    *VISIBLE_BAR.lock().unwrap_or_else(PoisonError::into_inner) = bar;
+fn bars() -> MutexGuard<'static, Vec<ProgressBar>> {
+    BARS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Hides the progress bar, if one is visible, while `print` prints.
+/// Hides the progress bar, if one is visible, while `print` prints or shows another bar.
 pub fn suspend<T>(print: impl FnOnce() -> T) -> T {
-    let bar = VISIBLE_BAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let bar = bars().last().cloned();
     match bar {
         Some(bar) => bar.suspend(print),
         None => print(),
@@ -73,7 +73,7 @@ enum View {
 
 impl Progress {
     /// Starts the display of a loop over `total` steps, `done` of them already completed. `unit` is the name of a step, such as
-    /// `"step"` or `"batch"`.
+    /// `"step"` or `"batch"`. A display within another one must end first, and is shown while [`suspend`] hides the other one.
     pub fn new(unit: &'static str, total: u64, done: u64) -> Self {
         if !io::stderr().is_terminal() {
             return Self::lines(unit, total, done, Box::new(io::stderr()), Instant::now());
@@ -84,7 +84,7 @@ impl Progress {
             bar.set_style(style.progress_chars("━╸ "));
         }
         bar.set_position(done);
-        set_visible_bar(Some(bar.clone()));
+        bars().push(bar.clone());
         let meter = Meter::new(Instant::now(), done);
         Self {
             unit,
@@ -209,7 +209,7 @@ impl Progress {
             && !bar.is_finished()
         {
             bar.abandon();
-            set_visible_bar(None);
+            bars().pop();
             // The cursor is at the end of the bar, so a newline separates later output from it.
             let _ = writeln!(io::stderr());
         }

@@ -19,6 +19,7 @@ use vlct_tasks::labels::LabelsSpec;
 use vlct_tasks::nlvr2::Nlvr2Spec;
 use vlct_tasks::pretrain::PretrainSpec;
 use vlct_tasks::retrieval::RetrievalSpec;
+use vlct_tasks::scoring::RecallSpec;
 use vlct_tasks::vqa::VqaSpec;
 use vlct_tasks::{Subset, TaskSpec};
 use vlct_tensor::{Compute, Device, F32Products, Precision};
@@ -140,8 +141,8 @@ pub struct ValidationSpec {
     pub sanity_batches: u64,
     /// Number of successive validations without a new best value after which the run ends; `None` means that it does not end early.
     pub patience: Option<u64>,
-    /// Whether each validation and test computes retrieval recalls.
-    pub recalls: bool,
+    /// The retrieval recalls that each validation and test computes.
+    pub recalls: Option<RecallSpec>,
     /// The annotators' answers of VQA, for the official accuracy.
     pub annotations: Option<PathBuf>,
 }
@@ -172,7 +173,10 @@ impl RunSpec {
                 batches: config.limit_val_batches,
                 sanity_batches: config.sanity_steps,
                 patience: (config.patience > 0).then_some(config.patience),
-                recalls: config.get_recall_metric,
+                recalls: config.get_recall_metric.then_some(RecallSpec {
+                    limit: config.recall_limit,
+                    rerank: (config.recall_rerank > 0).then_some(config.recall_rerank),
+                }),
                 annotations: path(&config.vqa_annotations),
             },
             answers: path(&config.vqa_answers),

@@ -178,6 +178,16 @@ fn check_recalls(config: &Config) -> Result<(), ConfigError> {
             "get_recall_metric=True needs coco, f30k or a custom dataset as the first of datasets, not {first:?}"
         ));
     }
+    for (key, value) in [
+        ("recall_limit", config.recall_limit),
+        ("recall_rerank", config.recall_rerank),
+    ] {
+        if (1..10).contains(&value) {
+            return contradiction(format!(
+                "{key}={value} is less than the 10 candidates that recall at 10 needs: use {key}=10 or more, or 0 for all"
+            ));
+        }
+    }
     Ok(())
 }
 
@@ -446,6 +456,14 @@ mod tests {
             (
                 &["task_finetune_irtr_coco_mae_randaug", "draw_false_text=0"],
                 "set draw_false_text=15",
+            ),
+            (
+                &["get_recall_metric=True", "recall_limit=9"],
+                "recall_limit=9 is less than the 10 candidates",
+            ),
+            (
+                &["get_recall_metric=True", "recall_rerank=1"],
+                "recall_rerank=1 is less than the 10 candidates",
             ),
             (
                 &["get_recall_metric=True", "loss_names.itm=0"],

@@ -7,13 +7,16 @@ use vlct_data::answers::Annotations;
 use vlct_data::datasets::{Answer, Dataset, Split};
 use vlct_model::Vlc;
 use vlct_tasks::evaluate::{Evaluator, SplitEvaluator};
-use vlct_tasks::scoring::RecallEvaluator;
+use vlct_tasks::scoring::{RecallEvaluator, ScorePlace, StoredScores};
 use vlct_tasks::vqa::Vqa;
 use vlct_tasks::{InputSpec, Mode, Report, TaskSpec};
 
 use crate::data;
 use crate::error::Result;
+use crate::logs::progress;
 use crate::spec::RunSpec;
+
+use super::scoring_log::ScoringLog;
 
 /// Makes the evaluator of the run's task on a split.
 ///
@@ -41,6 +44,25 @@ pub fn split_evaluator(spec: &RunSpec, split: Arc<dyn Dataset>, inputs: &Arc<Inp
     })
 }
 
+/// An evaluation of recalls.
+pub(super) struct RecallRun<'a> {
+    pub evaluator: &'a RecallEvaluator,
+    /// The place of the scores.
+    pub place: ScorePlace<'a>,
+    /// Whether to show progress.
+    pub progress: bool,
+    /// Whether all images of the split are scored.
+    pub all_images: bool,
+}
+
+/// The result of [`evaluate`].
+pub(super) struct Evaluated {
+    /// The recalls and the metrics of the task, under the names of the original.
+    pub report: Report,
+    /// The stored scores of retrieval.
+    pub scores: Option<StoredScores>,
+}
+
 /// Makes the evaluator of recalls on a split of the first dataset; `None` if the run does not compute recalls.
 ///
 /// # Errors
@@ -50,35 +72,43 @@ pub(super) fn recall_evaluator(
     split: Split,
     inputs: &Arc<InputSpec>,
 ) -> Result<Option<RecallEvaluator>> {
-    if !spec.validation.recalls {
+    let Some(recalls) = spec.validation.recalls else {
         return Ok(None);
-    }
+    };
     let dataset = data::open_first(spec, split)?;
-    Ok(Some(RecallEvaluator::new(
-        dataset,
-        Arc::clone(inputs),
-        spec.data.workers,
-    )?))
+    let (inputs, threads) = (Arc::clone(inputs), spec.data.workers);
+    Ok(Some(RecallEvaluator::new(dataset, inputs, threads, recalls)?))
 }
 
-/// Runs the evaluators. Returns the recalls and the metrics of the task, under the names of the original. Returns `None` if `stop` is set
-/// before the end.
+/// Runs the evaluators. Returns `None` if `stop` is set before the end.
 ///
 /// # Errors
-/// Returns an error that names file and row if an image cannot be read.
+/// Returns an error that names file and row if an image cannot be read, and errors of storing scores.
 pub(super) fn evaluate(
-    recall: Option<&RecallEvaluator>,
+    recall: Option<RecallRun>,
     split: &SplitEvaluator,
     model: &Vlc,
     stop: &AtomicBool,
-) -> Result<Option<Report>> {
-    let recall = recall.map(|recall| recall as &dyn Evaluator);
-    let mut report = Report::default();
-    for evaluator in recall.into_iter().chain([split as &dyn Evaluator]) {
-        match evaluator.run(model, stop)? {
-            Some(values) => report.extend(values),
+) -> Result<Option<Evaluated>> {
+    let (mut report, mut scores) = (Report::default(), None);
+    if let Some(recall) = recall {
+        let recalls = progress::suspend(|| {
+            let mut log = ScoringLog::new(recall.place, recall.progress, recall.all_images);
+            recall
+                .evaluator
+                .recalls(model, recall.place, stop, &mut |event| log.handle(event))
+        });
+        match recalls? {
+            Some((values, stored)) => {
+                report.extend(values);
+                scores = Some(stored);
+            }
             None => return Ok(None),
         }
     }
-    Ok(Some(report))
+    match split.run(model, stop)? {
+        Some(values) => report.extend(values),
+        None => return Ok(None),
+    }
+    Ok(Some(Evaluated { report, scores }))
 }

@@ -1,6 +1,7 @@
 //! Training: accumulation windows, validation, checkpoints, logs, resumption.
 
 pub mod evaluate;
+mod scoring_log;
 mod test;
 mod threads;
 mod training;

@@ -8,10 +8,11 @@ use serde_json::{Map, Value};
 use vlct_data::datasets::{Contents, Dataset, Split, VqaTest};
 use vlct_model::checkpoint;
 use vlct_tasks::description::WeightsKind;
+use vlct_tasks::scoring::ScorePlace;
 use vlct_tasks::{Description, Phase, Report};
 use vlct_util::{at, atomic};
 
-use super::evaluate;
+use super::evaluate::{self, Evaluated, RecallRun};
 use super::training::{Control, Finished};
 use crate::data;
 use crate::error::{Result, TrainError};
@@ -53,22 +54,32 @@ pub(super) fn run(spec: &RunSpec, control: &Control) -> Result<Finished> {
     );
     let recall = evaluate::recall_evaluator(spec, Split::Test, &inputs)?;
     let split = evaluate::split_evaluator(spec, dataset, &inputs)?;
-    let report = evaluate::evaluate(recall.as_ref(), &split, &model, control.stop)?;
+    let recall = recall.as_ref().map(|evaluator| RecallRun {
+        evaluator,
+        place: ScorePlace::Resumable(&spec.experiment),
+        progress: control.progress,
+        all_images: spec.validation.recalls.is_some_and(|recalls| recalls.limit == 0),
+    });
+    let evaluated = evaluate::evaluate(recall, &split, &model, control.stop)?;
     let mut finished = Finished {
         run: None,
         steps: step_of(&spec.weights.load_path)?,
-        interrupted: report.is_none() || control.stop.load(Ordering::Relaxed),
+        interrupted: evaluated.is_none() || control.stop.load(Ordering::Relaxed),
         seconds: 0.0,
         metrics: Vec::new(),
         best: None,
     };
-    if let Some(report) = report {
+    if let Some(Evaluated { report, scores }) = evaluated {
         let description = Description::new(&spec.model, &spec.task, &inputs, WeightsKind::Raw);
         let directory = control.run_directory.clone();
         let mut run = RunDirectory::create(spec, directory, &description, Progress::quiet())?;
         finished.metrics = report.values(Phase::Val);
         record(&mut run, finished.steps, &report)?;
         write_files(spec, run.path(), &report)?;
+        // Only now, so that an interruption before costs no scores.
+        if let Some(scores) = scores {
+            scores.remove()?;
+        }
         finished.run = Some(run.path().to_path_buf());
     }
     Ok(finished)

@@ -11,11 +11,11 @@ use vlct_data::datasets::{Dataset, Split};
 use vlct_tasks::description::WeightsKind;
 use vlct_tasks::evaluate::SplitEvaluator;
 use vlct_tasks::metrics::short_name;
-use vlct_tasks::scoring::RecallEvaluator;
+use vlct_tasks::scoring::{RecallEvaluator, ScorePlace};
 use vlct_tasks::{Batch, Description, Loader, Mode, NonFinite, PendingMeasures, Phase, Report, Rows, Tally, Task};
 use vlct_tensor::{Tape, Tensor};
 
-use super::evaluate;
+use super::evaluate::{self, RecallRun};
 use crate::config::{AUTO, Config, KEYS};
 use crate::data::{self, Data};
 use crate::error::{Result, TrainError};
@@ -69,6 +69,8 @@ pub(super) struct Trainer<'a> {
     /// `None` in a trial run, which writes no files.
     run: Option<RunDirectory>,
     stop: &'a AtomicBool,
+    /// Whether to show the progress of validations.
+    shows_progress: bool,
     last_validation: Vec<(String, f64)>,
 }
 
@@ -121,6 +123,7 @@ impl<'a> Trainer<'a> {
             state,
             run,
             stop: control.stop,
+            shows_progress: control.progress,
             last_validation: Vec::new(),
         })
     }
@@ -292,8 +295,18 @@ impl<'a> Trainer<'a> {
             limit: batches,
             ..self.validation.clone()
         };
-        self.weights
-            .with_evaluated(|weights, _| evaluate::evaluate(recall, &split, &weights.model, self.stop))
+        let directory = self.run.as_ref().map(RunDirectory::path);
+        let recall = recall.zip(directory).map(|(evaluator, directory)| RecallRun {
+            evaluator,
+            place: ScorePlace::Temporary(directory),
+            progress: self.shows_progress,
+            all_images: self.spec.validation.recalls.is_some_and(|recalls| recalls.limit == 0),
+        });
+        let stop = self.stop;
+        let evaluated = self
+            .weights
+            .with_evaluated(|weights, _| evaluate::evaluate(recall, &split, &weights.model, stop))?;
+        Ok(evaluated.map(|evaluated| evaluated.report))
     }
 
     /// Validates the weights. Saves the last checkpoint, and the best checkpoint if the value that selects it is the best of the run.

@@ -1,9 +1,10 @@
 //! Compares retrieval scores and recalls with the values of the original.
 
 use super::{config, f32_compute, load, recorded_models, texts};
+use std::sync::atomic::AtomicBool;
 use vlct_golden::{Tensors, assert_close, json};
 use vlct_model::config::Heads;
-use vlct_tasks::scoring::{Recalls, score_image};
+use vlct_tasks::scoring::{PairScorer, Recalls, score_image};
 
 #[test]
 fn retrieval_scores_and_recalls_equal_the_original() {
@@ -18,10 +19,20 @@ fn retrieval_scores_and_recalls_equal_the_original() {
         let t = Tensors::open(directory.join("retrieval_scores.safetensors"));
         let image_count = t.shape("scores")[0];
         let (texts, images) = (texts(&t, "text_ids", "text_masks"), t.f32("images"));
-        let scores: Vec<f32> = images
-            .chunks_exact(images.len() / image_count)
+        let images: Vec<&[f32]> = images.chunks_exact(images.len() / image_count).collect();
+        let single: Vec<f32> = images
+            .iter()
             .flat_map(|image| score_image(&model, image, &texts))
             .collect();
+        assert_close("scores of single images", &single, &t.f32("scores"), 2e-5);
+        let scorer = PairScorer::new(&model);
+        let scores = scorer.score_all(
+            &scorer.embed_images(&images),
+            &texts,
+            &AtomicBool::new(false),
+            &mut |_| (),
+        );
+        let scores = scores.expect("not stopped");
         assert_close("scores", &scores, &t.f32("scores"), 2e-5);
         let image_indices: Vec<usize> = t.i64("caption_image_index").iter().map(|i| *i as usize).collect();
         let recalls = Recalls::from_scores(&scores, &image_indices);

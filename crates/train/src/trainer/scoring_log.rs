@@ -1,0 +1,117 @@
+//! Messages and progress of retrieval scoring.
+
+use std::path::Path;
+use std::time::Duration;
+
+use log::{info, warn};
+use vlct_tasks::scoring::{Event, Found, ScorePlace, Stage};
+
+use crate::logs::Progress;
+
+/// Logs the events of a scoring and shows its progress.
+pub(super) struct ScoringLog<'a> {
+    /// The directory of resumable scores.
+    directory: &'a Path,
+    /// Whether progress is shown.
+    shows_progress: bool,
+    /// Sentence about the key that restricts the scoring; empty if it is set already.
+    hint: &'static str,
+    progress: Option<Progress>,
+}
+
+impl<'a> ScoringLog<'a> {
+    /// `all_images` is whether all images of the split are scored.
+    pub fn new(place: ScorePlace<'a>, shows_progress: bool, all_images: bool) -> Self {
+        let (ScorePlace::Temporary(directory) | ScorePlace::Resumable(directory)) = place;
+        Self {
+            directory,
+            shows_progress,
+            hint: if all_images {
+                " (recall_limit=N scores fewer images)"
+            } else {
+                ""
+            },
+            progress: None,
+        }
+    }
+
+    /// Handles an event.
+    pub fn handle(&mut self, event: Event) {
+        match event {
+            Event::Started {
+                stage,
+                images,
+                texts,
+                pairs,
+                found,
+            } => {
+                let what = match stage {
+                    Stage::Exact => "retrieval: scoring",
+                    Stage::Candidates => "two-stage retrieval: selecting candidates from",
+                    Stage::Rerank => "two-stage retrieval: scoring candidates from",
+                };
+                info!(
+                    "{what} {pairs} pairs of {images} images and {texts} captions{}",
+                    self.hint
+                );
+                let done = self.report_found(found);
+                if self.shows_progress && done < pairs {
+                    self.progress = Some(Progress::counting("pair", pairs, done));
+                }
+            }
+            Event::Estimate { rate, left } => info!("{rate:.0} pairs per second, about {} left", minutes(left)),
+            Event::Progress { scored, pairs } => {
+                if let Some(progress) = &mut self.progress {
+                    progress.reach(scored);
+                    if scored == pairs {
+                        self.progress = None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Logs what was found of an interrupted scoring. Returns the number of scored pairs.
+    fn report_found(&self, found: Found) -> u64 {
+        match found {
+            Found::Nothing => 0,
+            Found::Scores(pairs) => {
+                info!("continuing after {pairs} pairs of an interrupted scoring");
+                pairs
+            }
+            Found::Damaged(pairs) => {
+                warn!("the stored scores are damaged: scoring continues after the {pairs} pairs before the damage");
+                pairs
+            }
+            Found::Other => {
+                let directory = self.directory.display();
+                warn!("{directory}: stored scores of other weights, texts or images are not used: scoring begins anew");
+                0
+            }
+        }
+    }
+}
+
+/// Formats a duration in seconds, minutes or hours.
+fn minutes(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    match seconds {
+        ..90.0 => format!("{seconds:.0} seconds"),
+        ..5400.0 => format!("{:.0} minutes", seconds / 60.0),
+        _ => format!("{:.1} hours", seconds / 3600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_readable_units() {
+        let text = |seconds| minutes(Duration::from_secs(seconds));
+        assert_eq!(
+            [text(5), text(200), text(26 * 3600)],
+            ["5 seconds", "3 minutes", "26.0 hours"]
+        );
+    }
+}
