@@ -231,6 +231,7 @@ Examples:
   vlct bench pretrain --image-size 384 --batch 8
   vlct bench vqa --image-size 384 --batch 4 --threads 2
   vlct bench infer --image-size 224 --batch 1 --steps 20
+  vlct bench score --image-size 384 --images 2 --texts 32
   vlct bench gemm --precision bf16
   vlct bench loader --transform mae_randaug images/
 
@@ -242,7 +243,7 @@ pub struct Bench {
     pub task: BenchTask,
 }
 
-/// Workloads that can be measured; models have the base size.
+/// Workloads that can be measured; models have the base size unless an option selects another.
 #[derive(Subcommand)]
 pub enum BenchTask {
     /// A pre-training step: forward, backward, optimiser
@@ -251,6 +252,7 @@ pub enum BenchTask {
     Vqa(BenchSteps),
     /// Answers to questions: forward only
     Infer(BenchSteps),
+    Score(BenchScore),
     Gemm(BenchGemm),
     Loader(BenchLoader),
 }
@@ -276,6 +278,40 @@ pub struct BenchSteps {
     pub profile: bool,
     #[command(flatten)]
     pub compute: BenchCompute,
+}
+
+/// Retrieval scores of all images with all texts, in tiles and with one forward pass per pair, alternately
+///
+/// Prints a JSON object: task, style, precision, model, image_size, images, texts, pairs_per_second (tiles) and naive_pairs_per_second, ratio
+/// of both, arithmetic_bound (ratio of the operations that both need), fraction_of_bound, peak_mib. Rates are medians of the rounds.
+#[derive(Args)]
+pub struct BenchScore {
+    /// Size of the model
+    #[arg(long, value_enum, value_name = "M", default_value = "base")]
+    pub model: BenchModel,
+    /// Side of the images in pixels, a multiple of 16
+    #[arg(long, value_name = "N", default_value_t = 384, value_parser = parse_side)]
+    pub image_size: usize,
+    /// Number of images
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = parse_count)]
+    pub images: usize,
+    /// Number of texts
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = parse_count)]
+    pub texts: usize,
+    /// Measured rounds, after one warm-up round
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = parse_count)]
+    pub rounds: usize,
+    #[command(flatten)]
+    pub compute: BenchCompute,
+}
+
+/// Models whose scoring can be measured.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum BenchModel {
+    /// The base model
+    Base,
+    /// The model of the quickstart
+    Quickstart,
 }
 
 /// Precision and threads of the tasks that run a model or its matrix products.

@@ -7,10 +7,12 @@ use serde::Serialize;
 use serde_json::json;
 use vlct_data::loader::bench::{Images, Rate, measure as measure_images};
 use vlct_image::Transform;
-use vlct_train::bench::{BenchOptions, Device, Precision, Workload, measure, measure_gemm};
+use vlct_train::bench::{
+    BenchOptions, Device, Precision, ScoreOptions, ScoredModel, Workload, measure, measure_gemm, measure_scoring,
+};
 use vlct_train::trainer::{Threads, use_threads};
 
-use crate::args::{Bench, BenchCompute, BenchGemm, BenchLoader, BenchSteps, BenchTask};
+use crate::args::{Bench, BenchCompute, BenchGemm, BenchLoader, BenchModel, BenchScore, BenchSteps, BenchTask};
 use crate::output::{Failure, print};
 use crate::values::PrecisionName;
 
@@ -20,6 +22,7 @@ pub fn run(args: &Bench) -> Result<(), Failure> {
         BenchTask::Pretrain(args) => bench_steps(Workload::Pretrain, args),
         BenchTask::Vqa(args) => bench_steps(Workload::Vqa, args),
         BenchTask::Infer(args) => bench_steps(Workload::Infer, args),
+        BenchTask::Score(args) => bench_score(args),
         BenchTask::Gemm(args) => bench_gemm(args),
         BenchTask::Loader(args) => bench_loader(args),
     }
@@ -38,6 +41,20 @@ fn bench_steps(workload: Workload, args: &BenchSteps) -> Result<(), Failure> {
         info!("{profile}");
     }
     print_line(&result)
+}
+
+fn bench_score(args: &BenchScore) -> Result<(), Failure> {
+    print_line(&measure_scoring(ScoreOptions {
+        model: match args.model {
+            BenchModel::Base => ScoredModel::Base,
+            BenchModel::Quickstart => ScoredModel::Quickstart,
+        },
+        image_size: args.image_size,
+        images: args.images,
+        texts: args.texts,
+        precision: start_threads_and_choose_precision(&args.compute)?,
+        rounds: args.rounds,
+    }))
 }
 
 fn bench_gemm(args: &BenchGemm) -> Result<(), Failure> {

@@ -1,9 +1,11 @@
 //! Timing of steps on synthetic batches, for comparison with other implementations of the same model.
 
 mod gemm;
+mod score;
 mod synthetic;
 
 pub use gemm::{GemmResult, measure_gemm};
+pub use score::{ScoreOptions, ScoreResult, ScoredModel, measure_scoring};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 use synthetic::Synthetic;

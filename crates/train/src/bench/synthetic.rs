@@ -96,6 +96,13 @@ fn sequence(group: u8, text: u32, image: u32) -> Sequence {
     }
 }
 
+/// Returns images, and token ids of captions.
+pub(super) fn images_and_texts(image_count: usize, text_count: usize, size: usize) -> (Vec<Pixels>, Vec<Vec<u32>>) {
+    let images = images(image_count, size).map(|[image, _]| image).collect();
+    let texts = captions(text_count).into_iter().map(|(ids, _)| ids).collect();
+    (images, texts)
+}
+
 /// Returns two images for each sample: its own and a false one.
 fn images(batch: usize, size: usize) -> impl Iterator<Item = [Pixels; 2]> {
     let mut random = stream(0, Purpose::Synthetic, 0, 0);
