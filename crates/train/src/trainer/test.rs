@@ -38,6 +38,10 @@ pub(super) fn run(spec: &RunSpec, control: &Control) -> Result<Finished> {
             datasets: spec.data.datasets.clone(),
         });
     }
+    // A directory that cannot be created is an error before the evaluation, not after it.
+    if control.run_directory.is_none() {
+        std::fs::create_dir_all(&spec.experiment).map_err(at::<TrainError>(&spec.experiment))?;
+    }
     let mut model = weights::fresh_model(spec);
     weights::load_and_log(&mut model, &spec.weights)?;
     let unit = match dataset.contents() {
