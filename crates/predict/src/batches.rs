@@ -16,7 +16,7 @@ const AHEAD: usize = 2;
 /// Settings of [`run`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchSpec {
-    /// Inputs per forward pass, at least 1. With 1, each input is answered before the next but [`AHEAD`] is read, which suits inputs that
+    /// Inputs per forward pass, at least 1. With 1, only a few inputs are read ahead of the answers, which suits inputs that
     /// another program writes one at a time.
     pub batch_size: usize,
     /// Number of threads that prepare inputs, at least 1.

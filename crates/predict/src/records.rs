@@ -92,7 +92,7 @@ impl Record {
     }
 }
 
-/// Reads records from lines of JSON, see [`Record::parse`]. Empty lines are skipped. An error names the line; the next line is read all the
+/// Reads records from lines of JSON. Empty lines are skipped. An error names the line; the next line is read all the
 /// same. The iterator ends after an error of the operating system.
 pub fn json_lines<R: BufRead>(reader: R, name: &Path, root: &Path) -> JsonLines<R> {
     JsonLines {

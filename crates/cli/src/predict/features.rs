@@ -16,7 +16,7 @@ use crate::output::{Failure, print};
 /// Write the features of images and texts to a file
 ///
 /// `pooled` has one feature for the text with its image, `text` one for each token, `patches` one for each patch of the image, in
-/// row-major order. A model of width D and P patches has the shapes [D], [tokens, D] and [P, D].
+/// row-major order. A model of width D and P patches has the shapes D, tokens × D and P × D.
 #[derive(Args)]
 #[command(
     override_usage = "vlct predict features --load PATH --out FILE [OPTIONS] [IMAGE] [--text TEXT]",

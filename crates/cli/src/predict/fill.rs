@@ -11,7 +11,7 @@ use super::format::{Answer, Cell, FormatOptions, Printer, number};
 use super::options::{InputOptions, ModelOptions};
 use crate::output::Failure;
 
-/// Fill each [MASK] of a text about an image
+/// Fill each `[MASK]` of a text about an image
 ///
 /// Several masks are filled one at a time, as in the original: the most confident prediction of all masks is committed, then the remaining
 /// masks are predicted again. The candidates of a mask are those of the moment when it was filled. The score is the softmax over the

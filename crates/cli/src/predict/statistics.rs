@@ -237,7 +237,7 @@ fn write(path: &Path, extension: &str, name: &str, similarities: &Similarities) 
     written.map_err(|error| at::<IoError>(path)(error).into())
 }
 
-/// Reads saved values: an .npy file, the JSON that [`write`] makes, or a JSON list of numbers.
+/// Reads saved values: an .npy file, the JSON that [`write()`] makes, or a JSON list of numbers.
 fn read(path: &Path) -> Result<Series, Failure> {
     let bytes = read_at_most(path, MAX_SAVED_BYTES, "saved similarities").map_err(PredictError::from)?;
     let failure = |reason: &str| Failure::Failed(format!("{}: {reason}", path.display()));

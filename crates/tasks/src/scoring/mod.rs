@@ -1,6 +1,6 @@
 //! Retrieval evaluation: ranking scores of all images with all captions, and recall at 1, 5 and 10.
 //!
-//! A [`Plan`](plan::Plan) orders the pairs in tiles of a few images and a few texts. [`PairScorer`] embeds the images and texts of a tile
+//! A plan orders the pairs in tiles of a few images and a few texts. [`PairScorer`] embeds the images and texts of a tile
 //! once and scores its pairs in forward passes of many pairs. The scores are appended to a [`ScoreStore`], from which an interrupted
 //! scoring continues. The recalls are counted image by image, so that the scores of all pairs are never in memory together.
 //!
