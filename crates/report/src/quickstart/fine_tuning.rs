@@ -19,8 +19,8 @@ use crate::{Metric, NumberFormat};
 /// Number of false captions per image when fine-tuning for retrieval.
 const FALSE_CAPTIONS: u64 = 7;
 
-/// Images, and their first captions, among which retrieval is evaluated.
-pub(super) const CANDIDATES: u64 = 200;
+/// Number of images, with all their captions, among which retrieval is evaluated.
+const CANDIDATES: usize = 100;
 
 /// A downstream task.
 #[derive(Clone, Copy)]
@@ -64,7 +64,7 @@ pub(super) const TASKS: [Downstream; 4] = [
         title: "Text-to-image retrieval after fine-tuning, recall at 1",
         dataset: "coco",
         metric: "recalls/ir_r1",
-        explanation: "How often the image of a caption ranks first among 200 held-out images, after fine-tuning for ranking.",
+        explanation: "How often the image of a caption ranks first among 100 held-out images, after fine-tuning for ranking.",
         batch_size: 16,
     },
     Downstream {
@@ -203,6 +203,7 @@ impl Downstream {
             test_only: true,
             load_path: last_path(directory).display().to_string(),
             get_recall_metric: self.name == "retrieval",
+            recall_limit: if self.name == "retrieval" { CANDIDATES } else { 0 },
             ..config.clone()
         };
         let test = Control {
