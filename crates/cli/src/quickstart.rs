@@ -45,9 +45,11 @@ fn predict_command(trial: &Trial) -> String {
         TrialTask::Label => "classify",
         TrialTask::Fill => "fill",
     };
+    // Labels can be predicted without a text, so it is an option.
+    let option = if task == "classify" { "--text " } else { "" };
     let images: Vec<String> = trial.images.iter().map(|path| path.display().to_string()).collect();
     let (run, images) = (trial.run.display(), images.join(" "));
-    format!("vlct predict {task} --load {run} {images} {:?}", trial.text)
+    format!("vlct predict {task} --load {run} {images} {option}{:?}", trial.text)
 }
 
 #[cfg(test)]
