@@ -9,6 +9,8 @@ use vlct_data::datasets::{Contents, Dataset as _, Split, TableDataset};
 use vlct_data::testing::read_values;
 use vlct_data::webdataset::TarTable;
 use vlct_image::decode;
+use vlct_model::sizes::{self, GivenHeads};
+use vlct_model::{Vlc, files};
 use vlct_prepare::tables::{self, ColumnNames, TableFormat};
 use vlct_prepare::vgqa;
 use vlct_prepare::{Dataset, RawDataset};
@@ -67,7 +69,7 @@ pub const TARGETS: [Target; 10] = [
     },
     Target {
         name: "weights",
-        read: |file, _| drop(vlct_model::files::read_bytes(file)),
+        read: |file, _| read_weights(file),
         extensions: &["ckpt", "pth", "safetensors"],
     },
     Target {
@@ -76,6 +78,15 @@ pub const TARGETS: [Target; 10] = [
         extensions: &vlct_image::EXTENSIONS,
     },
 ];
+
+/// Reads weights, and builds the model that they are of.
+fn read_weights(file: &[u8]) {
+    let Ok(index) = files::index_bytes(file) else { return };
+    if let Ok(sizes) = sizes::derive(&index, GivenHeads::default()) {
+        let _ = Vlc::read(sizes.config, &index);
+    }
+    drop(index.decode());
+}
 
 /// Writes the file into a directory and returns the path.
 fn write_file(file: &[u8], directory: &Path, name: &str) -> PathBuf {

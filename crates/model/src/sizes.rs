@@ -15,6 +15,10 @@ use crate::files::mapping::strip_wrappers;
 const WIDTH_PER_HEAD: usize = 64;
 /// Width per head of the decoder of every published model.
 const DECODER_WIDTH_PER_HEAD: usize = 32;
+/// Upper bound of every size of a model, far above those of any model. It excludes overflows of products.
+const MAX_SIZE: usize = 1 << 20;
+/// Upper bound of the number of patches per side of an image, and of the number of blocks.
+const MAX_GRID: usize = 1 << 12;
 
 /// The numbers of attention heads; `None` for those that are derived.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,6 +70,14 @@ pub enum SizeError {
         /// Width of the part.
         width: usize,
     },
+    /// A size of a description is 0, too large, or contradicts another size.
+    #[error("the description of the model has the {name} {value}, which is out of range or contradicts another size")]
+    OutOfRange {
+        /// The name of the size.
+        name: &'static str,
+        /// Its value.
+        value: usize,
+    },
     /// The number of attention heads is neither in the file nor given, and the width is not that of a published model.
     #[error("the file does not state the number of attention heads of the {part}, whose width is {width}")]
     UnknownHeads {
@@ -115,6 +127,7 @@ pub fn derive(file: &WeightIndex, given: GivenHeads) -> Result<Sizes, SizeError>
     let [vocab_size, _] = tensors.shape("text_embeddings.word_embeddings.weight")?;
     let [max_text_len, _] = tensors.shape("text_embeddings.position_embeddings.weight")?;
     let [token_types, _] = tensors.shape("token_type_embeddings.weight")?;
+    let nlvr2 = tensors.classes("nlvr2_classifier")?.is_some();
     let config = VlcConfig {
         image_size: grid * patch_size,
         backbone: Backbone {
@@ -128,18 +141,55 @@ pub fn derive(file: &WeightIndex, given: GivenHeads) -> Result<Sizes, SizeError>
         },
         vocab_size,
         max_text_len,
-        token_types,
+        // A table of two rows is extended for the second image.
+        token_types: token_types.max(if nlvr2 { 3 } else { 2 }),
         drop_rate: 0.0,
         heads: Heads {
             mlm: tensors.contains("mlm_score.bias"),
             itm: tensors.contains("itm_score.fc.weight"),
             vqa: tensors.classes("vqa_classifier")?,
-            nlvr2: tensors.classes("nlvr2_classifier")?.is_some(),
+            nlvr2,
             labels: tensors.classes("labels_classifier")?,
             rank: tensors.contains("rank_output.weight"),
         },
     };
+    check(&config)?;
     Ok(Sizes { config, assumptions })
+}
+
+/// Checks sizes that come from an untrusted file: a model with these sizes can be built, and its forward pass does not panic.
+///
+/// # Errors
+/// Returns [`SizeError::OutOfRange`] or [`SizeError::Heads`] for the first size that is wrong.
+pub fn check(config: &VlcConfig) -> Result<(), SizeError> {
+    let b = &config.backbone;
+    let in_range = |name, value: usize, range: std::ops::RangeInclusive<usize>| match range.contains(&value) {
+        true => Ok(()),
+        false => Err(SizeError::OutOfRange { name, value }),
+    };
+    in_range("patch size", b.patch_size, 1..=MAX_SIZE)?;
+    in_range("width", b.width, 1..=MAX_SIZE)?;
+    in_range("depth", b.depth, 1..=MAX_GRID)?;
+    in_range("image size", config.image_size, b.patch_size..=MAX_SIZE)?;
+    if !config.image_size.is_multiple_of(b.patch_size) {
+        let (name, value) = ("image size", config.image_size);
+        return Err(SizeError::OutOfRange { name, value });
+    }
+    in_range("number of patches per side", config.grid(), 1..=MAX_GRID)?;
+    in_range("vocabulary size", config.vocab_size, 1..=1 << 30)?;
+    in_range("text length", config.max_text_len, 2..=MAX_SIZE)?;
+    let least = if config.heads.nlvr2 { 3 } else { 2 };
+    in_range("number of token types", config.token_types, least..=MAX_SIZE)?;
+    check_heads("encoder", b.heads, b.width)?;
+    if config.has_decoder() {
+        in_range("width of the decoder", b.decoder_width, 1..=MAX_SIZE)?;
+        in_range("depth of the decoder", b.decoder_depth, 1..=MAX_GRID)?;
+        check_heads("decoder", b.decoder_heads, b.decoder_width)?;
+    }
+    for classes in [config.heads.vqa, config.heads.labels].into_iter().flatten() {
+        in_range("number of classes", classes, 1..=1 << 30)?;
+    }
+    Ok(())
 }
 
 /// Returns width, depth and number of heads of the decoder; zeros if there is none, or its number of heads is unknown.
@@ -334,6 +384,41 @@ mod tests {
             encoder: Some(encoder),
             decoder: None,
         }
+    }
+
+    #[test]
+    fn impossible_sizes_are_errors() {
+        let state = golden_state(&vlct_golden::directories("model")[0]);
+        let config = with_index(&state, |index| derive(index, heads(4)))
+            .expect("sizes")
+            .config;
+        assert_eq!(check(&config), Ok(()));
+        let changes: [fn(&mut VlcConfig); 9] = [
+            |c| c.backbone.patch_size = 0,
+            |c| c.backbone.width = usize::MAX,
+            |c| c.backbone.heads = 0,
+            |c| c.backbone.depth = 0,
+            |c| c.image_size += 1,
+            |c| c.max_text_len = 1,
+            |c| c.token_types = 1,
+            |c| c.backbone.decoder_heads = 7,
+            |c| c.heads.vqa = Some(0),
+        ];
+        for (i, change) in changes.iter().enumerate() {
+            let mut changed = config.clone();
+            change(&mut changed);
+            // The decoder counts only if there is one.
+            let has_effect = config.has_decoder() || i != 7;
+            assert_eq!(check(&changed).is_err(), has_effect, "change {i}");
+        }
+        let pairs = VlcConfig {
+            heads: Heads {
+                nlvr2: true,
+                ..config.heads
+            },
+            ..config
+        };
+        assert!(check(&pairs).is_err(), "two token types are too few for two images");
     }
 
     #[test]

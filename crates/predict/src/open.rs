@@ -72,6 +72,10 @@ impl Predictor {
                 config
             }
         };
+        sizes::check(&config).map_err(|source| PredictError::Sizes {
+            path: path.clone(),
+            source,
+        })?;
         let heads: Vec<Head> = Head::ALL.into_iter().filter(|head| head.is_in(&config)).collect();
         for head in heads.iter().filter(|head| !wanted.contains(head)) {
             head.remove_from(&mut config);

@@ -180,7 +180,10 @@ pub fn index(file: &MappedFile) -> Result<WeightIndex<'_>, FileError> {
 }
 
 /// Finds the tensors in the content of a weight file, without copying values.
-fn index_bytes(bytes: &[u8]) -> Result<WeightIndex<'_>, Problem> {
+///
+/// # Errors
+/// Returns a [`Problem`] if the content is not a supported or complete weight file.
+pub fn index_bytes(bytes: &[u8]) -> Result<WeightIndex<'_>, Problem> {
     if torch::SIGNATURES.iter().any(|signature| bytes.starts_with(signature)) {
         torch::index_archive(bytes)
     } else if torch::starts_with_magic(bytes) {
