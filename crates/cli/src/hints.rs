@@ -118,11 +118,12 @@ fn predict_hint(error: &PredictError) -> Option<String> {
 }
 
 /// The tasks of `vlct predict`, each with the heads one of which it needs.
-const TASKS_OF_HEADS: [(&str, &[Head]); 8] = [
+const TASKS_OF_HEADS: [(&str, &[Head]); 9] = [
     ("vqa", &[Head::Vqa]),
     ("match", &[Head::Matching]),
     ("nlvr2", &[Head::Nlvr2]),
     ("classify", &[Head::Labels, Head::Matching]),
+    ("retrieve", &[Head::Ranking, Head::Matching]),
     ("fill", &[Head::MaskedWords]),
     ("repaint", &[Head::Decoder]),
     ("align", &[]),

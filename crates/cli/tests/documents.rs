@@ -223,6 +223,7 @@ fn create_files() -> tempfile::TempDir {
             "nouns.txt",
             "circle\ncircles\nsquare\nsquares\nstar\nstars\ntriangle\ntriangles\n".into(),
         ),
+        ("captions.txt", "a red circle\na blue square\n".into()),
         (
             "pairs.jsonl",
             "{\"image\": \"photo.jpg\", \"text\": \"a red circle\"}\n".into(),

@@ -26,6 +26,7 @@ pub mod overlay;
 pub mod preparation;
 pub mod probes;
 pub mod records;
+pub mod retrieve;
 pub mod scores;
 pub mod similarities;
 pub mod vqa;

@@ -11,7 +11,7 @@ use vlct_util::read_at_most;
 use crate::{PredictError, Result};
 
 /// Maximum size of an image file in bytes.
-const MAX_IMAGE_BYTES: u64 = 1 << 30;
+pub(crate) const MAX_IMAGE_BYTES: u64 = 1 << 30;
 /// Maximum number of characters of a text in an error message.
 const SHOWN_CHARACTERS: usize = 40;
 

@@ -14,6 +14,7 @@ use vlct_predict::nlvr2::Nlvr2;
 use vlct_predict::probes::alignment::align;
 use vlct_predict::probes::reconstruction::reconstruct;
 use vlct_predict::probes::words;
+use vlct_predict::retrieve::{ReadImage, Retrieval};
 use vlct_predict::vqa::Vqa;
 use vlct_predict::{Head, Item, OpenOptions, PairItem, PredictError, Predictor, Result};
 use vlct_tensor::Precision;
@@ -391,4 +392,22 @@ fn features_have_a_row_for_each_token_and_patch() {
     let alone = features(&predictor, &[with_image], &[Kind::Pooled]);
     let value = |f: &(Kind, StoredTensor)| f.1.to_f32().expect("floating point").into_owned();
     assert_close("pooled", &value(&alone[0][0]), &value(&all[0][0]), 1e-5);
+}
+
+#[test]
+fn retrieval_has_the_recorded_scores() {
+    for directory in golden("retrieval_scores.safetensors") {
+        let predictor = open(&directory, "irtr.ckpt", &Retrieval::HEADS, &OpenOptions::default()).expect("a predictor");
+        let t = Tensors::open(directory.join("retrieval_scores.safetensors"));
+        let count = t.shape("scores")[0];
+        let images: Vec<ReadImage> = images(&t, "images", count)
+            .into_iter()
+            .map(|pixels| ReadImage::Pixels(pixels, None))
+            .collect();
+        let scores = Retrieval::new(&predictor)
+            .expect("a task")
+            .scores(&images, &texts(&t))
+            .expect("scores");
+        assert_close("scores", &scores.concat(), &t.f32("scores"), 2e-5);
+    }
 }

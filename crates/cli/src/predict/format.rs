@@ -29,6 +29,8 @@ pub enum Cell {
     Text(String),
     /// A probability, shown as a percentage.
     Probability(f32),
+    /// Another number.
+    Number(f32),
 }
 
 impl Cell {
@@ -36,13 +38,14 @@ impl Cell {
         match self {
             Self::Text(text) => vlct_util::text::one_line(&text),
             Self::Probability(value) => format!("{:.1} %", 100.0 * value),
+            Self::Number(value) => format!("{value:.3}"),
         }
     }
 
     fn for_csv(&self) -> String {
         match self {
             Self::Text(text) => text.clone(),
-            Self::Probability(value) => value.to_string(),
+            Self::Probability(value) | Self::Number(value) => value.to_string(),
         }
     }
 

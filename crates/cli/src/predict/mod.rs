@@ -8,6 +8,7 @@ mod format;
 mod images;
 mod options;
 mod repaint;
+mod retrieve;
 mod statistics;
 
 use clap::{Args, Subcommand};
@@ -30,6 +31,7 @@ const EXAMPLES: &str = "\
 Examples:
   vlct predict vqa --load RUN photo.jpg \"what is on the table?\"
   vlct predict match --load vlc_baseset.ckpt photo.jpg \"a dog on a surfboard\"
+  vlct predict retrieve --load RUN photos \"a dog on a surfboard\"
   vlct predict fill --load vlc_baseset.ckpt photo.jpg \"a [MASK] on a [MASK]\"
   vlct predict align --load vlc_baseset.ckpt --out maps photo.jpg \"a dog on a surfboard\"
   vlct predict nlvr2 --load RUN left.jpg right.jpg \"both images show two dogs\"
@@ -49,6 +51,7 @@ pub enum Task {
     Match(answers::MatchArgs),
     Nlvr2(answers::Nlvr2Args),
     Classify(answers::ClassifyArgs),
+    Retrieve(retrieve::RetrieveArgs),
     Fill(fill::FillArgs),
     Align(Box<align::AlignArgs>),
     Repaint(repaint::RepaintArgs),
@@ -62,6 +65,7 @@ pub fn run(args: &Predict) -> Result<(), Failure> {
         Task::Match(args) => answers::matching(args),
         Task::Nlvr2(args) => answers::nlvr2(args),
         Task::Classify(args) => answers::classify(args),
+        Task::Retrieve(args) => retrieve::run(args),
         Task::Fill(args) => fill::run(args),
         Task::Align(args) => align::run(args),
         Task::Repaint(args) => repaint::run(args),

@@ -97,9 +97,27 @@ pub struct InputOptions {
     /// Directory at which relative paths of images in a file of inputs begin [default: the working directory]
     #[arg(long, value_name = "DIR", help_heading = "Many inputs")]
     pub root: Option<PathBuf>,
+    #[command(flatten)]
+    pub batch: BatchOptions,
+}
+
+/// Number of inputs per forward pass.
+#[derive(Args)]
+pub struct BatchOptions {
     /// Inputs per forward pass; with 1, an input that a program writes to standard input is answered at once
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = parse_count, help_heading = "Many inputs")]
     pub batch: usize,
+}
+
+impl BatchOptions {
+    /// Returns the settings of batches.
+    pub fn batches(&self) -> BatchSpec {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        BatchSpec {
+            batch_size: self.batch,
+            threads: cpus.min(MAX_LOADERS),
+        }
+    }
 }
 
 /// The inputs of a command.
@@ -180,10 +198,6 @@ impl InputOptions {
 
     /// Returns the settings of batches.
     pub fn batches(&self) -> BatchSpec {
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        BatchSpec {
-            batch_size: self.batch,
-            threads: cpus.min(MAX_LOADERS),
-        }
+        self.batch.batches()
     }
 }
