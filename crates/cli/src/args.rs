@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vlct_image::TransformKind;
 
+use crate::bench_answer::BenchAnswer;
 use crate::check_images::CheckImages;
 use crate::map_vg_mscoco::MapVgMscoco;
 use crate::predict::Predict;
@@ -232,6 +233,7 @@ Examples:
   vlct bench vqa --image-size 384 --batch 4 --threads 2
   vlct bench infer --image-size 224 --batch 1 --steps 20
   vlct bench score --image-size 384 --images 2 --texts 32
+  vlct bench answer --load vlc_baseset.ckpt
   vlct bench gemm --precision bf16
   vlct bench loader --transform mae_randaug images/
 
@@ -253,6 +255,7 @@ pub enum BenchTask {
     /// Answers to questions: forward only
     Infer(BenchSteps),
     Score(BenchScore),
+    Answer(BenchAnswer),
     Gemm(BenchGemm),
     Loader(BenchLoader),
 }

@@ -13,6 +13,7 @@ use vlct_train::bench::{
 use vlct_train::trainer::{Threads, use_threads};
 
 use crate::args::{Bench, BenchCompute, BenchGemm, BenchLoader, BenchModel, BenchScore, BenchSteps, BenchTask};
+use crate::bench_answer;
 use crate::output::{Failure, print};
 use crate::values::PrecisionName;
 
@@ -23,6 +24,7 @@ pub fn run(args: &Bench) -> Result<(), Failure> {
         BenchTask::Vqa(args) => bench_steps(Workload::Vqa, args),
         BenchTask::Infer(args) => bench_steps(Workload::Infer, args),
         BenchTask::Score(args) => bench_score(args),
+        BenchTask::Answer(args) => bench_answer::run(args),
         BenchTask::Gemm(args) => bench_gemm(args),
         BenchTask::Loader(args) => bench_loader(args),
     }

@@ -4,6 +4,7 @@
 mod args;
 mod average;
 mod bench;
+mod bench_answer;
 mod check_images;
 mod convert;
 mod data_files;
