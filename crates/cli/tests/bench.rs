@@ -101,6 +101,32 @@ fn every_task_prints_one_line_with_the_documented_keys() {
 }
 
 #[test]
+fn scoring_is_compared_with_the_naive_loop() {
+    let options = "--model quickstart --image-size 32 --images 2 --texts 9 --rounds 1 --precision f32 --threads 1";
+    let line = measure("score", options);
+    let keys: Vec<&str> = line.keys().map(String::as_str).collect();
+    let expected = [
+        "task",
+        "style",
+        "precision",
+        "model",
+        "image_size",
+        "images",
+        "texts",
+        "pairs_per_second",
+        "naive_pairs_per_second",
+        "ratio",
+        "arithmetic_bound",
+        "fraction_of_bound",
+        "peak_mib",
+    ];
+    assert_eq!(keys, expected);
+    assert_eq!((&line["model"], &line["texts"]), (&"quickstart".into(), &9.into()));
+    assert!(line["pairs_per_second"].as_f64() > Some(0.0) && line["naive_pairs_per_second"].as_f64() > Some(0.0));
+    assert!(line["arithmetic_bound"].as_f64() > Some(1.2), "{line:?}");
+}
+
+#[test]
 fn measures_products_in_both_formats() {
     let mut formats = vec!["f32"];
     if vlct_train::bench::Device::default().bf16_is_fast() {

@@ -125,10 +125,10 @@ fn killed_scoring_continues_to_the_same_scores() {
     assert!(killed.expect("kill").success());
     let output = child.wait_with_output().expect("waiting");
     assert_eq!(output.status.code(), Some(143), "{}", stderr_of(&output));
+    let log = stderr_of(&output);
     assert!(
-        stderr_of(&output).contains("continuing after"),
-        "{}",
-        stderr_of(&output)
+        log.contains("continuing after") && log.contains("the same command continues"),
+        "{log}"
     );
 
     let [once, mut often] = ["once", "often"].map(|log_dir| std::fs::read(scores_of(log_dir)).expect("scores"));

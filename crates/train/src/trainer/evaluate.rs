@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use log::info;
 use vlct_data::answers::Annotations;
 use vlct_data::datasets::{Answer, Dataset, Split};
 use vlct_model::Vlc;
@@ -103,7 +104,13 @@ pub(super) fn evaluate(
                 report.extend(values);
                 scores = Some(stored);
             }
-            None => return Ok(None),
+            None => {
+                if let ScorePlace::Resumable(directory) = recall.place {
+                    let directory = directory.display();
+                    info!("the scores are stored in {directory}: the same command continues from them");
+                }
+                return Ok(None);
+            }
         }
     }
     match split.run(model, stop)? {

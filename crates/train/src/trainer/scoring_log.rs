@@ -59,7 +59,10 @@ impl<'a> ScoringLog<'a> {
                     self.progress = Some(Progress::counting("pair", pairs, done));
                 }
             }
-            Event::Estimate { rate, left } => info!("{rate:.0} pairs per second, about {} left", minutes(left)),
+            Event::Estimate { rate, left } => {
+                let digits = if rate < 100.0 { 1 } else { 0 };
+                info!("{rate:.digits$} pairs per second, about {} left", duration_text(left));
+            }
             Event::Progress { scored, pairs } => {
                 if let Some(progress) = &mut self.progress {
                     progress.reach(scored);
@@ -92,13 +95,14 @@ impl<'a> ScoringLog<'a> {
     }
 }
 
-/// Formats a duration in seconds, minutes or hours.
-fn minutes(duration: Duration) -> String {
+/// Formats a duration in seconds, minutes, hours or days.
+fn duration_text(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     match seconds {
         ..90.0 => format!("{seconds:.0} seconds"),
         ..5400.0 => format!("{:.0} minutes", seconds / 60.0),
-        _ => format!("{:.1} hours", seconds / 3600.0),
+        ..172_800.0 => format!("{:.1} hours", seconds / 3600.0),
+        _ => format!("{:.0} days", seconds / 86_400.0),
     }
 }
 
@@ -108,10 +112,8 @@ mod tests {
 
     #[test]
     fn durations_have_readable_units() {
-        let text = |seconds| minutes(Duration::from_secs(seconds));
-        assert_eq!(
-            [text(5), text(200), text(26 * 3600)],
-            ["5 seconds", "3 minutes", "26.0 hours"]
-        );
+        let text = |seconds| duration_text(Duration::from_secs(seconds));
+        let texts = [5, 200, 26 * 3600, 60 * 86_400].map(text);
+        assert_eq!(texts, ["5 seconds", "3 minutes", "26.0 hours", "60 days"]);
     }
 }
