@@ -292,9 +292,9 @@ pub struct BenchScore {
     /// Size of the model
     #[arg(long, value_enum, value_name = "M", default_value = "base")]
     pub model: BenchModel,
-    /// Side of the images in pixels, a multiple of 16
-    #[arg(long, value_name = "N", default_value_t = 384, value_parser = parse_side)]
-    pub image_size: usize,
+    /// Side of the images in pixels, a multiple of 16 [default: 384 for base, 64 for quickstart]
+    #[arg(long, value_name = "N", value_parser = parse_side)]
+    pub image_size: Option<usize>,
     /// Number of images
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = parse_count)]
     pub images: usize,

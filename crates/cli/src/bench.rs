@@ -46,12 +46,13 @@ fn bench_steps(workload: Workload, args: &BenchSteps) -> Result<(), Failure> {
 }
 
 fn bench_score(args: &BenchScore) -> Result<(), Failure> {
+    let (model, image_size) = match args.model {
+        BenchModel::Base => (ScoredModel::Base, 384),
+        BenchModel::Quickstart => (ScoredModel::Quickstart, 64),
+    };
     print_line(&measure_scoring(ScoreOptions {
-        model: match args.model {
-            BenchModel::Base => ScoredModel::Base,
-            BenchModel::Quickstart => ScoredModel::Quickstart,
-        },
-        image_size: args.image_size,
+        model,
+        image_size: args.image_size.unwrap_or(image_size),
         images: args.images,
         texts: args.texts,
         precision: start_threads_and_choose_precision(&args.compute)?,
