@@ -9,7 +9,7 @@ use super::words::{COUNTS, Colour, Shape};
 
 /// Maximum number of statements about a pair of images.
 pub const STATEMENTS_PER_PAIR: usize = 4;
-/// Number of draws per template, to find a true and a false statement.
+/// Number of draws per template, to find a statement that is true of one pair only.
 const DRAWS: usize = 32;
 
 /// The objects that a statement counts.
@@ -38,35 +38,55 @@ enum Claim {
 /// Number of templates of [`draw_claim`].
 const TEMPLATES: usize = 9;
 
-/// Draws up to four statements of different templates about a pair of scenes, with their truth values.
-///
-/// For each template, a true and a false statement are drawn and one of them is chosen with equal probability, so the truth value does
-/// not depend on the wording.
-pub fn statements<R: Rng + ?Sized>(first: &Scene, second: &Scene, rng: &mut R) -> Vec<(String, bool)> {
-    let mut templates: [usize; TEMPLATES] = std::array::from_fn(|i| i);
-    templates.shuffle(rng);
-    let mut chosen = Vec::with_capacity(STATEMENTS_PER_PAIR);
-    for template in templates {
-        let mut found: [Option<Claim>; 2] = [None, None];
-        for _ in 0..DRAWS {
-            if let Some(claim) = draw_claim(template, first, second, rng) {
-                found[usize::from(claim.holds(first, second))].get_or_insert(claim);
+/// Two pairs of images, and statements each of which is true of one pair and false of the other, as in NLVR2. The statement alone therefore
+/// does not tell its truth value.
+#[derive(Clone, Debug)]
+pub struct Contrast {
+    /// The pairs.
+    pub pairs: [[Scene; 2]; 2],
+    /// Up to four statements of different templates, each with the index of the pair that it is true of.
+    pub statements: Vec<(String, usize)>,
+}
+
+impl Contrast {
+    /// Draws two pairs and their statements from `rng`.
+    pub fn draw<R: Rng + ?Sized>(rng: &mut R) -> Self {
+        let mut draw_pair = || {
+            let first = Scene::draw(rng);
+            let second = draw_partner(&first, rng);
+            [first, second]
+        };
+        let pairs = [draw_pair(), draw_pair()];
+        let mut templates: [usize; TEMPLATES] = std::array::from_fn(|i| i);
+        templates.shuffle(rng);
+        let mut statements = Vec::with_capacity(STATEMENTS_PER_PAIR);
+        for template in templates {
+            // Each pair has equal chances to be the one that the statement is true of.
+            let right = rng.random_range(0..2);
+            let found = (0..DRAWS).find_map(|_| {
+                let [first, second] = draw_one(rng, &[&pairs[0], &pairs[1]]);
+                let claim = draw_claim(template, first, second, rng)?;
+                let holds = |pair: usize| claim.holds(&pairs[pair][0], &pairs[pair][1]);
+                (holds(right) && !holds(1 - right)).then_some(claim)
+            });
+            statements.extend(found.map(|claim| (claim.phrase().finish(), right)));
+            if statements.len() == STATEMENTS_PER_PAIR {
+                break;
             }
         }
-        if let [Some(wrong), Some(right)] = found {
-            let truth = rng.random_bool(0.5);
-            chosen.push((if truth { right } else { wrong }.phrase().finish(), truth));
-        }
-        if chosen.len() == STATEMENTS_PER_PAIR {
-            break;
-        }
+        Self { pairs, statements }
     }
-    chosen
+
+    /// Returns the statements with their truth values for a pair.
+    pub fn statements_of(&self, pair: usize) -> Vec<(String, bool)> {
+        let with_truth = |(text, right): &(String, usize)| (text.clone(), *right == pair);
+        self.statements.iter().map(with_truth).collect()
+    }
 }
 
 /// Draws the second scene of a pair. With probability 1/2, draws it again, up to 8 times, until the scenes share a shape or the background
 /// colours, so that statements about both can be true.
-pub(super) fn draw_partner<R: Rng + ?Sized>(first: &Scene, rng: &mut R) -> Scene {
+fn draw_partner<R: Rng + ?Sized>(first: &Scene, rng: &mut R) -> Scene {
     let mut second = Scene::draw(rng);
     if rng.random_bool(0.5) {
         for _ in 0..8 {

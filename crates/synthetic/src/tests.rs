@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use rand_chacha::ChaCha8Rng;
 
-use super::statements::draw_partner;
 use super::words::{Colour, Pattern, Relation, Shape, Size};
 use super::*;
 use vlct_data::random::{Purpose, stream};
@@ -19,14 +18,6 @@ fn scene_and_captions(index: u64) -> (Scene, Vec<String>) {
     let scene = Scene::generate(SEED, index);
     let captions = captions(&scene, &mut text_rng(index));
     (scene, captions)
-}
-
-fn pair_and_statements(index: u64) -> (Scene, Scene, Vec<(String, bool)>) {
-    let first = Scene::generate(SEED, index);
-    let rng = &mut text_rng(index);
-    let second = draw_partner(&first, rng);
-    let statements = statements(&first, &second, rng);
-    (first, second, statements)
 }
 
 /// Asserts that `counts` has `keys` entries, and that each count differs from their mean by at most `tolerance` times the mean.
@@ -188,25 +179,26 @@ fn questions_have_one_answer_and_yes_and_no_are_balanced() {
 }
 
 #[test]
-fn truth_values_of_statements_are_correct_and_balanced_by_wording() {
-    let mut by_wording: HashMap<String, [usize; 2]> = HashMap::new();
-    for i in 0..3000 {
-        let (first, second, statements) = pair_and_statements(i);
-        assert!(!statements.is_empty(), "{i}");
-        for (statement, truth) in statements {
-            assert_eq!(
-                truth::holds(&first, &second, &statement),
-                Some(truth),
-                "{i} {statement:?}"
-            );
-            let wording: Vec<&str> = statement.split(' ').take(2).collect();
-            by_wording.entry(wording.join(" ")).or_default()[usize::from(truth)] += 1;
+fn statements_are_true_of_one_pair_and_false_of_the_other() {
+    let (mut count, mut true_of_first) = (0, 0);
+    for i in 0..2000 {
+        let contrast = Contrast::draw(&mut text_rng(i));
+        assert!(!contrast.statements.is_empty(), "{i}");
+        for (pair, [first, second]) in contrast.pairs.iter().enumerate() {
+            for (statement, truth) in contrast.statements_of(pair) {
+                assert_eq!(
+                    truth::holds(first, second, &statement),
+                    Some(truth),
+                    "{i} {statement:?}"
+                );
+            }
         }
+        count += contrast.statements.len();
+        true_of_first += contrast.statements.iter().filter(|(_, pair)| *pair == 0).count();
     }
-    for (wording, [no, yes]) in by_wording {
-        let share = yes as f64 / (no + yes) as f64;
-        assert!((0.44..0.56).contains(&share), "{wording}: {no} false, {yes} true");
-    }
+    let share = true_of_first as f64 / count as f64;
+    assert!((0.47..0.53).contains(&share), "{share}");
+    assert!(count > 2000 * (STATEMENTS_PER_PAIR - 1), "{count}");
 }
 
 #[test]
@@ -219,7 +211,7 @@ fn vocabulary_has_exactly_the_words_of_all_texts() {
     for i in 0..3000 {
         let (scene, mut texts) = scene_and_captions(i);
         texts.extend(questions(&scene, &mut text_rng(i)).into_iter().map(|(q, _)| q));
-        texts.extend(pair_and_statements(i).2.into_iter().map(|(s, _)| s));
+        texts.extend(Contrast::draw(&mut text_rng(i)).statements.into_iter().map(|(s, _)| s));
         for text in texts {
             for word in text.replace([','], " , ").replace('?', " ?").split_whitespace() {
                 *used.get_mut(word).unwrap_or_else(|| panic!("{word:?} of {text:?}")) = true;

@@ -7,9 +7,8 @@ use std::path::Path;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::statements::draw_partner;
 use super::{
-    Scene, Shape, SyntheticConfig, answers, captions, class_of, labelled_text, questions, render, statements,
+    Contrast, Scene, Shape, SyntheticConfig, answers, captions, class_of, labelled_text, questions, render,
     vocabulary,
 };
 use crate::Result;
@@ -265,13 +264,16 @@ impl DatasetWriter<'_> {
         for half in halves {
             parts.push(create(format!("{half}_{split}"))?);
         }
-        let generate = |index, rng: &mut ChaCha8Rng| {
-            let first = Scene::generate(config.seed, index);
-            let second = draw_partner(&first, rng);
+        // Two consecutive rows are the pairs of a contrast.
+        let generate = |index: u64, _: &mut ChaCha8Rng| {
+            let rng = &mut stream(config.seed, Purpose::Synthetic, index & !1, 1);
+            let contrast = Contrast::draw(rng);
+            let pair = (index & 1) as usize;
+            let [first, second] = &contrast.pairs[pair];
             Ok((
-                render_and_encode(&first, config)?,
-                render_and_encode(&second, config)?,
-                statements(&first, &second, rng),
+                render_and_encode(first, config)?,
+                render_and_encode(second, config)?,
+                contrast.statements_of(pair),
             ))
         };
         self.write_rows(set, count, 2, generate, |i, (image_0, image_1, sentences)| {
