@@ -137,7 +137,7 @@ fn draw_claim<R: Rng + ?Sized>(template: usize, first: &Scene, second: &Scene, r
         3 => Some(Claim::OneShows { in_second: coin, noun }),
         4 => Some(Claim::MoreIn {
             in_second: coin,
-            noun: if rng.random_bool(0.4) { Noun::Any } else { noun },
+            noun: if rng.random_bool(0.1) { Noun::Any } else { noun },
         }),
         5 => Some(Claim::EachShows(rng.random_range(1..=4))),
         6 => Some(Claim::Together(rng.random_range(1..=4), noun)),
@@ -164,9 +164,9 @@ impl Noun {
             7 | 8 => (draw_one(rng, Colour::ALL), kind.shape),
             _ => (draw_one(rng, Colour::ALL), draw_one(rng, Shape::ALL)),
         };
-        match rng.random_range(0..3) {
+        match rng.random_range(0..20) {
             0 => Noun::Shape(shape),
-            1 => Noun::Colour(colour),
+            1..11 => Noun::Colour(colour),
             _ => Noun::ColouredShape(colour, shape),
         }
     }

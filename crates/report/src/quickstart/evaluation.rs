@@ -16,7 +16,7 @@ use vlct_train::spec::RunSpec;
 use vlct_train::trainer::evaluate::split_evaluator;
 
 /// Maximum number of images, and of captions, in the retrieval evaluation.
-const CANDIDATES: usize = 200;
+pub const CANDIDATES: usize = 200;
 
 /// The metrics of the model, and the data for the examples of the report.
 pub struct Evaluation {
@@ -69,6 +69,27 @@ pub fn evaluate(model: &Vlc, spec: &RunSpec) -> Result<Evaluation> {
         }
     })?;
 
+    let (recalls, candidates) = retrieval(model, spec)?;
+    let ratio = |tally: &Tally, key| tally.get(key).unwrap_or_default();
+    Ok(Evaluation {
+        recalls,
+        itm: ratio(&visible, "itm/accuracy"),
+        itm_masked: ratio(&masked, "itm/accuracy"),
+        mlm: ratio(&visible, "mlm/accuracy"),
+        text_only,
+        mae: ratio(&masked, "mae/loss"),
+        candidates,
+        held_out,
+    })
+}
+
+/// Ranks the first held-out images, at most [`CANDIDATES`], and the first caption of each. Returns the recalls and what was ranked.
+///
+/// # Errors
+/// Returns an error if the dataset or the vocabulary cannot be read.
+pub fn retrieval(model: &Vlc, spec: &RunSpec) -> Result<(Recalls, Candidates)> {
+    let inputs = data::inputs(spec)?;
+    let held_out = data::open(spec, Split::Test)?;
     let candidates = held_out.rows().min(CANDIDATES);
     let mut captions = Vec::with_capacity(candidates);
     for row in 0..candidates {
@@ -85,26 +106,20 @@ pub fn evaluate(model: &Vlc, spec: &RunSpec) -> Result<Evaluation> {
     });
     let mut images = Vec::with_capacity(candidates);
     let scoring = RetrievalScorer::new(held_out.clone(), test_inputs, texts.clone(), spec.data.workers);
-    let scores = scoring.scores(model, candidates, &no_stop, &mut |image| images.push(image.to_vec()))?;
+    let scores = scoring.scores(model, candidates, &AtomicBool::new(false), &mut |image| {
+        images.push(image.to_vec())
+    })?;
     let scores = scores.unwrap_or_default();
     let owner: Vec<usize> = (0..candidates).collect();
-    let ratio = |tally: &Tally, key| tally.get(key).unwrap_or_default();
-    Ok(Evaluation {
-        recalls: Recalls::from_scores(&scores, &owner),
-        itm: ratio(&visible, "itm/accuracy"),
-        itm_masked: ratio(&masked, "itm/accuracy"),
-        mlm: ratio(&visible, "mlm/accuracy"),
-        text_only,
-        mae: ratio(&masked, "mae/loss"),
-        candidates: Candidates {
-            tokenizer: inputs.tokenizer.clone(),
-            images,
-            captions,
-            texts,
-            scores,
-        },
-        held_out,
-    })
+    let recalls = Recalls::from_scores(&scores, &owner);
+    let candidates = Candidates {
+        tokenizer: inputs.tokenizer.clone(),
+        images,
+        captions,
+        texts,
+        scores,
+    };
+    Ok((recalls, candidates))
 }
 
 /// Fits the text-only baseline to all captions of the training split.

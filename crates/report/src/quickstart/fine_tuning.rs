@@ -12,15 +12,12 @@ use vlct_train::spec::RunSpec;
 use vlct_train::trainer::{self, Control};
 use vlct_train::{TrainError, data};
 
-use super::RunLength;
 use super::error::{QuickstartError, Result};
+use super::{RunLength, evaluation, load_last};
 use crate::{Metric, NumberFormat};
 
 /// Number of false captions per image when fine-tuning for retrieval.
 const FALSE_CAPTIONS: u64 = 7;
-
-/// Number of images, with all their captions, among which retrieval is evaluated.
-const CANDIDATES: usize = 100;
 
 /// A downstream task.
 #[derive(Clone, Copy)]
@@ -31,12 +28,16 @@ pub(super) struct Downstream {
     title: &'static str,
     /// The dataset.
     dataset: &'static str,
-    /// Name of the metric of the test.
-    metric: &'static str,
+    /// Name of the metric of the test; `None` for retrieval, which is evaluated as it is after pre-training.
+    metric: Option<&'static str>,
     /// What the metric means.
     explanation: &'static str,
     /// Samples per optimiser step.
     batch_size: u64,
+    /// Fraction of the quickstart's time for each of the two runs.
+    pub share: f64,
+    /// Number of steps as a multiple of that of pre-training, if the user gives the latter.
+    pub steps: f64,
 }
 
 /// All downstream tasks.
@@ -45,36 +46,44 @@ pub(super) const TASKS: [Downstream; 4] = [
         name: "vqa",
         title: "Questions (VQA)",
         dataset: "vqa",
-        metric: "vqa/val/score_epoch",
+        metric: Some("vqa/val/score_epoch"),
         explanation: "Score of the answers to held-out questions. Chance is always giving the most frequent answer; the baseline answers from \
                       the question alone.",
         batch_size: 64,
+        share: 0.09,
+        steps: 0.5,
     },
     Downstream {
         name: "nlvr2",
         title: "Statements about two images (NLVR2)",
         dataset: "nlvr2",
-        metric: "nlvr2/test/accuracy_epoch",
+        metric: Some("nlvr2/test/accuracy_epoch"),
         explanation: "Accuracy of classifying held-out statements about two images as true or false. Chance is always giving the more \
                       frequent class; the baseline classifies the statement alone.",
         batch_size: 32,
+        share: 0.12,
+        steps: 0.75,
     },
     Downstream {
         name: "retrieval",
         title: "Text-to-image retrieval after fine-tuning, recall at 1",
         dataset: "coco",
-        metric: "recalls/ir_r1",
-        explanation: "How often the image of a caption ranks first among 100 held-out images, after fine-tuning for ranking.",
+        metric: None,
+        explanation: "How often the image of a caption ranks first among the same held-out images as above, after fine-tuning for ranking.",
         batch_size: 16,
+        share: 0.022,
+        steps: 0.06,
     },
     Downstream {
         name: "labels",
         title: "Labels, macro F1",
         dataset: "colors",
-        metric: "labels/val/macro_f1_epoch",
+        metric: Some("labels/val/macro_f1_epoch"),
         explanation: "Macro F1 of the labels of held-out images with texts: the colour of the objects, which the text does not name. Chance is \
                       always giving the most frequent label; the baseline classifies the text alone.",
         batch_size: 64,
+        share: 0.018,
+        steps: 0.1,
     },
 ];
 
@@ -105,7 +114,7 @@ impl FineTuned {
             name: self.task.title.into(),
             value: self.value,
             format: NumberFormat::Percent,
-            chance: chance.or(Some(1.0 / CANDIDATES as f64)),
+            chance: chance.or(Some(1.0 / evaluation::CANDIDATES as f64)),
             baseline: self.baselines.map(|b| b.text_only),
             from_scratch: Some(self.from_scratch),
             explanation: format!("{} {} optimiser steps each.", self.task.explanation, self.steps),
@@ -138,10 +147,11 @@ impl Downstream {
             draw_false_image: 0,
             draw_false_text: if self.name == "retrieval" { FALSE_CAPTIONS } else { 0 },
             vqav2_label_size: vlct_synthetic::answers().len(),
-            vqa_test_split: "rest_val".into(),
             batch_size: self.batch_size,
             per_gpu_batchsize: self.batch_size,
+            learning_rate: LEARNING_RATE * pretrain.learning_rate,
             layer_decay: LAYER_DECAY,
+            drop_rate: 0.0,
             // Validation is not needed: the last weights are tested.
             limit_val_batches: 1,
             sanity_steps: 0,
@@ -184,7 +194,7 @@ impl Downstream {
             steps: steps(&from_pretrained),
             value,
             from_scratch: scratch_value,
-            baselines: self.baselines(&from_pretrained)?,
+            baselines: self.baselines(&self.tested(&from_pretrained, &directory))?,
             config: from_pretrained,
             run: directory,
         })
@@ -199,13 +209,12 @@ impl Downstream {
         if trainer::run(config, &train)?.interrupted {
             return Err(QuickstartError::Stopped);
         }
-        let config = Config {
-            test_only: true,
-            load_path: last_path(directory).display().to_string(),
-            get_recall_metric: self.name == "retrieval",
-            recall_limit: if self.name == "retrieval" { CANDIDATES } else { 0 },
-            ..config.clone()
+        let Some(metric) = self.metric else {
+            let spec = RunSpec::resolve(config)?;
+            let (recalls, _) = evaluation::retrieval(&load_last(directory, &spec)?, &spec)?;
+            return Ok(recalls.ir_r1);
         };
+        let config = self.tested(config, directory);
         let test = Control {
             run_directory: Some(directory.join("test")),
             ..*control
@@ -214,8 +223,19 @@ impl Downstream {
         if control.stop.load(Ordering::Relaxed) {
             return Err(QuickstartError::Stopped);
         }
-        let value = finished.metrics.iter().find(|(name, _)| name == self.metric);
+        let value = finished.metrics.iter().find(|(name, _)| name == metric);
         Ok(value.map_or(f64::NAN, |(_, value)| *value))
+    }
+
+    /// Returns the configuration of the test of the last weights in `directory`.
+    fn tested(self, config: &Config, directory: &Path) -> Config {
+        Config {
+            test_only: true,
+            load_path: last_path(directory).display().to_string(),
+            // The other splits of the test images have no answers.
+            vqa_test_split: if self.name == "vqa" { "rest_val" } else { "test" }.into(),
+            ..config.clone()
+        }
     }
 
     fn baselines(self, config: &Config) -> Result<Option<BaselineScores>> {
@@ -232,6 +252,9 @@ fn steps(config: &Config) -> u64 {
 
 /// Minimum number of optimiser steps of a fine-tuning run.
 const MIN_STEPS: u64 = 20;
+
+/// Learning rate as a multiple of that of pre-training. With the full rate, some runs give the same output for all inputs.
+const LEARNING_RATE: f64 = 0.5;
 
 /// Learning-rate factor from each layer to the layer below.
 const LAYER_DECAY: f64 = 0.8;

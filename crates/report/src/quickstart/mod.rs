@@ -10,6 +10,7 @@ use log::info;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+use vlct_model::Vlc;
 use vlct_model::checkpoint::last_path;
 use vlct_model::files::Scope;
 use vlct_synthetic::{self as synthetic, Shape, SyntheticConfig};
@@ -47,26 +48,23 @@ pub struct QuickstartResult {
     pub trials: Vec<Trial>,
 }
 
-/// Fraction of the total time for pre-training.
-const PRETRAINING_SHARE: f64 = 0.45;
-
-/// Fraction of the total time for each fine-tuning run, of which each task has two. The rest of the time is for data, evaluation and
-/// report.
-const FINE_TUNING_SHARE: f64 = 0.045;
-
-/// If the user gives `max_steps`, the steps of a fine-tuning run as a fraction of those of pre-training.
-const FINE_TUNING_STEPS: f64 = 0.25;
+/// Fraction of the total time for pre-training. The fine-tuning runs have the shares in [`fine_tuning::TASKS`]; the rest is for data,
+/// evaluation and report.
+const PRETRAINING_SHARE: f64 = 0.36;
 
 /// Number of optimiser steps that are timed to choose `max_steps`.
 const TIMED_STEPS: u64 = 24;
 
-/// Returns the configuration of the dataset, which has more images than a short run can memorise.
+/// Returns the configuration of the dataset, which has more images than a short run can memorise. Statements about two images need the most
+/// data: each is one bit.
 fn synthetic_config(image_size: usize) -> SyntheticConfig {
     // Larger than the model's input, for the random crops of training.
     let side = (image_size * 9 / 8) as u32;
     SyntheticConfig {
         side,
+        vqa_train: 10_000,
         vqa_val: 2 * HELD_OUT,
+        nlvr2_train: 20_000,
         nlvr2_dev: HELD_OUT,
         labels_test: HELD_OUT,
         class_train: 0,
@@ -128,23 +126,13 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
     info!("3/5  evaluating on held-out images");
     let evaluating = Instant::now();
     let spec = RunSpec::resolve(&trainer::read_config(&run_directory)?)?;
-    let mut model = weights::fresh_model(&spec);
-    weights::load_file(
-        &mut model,
-        &last_path(&run_directory),
-        Scope::Model,
-        spec.weights.skip_heads,
-    )?;
+    let model = load_last(&run_directory, &spec)?;
     // An interrupted run is evaluated too, and its report shows the metrics of the last weights.
     let results = evaluation::evaluate(&model, &spec)?;
     timings.push(("evaluation".to_string(), evaluating.elapsed().as_secs_f64()));
 
     info!("4/5  fine-tuning, from the pre-trained weights and from scratch");
     let tuning = Instant::now();
-    let length = match fixed_steps {
-        Some(steps) => RunLength::Steps((steps as f64 * FINE_TUNING_STEPS) as u64),
-        None => RunLength::Seconds(seconds * FINE_TUNING_SHARE),
-    };
     let mut fine_tuned = Vec::new();
     for task in fine_tuning::TASKS {
         if stop.load(Ordering::Relaxed) {
@@ -155,6 +143,10 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
             stop,
             progress: true,
             run_directory: None,
+        };
+        let length = match fixed_steps {
+            Some(steps) => RunLength::Steps((steps as f64 * task.steps) as u64),
+            None => RunLength::Seconds(seconds * task.share),
         };
         match task.run(&config, &run_directory, directory, length, &control) {
             Ok(result) => fine_tuned.push(result),
@@ -187,6 +179,14 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
         metric_lines,
         trials,
     })
+}
+
+/// Loads the last checkpoint of a run directory.
+fn load_last(run_directory: &Path, spec: &RunSpec) -> Result<Vlc> {
+    let mut model = weights::fresh_model(spec);
+    let path = last_path(run_directory);
+    weights::load_file(&mut model, &path, Scope::Model, spec.weights.skip_heads)?;
+    Ok(model)
 }
 
 /// Returns the index of the first token that names a shape.
