@@ -34,7 +34,7 @@ use run::Scoring;
 
 pub use evaluate::{RecallEvaluator, RecallSpec, ScorePlace, StoredScores};
 pub use recalls::{Recalls, rank, top_k};
-pub use run::{Event, Stage, model_fingerprint};
+pub use run::{Event, Stage};
 pub use scorer::PairScorer;
 pub use store::{Found, ScoreStore};
 

@@ -16,17 +16,6 @@ const MAX_IMAGES: usize = 32;
 /// Tokens of a forward pass. With more tokens, passes take longer to stop, and the activations of a small model leave the caches.
 const TOKENS_PER_PASS: usize = 4096;
 
-/// Returns the number of tokens whose embedding takes [`EMBEDDED_BYTES`].
-fn embedded_tokens(config: &VlcConfig) -> usize {
-    // A token has a row of the width, and queries, keys and values. In bfloat16, the latter take half the memory.
-    EMBEDDED_BYTES / (4 * config.backbone.width * size_of::<f32>())
-}
-
-/// Returns the number of images, of `image_length` tokens each, whose embedded tokens are kept in memory together.
-pub(super) fn images_per_block(config: &VlcConfig, image_length: usize) -> usize {
-    (embedded_tokens(config) / image_length.max(1)).clamp(1, MAX_IMAGES)
-}
-
 /// The texts with which each image is scored.
 pub(super) enum Selection {
     /// All texts.
@@ -68,14 +57,17 @@ impl Plan {
         text_lengths: Vec<usize>,
         selection: Selection,
     ) -> Self {
-        let block_len = images_per_block(config, image_length);
+        // A token has a row of the width, and queries, keys and values. In bfloat16, the latter take half the memory.
+        let token_bytes = 4 * config.backbone.width * size_of::<f32>();
+        let tile_tokens = EMBEDDED_BYTES / token_bytes;
+        let block_len = (tile_tokens / image_length.max(1)).clamp(1, MAX_IMAGES);
         let mut plan = Self {
             images,
             text_lengths,
             image_length,
             selection,
             block_len,
-            tile_tokens: embedded_tokens(config),
+            tile_tokens,
             starts: vec![0],
         };
         for block in 0..images.div_ceil(block_len) {

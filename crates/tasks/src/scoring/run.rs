@@ -106,7 +106,7 @@ impl<'a> Scoring<'a> {
     /// Returns an error that names file and row if an image is missing.
     pub fn fingerprint(&self, selection: &str) -> Result<String> {
         let mut hash = Xxh3::new();
-        Hasher::write(&mut hash, model_fingerprint(self.scorer.model()).as_bytes());
+        hash_model(self.scorer.model(), &mut hash);
         let patches = self.scorer.patches();
         let head = format!(
             "{VERSION} {:?} {selection} {patches:?} {}",
@@ -236,20 +236,14 @@ impl RateEstimate {
     }
 }
 
-/// Returns a hash of the sizes, the weights and the number formats of a model, in hexadecimal digits. Stored scores and embedded images
-/// belong to the model with the same hash.
-pub fn model_fingerprint(model: &Vlc) -> String {
-    let mut hash = Xxh3::new();
-    Hasher::write(
-        &mut hash,
-        format!("{:?} {:?}", model.config(), model.compute()).as_bytes(),
-    );
+/// Adds to a hash the sizes, the weights and the number formats of a model.
+fn hash_model(model: &Vlc, hash: &mut Xxh3) {
+    Hasher::write(hash, format!("{:?} {:?}", model.config(), model.compute()).as_bytes());
     for (id, parameter) in model.parameters().iter() {
-        Hasher::write(&mut hash, parameter.name.as_bytes());
+        Hasher::write(hash, parameter.name.as_bytes());
         for values in model.parameters().tensor(id).to_host().chunks(1 << 14) {
             let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-            Hasher::write(&mut hash, &bytes);
+            Hasher::write(hash, &bytes);
         }
     }
-    format!("{:032x}", hash.digest128())
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use vlct_model::{EmbeddedRows, Vlc};
 use vlct_tensor::Tape;
 
-use super::plan::{Plan, Tile, images_per_block};
+use super::plan::{Plan, Tile};
 use crate::error::Result;
 
 /// Computes the ranking scores of a model. All patches of an image are visible, unless [`PairScorer::with_patches`] selects some.
@@ -41,11 +41,6 @@ impl<'a> PairScorer<'a> {
     /// The model.
     pub(super) fn model(&self) -> &'a Vlc {
         self.model
-    }
-
-    /// Returns the number of images to embed at a time, so that their embedded tokens take at most about 64 MiB.
-    pub fn images_per_block(&self) -> usize {
-        images_per_block(self.model.config(), self.image_length())
     }
 
     /// Embeds images `[3, image_size, image_size]`.
