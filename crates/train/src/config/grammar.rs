@@ -170,7 +170,13 @@ mod tests {
         assert_eq!(config(&[vqa, "step50k"]).max_steps, Some(50_000));
         // A key that only the earlier config sets keeps its value.
         let merged = config(&["task_mlm_itm_mae", vqa]);
-        assert!((merged.use_mae, merged.lr_mult) == (true, 10.0));
+        assert_eq!(
+            (merged.mask_ratio, merged.lr_mult),
+            (config(&["task_mlm_itm_mae"]).mask_ratio, 10.0)
+        );
+        assert_ne!(merged.mask_ratio, config(&[vqa]).mask_ratio);
+        // Fine-tuning has no masked patches, even after a config of pre-training.
+        assert!(!merged.use_mae);
         // Entries of a dictionary merge one by one.
         let loss_names = config(&["loss_names.mlm=1", vqa]).loss_names;
         assert_eq!((loss_names.itm, loss_names.mlm, loss_names.vqa), (0.0, 1.0, 1.0));
