@@ -281,6 +281,20 @@ fn answers_to_the_test_questions_are_written_once_each() {
         ),
     );
     assert_one_line_error("missing weights", &output, &["missing.ckpt"]);
+
+    // A list of answers of another length is an error, and the submission remains.
+    let before = json(&directory.join("result/vqa_submit_mine.json"));
+    let weights = directory.join("mine.pth");
+    let converted = vlct()
+        .arg("convert")
+        .args([&checkpoint::last_path(&run), &weights])
+        .output();
+    assert_success(&converted.expect("the program starts"));
+    std::fs::write(directory.join("short.json"), "[\"yes\", \"no\"]").expect("written");
+    let keys = ["test_only=True", "load_path=mine.pth", "vqa_answers=short.json"];
+    let output = run_with(directory, &arguments("task_finetune_vqa_mae_randaug", &keys));
+    assert_one_line_error("short list", &output, &["short.json: 2 answers"]);
+    assert_eq!(json(&directory.join("result/vqa_submit_mine.json")), before);
 }
 
 #[test]
@@ -364,4 +378,7 @@ fn contradictions_of_data_and_weights_are_one_line() {
     let output = vqa(&test);
     // The checkpoint of labels has no question-answering head.
     assert!(stderr_of(&output).contains("vqa_classifier"), "{}", stderr_of(&output));
+    let output = vqa(&["test_only=True", &load_path]);
+    assert_one_line_error("no head", &output, &["vqa_classifier", "test_only=True needs weights"]);
+    assert!(!directory.join("result").exists(), "a random head must not answer");
 }

@@ -99,6 +99,41 @@ pub enum TrainError {
         /// Number of answers of the model.
         size: usize,
     },
+    /// The weights that a test evaluates lack tensors of the model.
+    #[error(
+        "{path}: has no tensor {name}, {count} of the model are missing: test_only=True needs weights that were trained for this task",
+        path = path.display()
+    )]
+    IncompleteWeights {
+        /// The weights.
+        path: PathBuf,
+        /// The first missing tensor.
+        name: String,
+        /// Number of missing tensors.
+        count: usize,
+    },
+    /// A list of answers has another length than the head.
+    #[error("{path}: {found} answers, but the head of the model has {expected}", path = path.display())]
+    AnswerCount {
+        /// The list.
+        path: PathBuf,
+        /// Number of answers.
+        found: usize,
+        /// Number of classes of the head.
+        expected: usize,
+    },
+    /// No line of the metrics of a run is a record.
+    #[error("{path}: no line is a record of metrics in JSON", path = path.display())]
+    NoRecords {
+        /// The file of metrics.
+        path: PathBuf,
+    },
+    /// The directory is not that of a run.
+    #[error("{path}: not a run directory, it has no config.toml", path = path.display())]
+    NotARun {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The training split has no answers.
     #[error("the training split of datasets={datasets:?} has no answers, which training needs")]
     NoAnswers {

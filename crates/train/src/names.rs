@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use log::warn;
 use vlct_data::answers::Vocabulary;
 use vlct_data::datasets::{LabelNames, NAMES, Split};
 use vlct_model::checkpoint;
@@ -36,7 +37,12 @@ impl RunSpec {
             _ => None,
         });
         let mut answers = match in_weights {
-            Some((_, answers)) if self.test_only => answers,
+            Some((path, answers)) if self.test_only => {
+                if self.answers.is_some() {
+                    warn!("vqa_answers is not read: {} contains the answers", path.display());
+                }
+                answers
+            }
             None if self.test_only => self.answers_for_test()?,
             in_weights => {
                 let answers = self.answers_of_data()?;
@@ -46,9 +52,8 @@ impl RunSpec {
                 answers
             }
         };
-        let is_published = self.data.datasets.iter().any(|name| NAMES.contains(&name.as_str()));
         let size = match self.model.heads.vqa {
-            Some(size) if is_published => size,
+            Some(size) if self.has_published_answers() => size,
             _ => answers.len(),
         };
         if answers.is_empty() {
@@ -74,6 +79,11 @@ impl RunSpec {
         Ok(())
     }
 
+    /// Whether the answers have the ids of the published vocabulary.
+    fn has_published_answers(&self) -> bool {
+        self.data.datasets.iter().any(|name| NAMES.contains(&name.as_str()))
+    }
+
     /// Returns the answers of the training split.
     fn answers_of_data(&self) -> Result<Vec<Option<String>>> {
         Ok(answers_by_id(&Vocabulary::from_dataset(&*data::open(
@@ -85,7 +95,19 @@ impl RunSpec {
     /// Returns the answers for weights that do not contain them: those of the file `vqa_answers`, else those of the training split.
     fn answers_for_test(&self) -> Result<Vec<Option<String>>> {
         match &self.answers {
-            Some(file) => Ok(answers_by_id(&Vocabulary::open(file)?)),
+            Some(file) => {
+                let answers = answers_by_id(&Vocabulary::open(file)?);
+                match self.model.heads.vqa {
+                    Some(expected) if self.has_published_answers() && answers.len() != expected => {
+                        Err(TrainError::AnswerCount {
+                            path: file.clone(),
+                            found: answers.len(),
+                            expected,
+                        })
+                    }
+                    _ => Ok(answers),
+                }
+            }
             None => self.answers_of_data().map_err(|source| TrainError::UnknownAnswers {
                 path: self.weights.load_path.clone().unwrap_or_default(),
                 source: Box::new(source),
@@ -120,7 +142,7 @@ impl RunSpec {
                     label: label.clone(),
                     split: *split,
                     missing: if self.test_only {
-                        "not one of the model's labels"
+                        "not one of the model's labels: remove the rows with this label from the test data"
                     } else {
                         "not in the training split: add rows with this label to the training data, or remove it"
                     },

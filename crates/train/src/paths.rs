@@ -63,6 +63,11 @@ pub(crate) fn config_of(checkpoint: &Path) -> Option<Config> {
 /// Returns an error if `config.toml` cannot be read or is not a configuration.
 pub fn read_config(run: &Path) -> Result<Config> {
     let path = run.join(CONFIG_FILE);
+    if !path.exists() {
+        return Err(TrainError::NotARun {
+            path: run.to_path_buf(),
+        });
+    }
     let text = std::fs::read_to_string(&path).map_err(at::<TrainError>(&path))?;
     Ok(Config::from_toml(&text)?)
 }

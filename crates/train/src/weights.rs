@@ -6,7 +6,7 @@ use log::{info, warn};
 use serde_json::Value;
 use vlct_data::random::{Purpose, stream};
 use vlct_model::Vlc;
-use vlct_model::files::{self, Options, Scope, StateDict, StoredTensor};
+use vlct_model::files::{self, LoadReport, Options, Scope, StateDict, StoredTensor};
 use vlct_model::initialise::initialise;
 use vlct_tasks::description::WeightsKind;
 use vlct_tensor::optimizer::{Clip, Hyperparameters, Optimizer};
@@ -231,8 +231,8 @@ fn zero_model(spec: &RunSpec) -> Vlc {
     model
 }
 
-/// Loads the weight files of a run and logs which tensors match.
-pub(crate) fn load_and_log(model: &mut Vlc, weights: &WeightsSpec) -> Result<()> {
+/// Loads the weight files of a run and logs which tensors match. Returns the report of `load_path`; `None` without it.
+pub(crate) fn load_and_log(model: &mut Vlc, weights: &WeightsSpec) -> Result<Option<LoadReport>> {
     let options = |scope| Options {
         scope,
         skip_heads: weights.skip_heads,
@@ -241,6 +241,7 @@ pub(crate) fn load_and_log(model: &mut Vlc, weights: &WeightsSpec) -> Result<()>
         let report = load(model, path, options(Scope::Backbone), read_weights)?;
         info!("weights of {}: {report}", path.display());
     }
+    let mut loaded = None;
     if let Some(path) = &weights.load_path {
         let (kind, read): (_, fn(&Path) -> Result<StateDict>) = if weights.averages {
             ("averaged weights", read_averages)
@@ -249,8 +250,9 @@ pub(crate) fn load_and_log(model: &mut Vlc, weights: &WeightsSpec) -> Result<()>
         };
         let report = load(model, path, options(Scope::Model), read)?;
         info!("{kind} of {}: {report}", path.display());
+        loaded = Some(report);
     }
-    Ok(())
+    Ok(loaded)
 }
 
 fn read_weights(path: &Path) -> Result<StateDict> {
@@ -287,7 +289,7 @@ fn read_averages(path: &Path) -> Result<StateDict> {
 /// # Errors
 /// Returns an error if the file cannot be read, none of its tensors matches, or a tensor has another shape.
 pub fn load_file(model: &mut Vlc, path: &Path, scope: Scope, skip_heads: bool) -> Result<String> {
-    load(model, path, Options { scope, skip_heads }, read_weights)
+    Ok(load(model, path, Options { scope, skip_heads }, read_weights)?.to_string())
 }
 
 fn load(
@@ -295,7 +297,7 @@ fn load(
     path: &Path,
     options: Options,
     read: impl FnOnce(&Path) -> Result<StateDict>,
-) -> Result<String> {
+) -> Result<LoadReport> {
     let path = &paths::find_weights(path)?;
     let state = read(path)?;
     let (state, report) =
@@ -304,7 +306,7 @@ fn load(
             source,
         })?;
     model.load(&state)?;
-    Ok(report.to_string())
+    Ok(report)
 }
 
 /// Returns the hyperparameters of each parameter and the learning-rate factor of each group. The field `learning_rate` of the

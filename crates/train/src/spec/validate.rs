@@ -302,6 +302,24 @@ fn data_warnings(config: &Config) -> Vec<String> {
             "vqa_answers has no effect without test_only=True and loss_names.vqa=1".to_string(),
         ),
         (
+            config.recall_limit > 0 && !config.get_recall_metric,
+            format!(
+                "recall_limit={} has no effect without get_recall_metric=True",
+                config.recall_limit
+            ),
+        ),
+        (
+            config.recall_rerank > 0 && !config.get_recall_metric,
+            format!(
+                "recall_rerank={} has no effect without get_recall_metric=True",
+                config.recall_rerank
+            ),
+        ),
+        (
+            config.load_heads && config.load_path.is_empty(),
+            "load_heads=True has no effect without load_path".to_string(),
+        ),
+        (
             config.vqav2_label_size != base.vqav2_label_size && trains_vqa && !has_vqa,
             format!(
                 "vqav2_label_size={} has no effect: the number of answers of custom datasets is that of their training split",

@@ -31,7 +31,9 @@ pub fn split_evaluator(spec: &RunSpec, split: Arc<dyn Dataset>, inputs: &Arc<Inp
                 Answer::Question { question_id, .. } => Some(question_id),
                 _ => None,
             };
-            annotations.check((0..split.len()).filter_map(question_id))?;
+            let annotated = annotations.check((0..split.len()).filter_map(question_id))?;
+            let (all, path) = (split.len(), path.display());
+            info!("official accuracy: {annotated} of {all} questions have annotations in {path}");
             Arc::new(Vqa::new(vqa.clone(), Some(Arc::new(annotations))))
         }
         _ => spec.task.build(&spec.model)?,

@@ -7,6 +7,7 @@ use log::{info, warn};
 use serde_json::{Map, Value};
 use vlct_data::datasets::{Contents, Dataset, Split, VqaTest};
 use vlct_model::checkpoint;
+use vlct_model::files::LoadReport;
 use vlct_tasks::description::WeightsKind;
 use vlct_tasks::scoring::ScorePlace;
 use vlct_tasks::{Description, Phase, Report};
@@ -38,12 +39,14 @@ pub(super) fn run(spec: &RunSpec, control: &Control) -> Result<Finished> {
             datasets: spec.data.datasets.clone(),
         });
     }
+    let mut model = weights::fresh_model(spec);
+    if let Some(report) = weights::load_and_log(&mut model, &spec.weights)? {
+        check_complete(spec, &report)?;
+    }
     // A directory that cannot be created is an error before the evaluation, not after it.
     if control.run_directory.is_none() {
         std::fs::create_dir_all(&spec.experiment).map_err(at::<TrainError>(&spec.experiment))?;
     }
-    let mut model = weights::fresh_model(spec);
-    weights::load_and_log(&mut model, &spec.weights)?;
     let unit = match dataset.contents() {
         Contents::Captions => "captions of images:",
         Contents::Questions => "questions about images:",
@@ -89,6 +92,18 @@ pub(super) fn run(spec: &RunSpec, control: &Control) -> Result<Finished> {
     Ok(finished)
 }
 
+/// Checks that the weights of `load_path` have all tensors of the model, so that no random values are evaluated.
+fn check_complete(spec: &RunSpec, report: &LoadReport) -> Result<()> {
+    match report.missing.first() {
+        None => Ok(()),
+        Some(name) => Err(TrainError::IncompleteWeights {
+            path: spec.weights.load_path.clone().unwrap_or_default(),
+            name: name.clone(),
+            count: report.missing.len(),
+        }),
+    }
+}
+
 /// Returns the number of optimiser steps of the checkpoint `load_path`; 0 for other weights.
 fn step_of(load_path: &Option<PathBuf>) -> Result<u64> {
     let Some(path) = load_path else { return Ok(0) };
@@ -116,6 +131,7 @@ fn write_files(spec: &RunSpec, run: &Path, report: &Report) -> Result<()> {
         let name = format!("{}_{}.json", file.stem, spec.tag);
         write_json(&run.join(&name), &file.content)?;
         if spec.data.rules.vqa_test == VqaTest::RestVal {
+            info!("answers: {}", run.join(&name).display());
             continue;
         }
         let directory = Path::new(SUBMISSIONS);
