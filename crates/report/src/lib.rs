@@ -15,11 +15,13 @@ mod records;
 pub mod run;
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
 use serde_json::{Map, Value, json};
+use vlct_util::atomic;
 
 pub use data::{
     AnswerExample, Chart, Curve, HeatMap, Hit, MaskedCaption, Metric, NumberFormat, Reconstruction, ReportData,
@@ -121,7 +123,7 @@ impl ReportData {
         let json = format!("{:#}\n", self.metrics());
         for (name, text) in [(json_name, &json), (HTML_NAME, &html)] {
             let path = directory.join(name);
-            fs::write(&path, text).map_err(|source| io_error(&path, source))?;
+            atomic::write(&path, |out| out.write_all(text.as_bytes())).map_err(|source| io_error(&path, source))?;
         }
         Ok(directory.join(HTML_NAME))
     }

@@ -71,7 +71,7 @@ pub(super) fn render(data: &ReportData) -> Result<String> {
     let version = env!("CARGO_PKG_VERSION");
     add!(
         html,
-        "</main><footer><p>Made by vlct {version}. The values are also in metrics.json.</p></footer>"
+        "</main><footer><p>Made by vlct {version}. The values are also in the JSON file beside this page.</p></footer>"
     );
     html.push_str("</body></html>\n");
     Ok(html)

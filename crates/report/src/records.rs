@@ -2,18 +2,34 @@
 
 use std::path::Path;
 
+use log::warn;
 use serde_json::Value;
 use vlct_train::error::{Result, TrainError};
 use vlct_util::at;
 
-/// Reads the records of `metrics.jsonl`. Lines that are not JSON are skipped.
+/// Reads the records of `metrics.jsonl`. Lines that are not JSON are skipped, with a warning.
+///
+/// # Errors
+/// Returns an error if the file cannot be read, or no line of it is a record.
 pub(crate) fn records(run_directory: &Path) -> Result<Vec<Value>> {
     let path = run_directory.join(vlct_train::logs::metrics::FILE_NAME);
-    let text = std::fs::read_to_string(&path).map_err(at::<TrainError>(&path))?;
-    Ok(text
+    let bytes = std::fs::read(&path).map_err(at::<TrainError>(&path))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let records: Vec<Value> = text
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok())
-        .collect())
+        .collect();
+    let damaged = text.lines().count() - records.len();
+    if records.is_empty() && damaged > 0 {
+        return Err(TrainError::NoRecords { path });
+    }
+    if records.is_empty() {
+        warn!("{}: no record yet, so the page has no curves", path.display());
+    }
+    if damaged > 0 {
+        warn!("{}: {damaged} lines are not JSON and are left out", path.display());
+    }
+    Ok(records)
 }
 
 /// Returns `(step, value)` of the records that have the metric `key`.
@@ -37,4 +53,25 @@ pub(crate) fn thin(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
             )
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damaged_lines_are_left_out_and_a_file_without_records_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(vlct_train::logs::metrics::FILE_NAME);
+        std::fs::write(&path, b"{\"step\": 1}\n\xff{\n{\"step\": 3}\n{\"st").unwrap();
+        let read = records(directory.path()).unwrap();
+        assert_eq!(
+            read.iter().map(|r| r["step"].as_u64()).collect::<Vec<_>>(),
+            [Some(1), Some(3)]
+        );
+        std::fs::write(&path, "garbage").unwrap();
+        assert!(matches!(records(directory.path()), Err(TrainError::NoRecords { .. })));
+        std::fs::write(&path, "").unwrap();
+        assert!(records(directory.path()).unwrap().is_empty());
+    }
 }

@@ -164,10 +164,10 @@ fn charts(records: &[Value]) -> Vec<Chart> {
         }
         Chart {
             title: name.replace("/train/", ": ").replace('_', " "),
-            explanation: if is_fraction(name) && *name != "grad_norm" {
-                "Higher is better.".into()
-            } else {
-                "Lower is better.".into()
+            explanation: match *name {
+                "grad_norm" => "The norm of all gradients, before clipping.".into(),
+                name if is_fraction(name) => "Higher is better.".into(),
+                _ => "Lower is better.".into(),
             },
             x_label: "step".into(),
             curves,

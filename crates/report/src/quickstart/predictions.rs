@@ -1,12 +1,13 @@
 //! Held-out images on the disk, on which users can try the models.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use vlct_data::datasets::{Dataset, Split};
 use vlct_train::config::Config;
 use vlct_train::spec::RunSpec;
 use vlct_train::{TrainError, data};
-use vlct_util::at;
+use vlct_util::{at, atomic};
 
 use super::error::Result;
 use super::fine_tuning::FineTuned;
@@ -82,7 +83,7 @@ fn example(prefix: &Path, config: &Config) -> Result<(Vec<PathBuf>, String)> {
             let mut path = prefix.to_path_buf().into_os_string();
             path.push(if index == 0 { ".png" } else { "-2.png" });
             let path = PathBuf::from(path);
-            std::fs::write(&path, bytes).map_err(at::<TrainError>(&path))?;
+            atomic::write(&path, |out| out.write_all(bytes)).map_err(at::<TrainError>(&path))?;
             paths.push(path);
         }
         return Ok((paths, text.into_owned()));
