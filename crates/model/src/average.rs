@@ -72,6 +72,15 @@ pub enum AverageError {
         /// Name of the first field that differs.
         field: String,
     },
+    /// A mean is not finite, so a file has values that are not.
+    #[error(
+        "the mean of tensor {} is not finite, so the weights of a file are damaged",
+        vlct_util::text::one_line(name)
+    )]
+    NotFinite {
+        /// Name of the tensor.
+        name: String,
+    },
     /// Two files differ in a tensor.
     #[error(
         "{path}: tensor {name} {problem} {first}: average files of one model",
@@ -130,6 +139,14 @@ pub fn average(inputs: &[PathBuf], output: &Path) -> Result<AverageReport, Avera
     }
     let header = sums.header();
     let state = sums.into_means(paths.len());
+    let not_finite = |tensor: &StoredTensor| {
+        tensor
+            .to_f32()
+            .is_some_and(|values| values.iter().any(|v| !v.is_finite()))
+    };
+    if let Some((name, _)) = state.iter().find(|(_, tensor)| not_finite(tensor)) {
+        return Err(AverageError::NotFinite { name: name.to_owned() });
+    }
     let report = AverageReport {
         files: paths,
         tensors: state.len(),

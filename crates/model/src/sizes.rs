@@ -113,7 +113,8 @@ pub fn derive(file: &WeightIndex, given: GivenHeads) -> Result<Sizes, SizeError>
         },
     };
     check_heads("encoder", heads, width)?;
-    let (decoder_width, decoder_depth, decoder_heads) = decoder(&tensors, &hyper_parameters, given.decoder)?;
+    let (decoder_width, decoder_depth, decoder_heads) =
+        decoder(&tensors, &hyper_parameters, given.decoder, &mut assumptions)?;
 
     let positions = "transformer.pos_embed";
     let [_, rows, _] = tensors.shape(positions)?;
@@ -197,6 +198,7 @@ fn decoder(
     tensors: &Tensors,
     hyper_parameters: &HyperParameters,
     given: Option<usize>,
+    assumptions: &mut Vec<String>,
 ) -> Result<(usize, usize, usize), SizeError> {
     let embed = "transformer.decoder_embed.weight";
     if !tensors.contains(embed) {
@@ -205,9 +207,16 @@ fn decoder(
     let [width, _] = tensors.shape(embed)?;
     let published = hyper_parameters.backbone().map(|backbone| backbone.decoder_heads);
     let by_width = || (width % DECODER_WIDTH_PER_HEAD == 0).then_some(width / DECODER_WIDTH_PER_HEAD);
-    let Some(heads) = given.or(published).or_else(by_width) else {
+    let stated = given.or(published);
+    let Some(heads) = stated.or_else(by_width) else {
         return Ok((0, 0, 0));
     };
+    if stated.is_none() {
+        assumptions.push(format!(
+            "the file does not state the number of attention heads of the decoder: {heads}, one per {DECODER_WIDTH_PER_HEAD} of width \
+             {width}, as in the published models"
+        ));
+    }
     check_heads("decoder", heads, width)?;
     Ok((width, tensors.blocks("transformer.decoder_blocks"), heads))
 }

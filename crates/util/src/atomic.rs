@@ -78,7 +78,16 @@ fn create_temporary(path: &Path) -> io::Result<NamedTempFile> {
     builder.prefix(&prefix).suffix(".tmp");
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(directory_of(path))
+    // The error of `tempfile` names the temporary file; messages have the path of the final one.
+    builder.tempfile_in(directory_of(path)).map_err(|error| {
+        let cause = error
+            .get_ref()
+            .and_then(|error| error.source()?.downcast_ref::<io::Error>());
+        match cause.and_then(io::Error::raw_os_error) {
+            Some(code) => io::Error::from_raw_os_error(code),
+            None => error,
+        }
+    })
 }
 
 /// Flushes the directory of `path`, so that a rename in it survives a power failure.

@@ -71,13 +71,14 @@ impl Annotations {
         self.answers.is_empty()
     }
 
-    /// Checks that at least one of the questions has annotations.
+    /// Returns how many of the questions have annotations.
     ///
     /// # Errors
     /// Returns [`DataError::Format`] if none has.
-    pub fn check(&self, mut question_ids: impl Iterator<Item = i64>) -> Result<()> {
-        if question_ids.any(|id| self.answers.contains_key(&id)) {
-            return Ok(());
+    pub fn check(&self, question_ids: impl Iterator<Item = i64>) -> Result<usize> {
+        let annotated = question_ids.filter(|id| self.answers.contains_key(id)).count();
+        if annotated > 0 {
+            return Ok(annotated);
         }
         let reason = "none of its question ids is in the evaluated split; give the annotations of this split";
         Err(DataError::format(&self.path, reason))

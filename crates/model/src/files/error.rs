@@ -93,7 +93,7 @@ pub enum Problem {
         limit: usize,
     },
     /// The safetensors header is malformed.
-    #[error("{}", vlct_util::text::one_line(.0))]
+    #[error("the safetensors file is damaged or incomplete, copy it again: {}", vlct_util::text::one_line(.0))]
     Safetensors(#[from] safetensors::SafeTensorError),
 }
 
