@@ -98,13 +98,17 @@ fn prepare_hint(error: &PrepareError) -> Option<String> {
 fn predict_hint(error: &PredictError) -> Option<String> {
     match error {
         PredictError::Data(error) => data_hint(error),
-        PredictError::NoHead { found, .. } => {
+        PredictError::NoHead { found, needed, .. } => {
             let tasks: Vec<&str> = TASKS_OF_HEADS
                 .iter()
                 .filter(|(_, heads)| heads.is_empty() || heads.iter().any(|head| found.contains(head)))
                 .map(|(task, _)| *task)
                 .collect();
-            Some(format!("vlct predict can use it for {}", tasks.join(", ")))
+            let zero_shot = match needed.contains(&Head::Labels) && tasks.contains(&"classify") {
+                true => " (classify with --classes FILE)",
+                false => "",
+            };
+            Some(format!("vlct predict can use it for {}{zero_shot}", tasks.join(", ")))
         }
         PredictError::NoNames { what: "answers", .. } => Some("name them with --answers FILE".into()),
         PredictError::TokenizerSize { .. } => Some("--tokenizer takes a vocab.txt".into()),

@@ -1,6 +1,7 @@
 //! Output of the program: results on standard output, messages on standard error.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use crate::hints::with_hint;
 use indicatif::{HumanBytes, HumanCount};
@@ -33,6 +34,18 @@ pub fn print(text: &str) -> Result<(), Failure> {
         Ok(()) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Err(Failure::BrokenPipe),
         Err(e) => Err(Failure::Failed(format!("standard output: {e}"))),
+    }
+}
+
+/// Checks that the directory of a file to write exists, before the work of which the file is the result.
+pub fn check_directory(file: &Path) -> Result<(), Failure> {
+    match file.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() && !directory.is_dir() => Err(Failure::Failed(format!(
+            "{}: the directory {} does not exist",
+            file.display(),
+            directory.display()
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::Value;
 use support::{assert_one_line_error, assert_success, vlct};
 use tempfile::TempDir;
 use vlct_image::encode_png;
+use vlct_model::files::{self, StoredTensor, Style};
 use vlct_predict::classify::{Classifier, ZeroShot};
 use vlct_predict::matching::Matching;
 use vlct_predict::nlvr2::Nlvr2;
@@ -316,6 +317,28 @@ fn bad_input_is_one_clear_line() {
             .expect("text")
             .contains("two images are needed, there are 1")
     );
+}
+
+#[test]
+fn outputs_that_are_not_numbers_are_errors() {
+    let files = Files::new();
+    let golden = vlct_golden::directories("model")[0].join("pretrain.ckpt");
+    let state = files::read(&golden).expect("weights").state;
+    let damaged = state.into_iter().map(|(name, tensor)| {
+        let len = tensor.shape.iter().product();
+        match name.starts_with("itm_score") {
+            true => (name, StoredTensor::f32(tensor.shape, vec![f32::NAN; len])),
+            false => (name, tensor),
+        }
+    });
+    let path = files.path("damaged.safetensors");
+    files::write(&path, &damaged.collect(), &Style::Vlc.into()).expect("written");
+    let path = path.to_str().expect("text");
+    let output = files.run("match", path, &["one.png", "a", "--heads", "4"]);
+    assert_one_line_error("not a number", &output, &["not finite"]);
+    assert!(output.stdout.is_empty());
+    let output = files.run("match", path, &["photos", "a", "--heads", "4"]);
+    assert_one_line_error("not numbers", &output, &["2 of 2 inputs"]);
 }
 
 #[test]

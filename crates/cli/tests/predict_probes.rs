@@ -140,6 +140,12 @@ fn similarities_are_collected_over_tables_and_arrow_files() {
     assert_eq!((all["words"].as_u64(), &all["name"]), (Some(7), &Value::from("all")));
     let chart = std::fs::read_to_string(files.path("chart.svg")).expect("a chart");
     assert!(chart.contains(">table</text>") && chart.contains(">all</text>"));
+    files.write("list.json", b"[]");
+    for more in [&["one.png", "a b"][..], &["--word", "red"], &["--histogram", "x.png"]] {
+        let arguments = [&["--stats", "captions.csv", "--save", "x.npy"], more].concat();
+        let output = files.run("align", "pretrain.ckpt", &arguments);
+        assert_eq!(output.status.code(), Some(2), "{more:?}");
+    }
     for (arguments, part) in [
         (
             &[
@@ -168,6 +174,23 @@ fn similarities_are_collected_over_tables_and_arrow_files() {
             "one.png: not JSON",
         ),
         (&["--stats", "photos", "--save", "x.npy"], "no .arrow or .tar file"),
+        (
+            &["--stats", "captions.csv", "--save", "none/x.npy"],
+            "directory none does not exist",
+        ),
+        (
+            &[
+                "--stats",
+                "captions.csv",
+                "--save",
+                "x.npy",
+                "--histogram",
+                "x.svg",
+                "--over",
+                "list.json",
+            ],
+            "list.json: has no values",
+        ),
     ] {
         assert_one_line_error(part, &files.run("align", "pretrain.ckpt", arguments), &[part]);
     }

@@ -120,6 +120,12 @@ fn the_cache_follows_the_content_of_files() {
         std::fs::write(&path, &bytes[..bytes.len() / 2]).expect("written");
     }
     assert_eq!(with_cache(), changed);
+    for path in cached() {
+        let mut bytes = std::fs::read(&path).expect("a file");
+        bytes[100..].fill(0);
+        std::fs::write(&path, bytes).expect("written");
+    }
+    assert_eq!(with_cache(), changed);
     assert_eq!(with_cache(), changed);
 }
 
@@ -151,6 +157,30 @@ fn unreadable_images_are_left_out_and_bad_arguments_are_errors() {
         "head",
         &files.run("retrieve", "vqa.ckpt", &["photos", "a"]),
         &["no head for ranking or image-text matching"],
+    );
+    // A text that is too long costs only itself: among queries, and among candidates.
+    files.write("texts.txt", format!("a b\n{long}\nc\n").as_bytes());
+    let output = files.run(
+        "retrieve",
+        "irtr.ckpt",
+        &["photos/a.png", "--texts", "texts.txt", "--csv"],
+    );
+    assert_one_line_error("candidates", &output, &["1 of 3 texts"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 3);
+    std::fs::remove_file(files.path("photos/aa.png")).expect("removed");
+    let output = files.run("retrieve", "irtr.ckpt", &["photos", "--texts", "texts.txt", "--json"]);
+    assert_one_line_error("queries", &output, &["1 of 3 inputs"]);
+    let output = String::from_utf8_lossy(&output.stdout).into_owned();
+    let documents: Vec<Value> = output
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert!(documents[0].is_array() && documents[2].is_array(), "{output}");
+    assert!(
+        documents[1]["error"]
+            .as_str()
+            .is_some_and(|error| error.contains("longer")),
+        "{output}"
     );
     let output = files.run("retrieve", "irtr.ckpt", &["photos"]);
     assert_eq!(output.status.code(), Some(2));

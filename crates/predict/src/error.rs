@@ -129,6 +129,9 @@ pub enum PredictError {
         /// The beginning of the text.
         text: String,
     },
+    /// A prediction is not a number.
+    #[error("the outputs of the model are not finite numbers, so its weights are damaged")]
+    NotFinite,
     /// An argument is out of range, or inputs contradict each other.
     #[error("{0}")]
     Invalid(String),

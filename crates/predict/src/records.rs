@@ -9,6 +9,8 @@ use vlct_util::{IoError, at};
 
 use crate::{PredictError, Result};
 
+/// The character that some editors write at the beginning of a file.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Maximum length of a line of JSON in bytes.
 const MAX_LINE: u64 = 1 << 20;
 /// Keys of the text of a record, in the order in which they are looked up.
@@ -150,6 +152,10 @@ impl<R: BufRead> Iterator for JsonLines<R> {
             };
             self.is_at_end = line.as_ref().is_some_and(Vec::is_empty);
             self.line += 1;
+            let line = line.map(|line| match line.strip_prefix(BYTE_ORDER_MARK) {
+                Some(rest) if self.line == 1 => rest.to_vec(),
+                _ => line,
+            });
             let record = match &line {
                 Some(line) if line.trim_ascii().is_empty() => continue,
                 Some(line) => Record::parse(line, &self.root),
@@ -179,7 +185,7 @@ pub fn images(path: &Path) -> Result<Vec<PathBuf>> {
             // Links to directories are not followed, so that a cycle of links ends.
             if entry.file_type().map_err(at::<IoError>(&directory))?.is_dir() {
                 pending.push(entry.path());
-            } else if is_image(&entry.path()) {
+            } else if is_image(&entry.path()) && entry.path().is_file() {
                 found.push(entry.path());
             }
         }
@@ -208,15 +214,17 @@ fn is_image(path: &Path) -> bool {
 /// Returns an error if the file cannot be read, is not UTF-8 or has no item.
 pub fn lines(path: &Path) -> Result<Vec<String>> {
     let bytes = vlct_util::read_at_most(path, 64 * MAX_LINE, "a list of one text a line")?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| PredictError::Invalid(format!("{}: not a text file in UTF-8", path.display())))?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let items: Vec<String> = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .map(str::to_owned)
-        .collect();
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
+    let mut items = Vec::new();
+    for (number, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+        let line = std::str::from_utf8(line).map_err(|_| {
+            let place = format!("{}: line {}", path.display(), number + 1);
+            PredictError::Invalid(format!("{place}: not text in UTF-8"))
+        })?;
+        if !line.trim().is_empty() {
+            items.push(line.trim().to_owned());
+        }
+    }
     match items.is_empty() {
         true => Err(PredictError::Invalid(format!(
             "{}: has no line of text",
@@ -262,6 +270,10 @@ mod tests {
     #[test]
     fn errors_name_the_line_and_later_lines_are_read() {
         let long = "x".repeat(MAX_LINE as usize + 10);
+        assert_eq!(
+            read("\u{feff}{\"text\": \"a\"}")[0].as_ref().unwrap().text.as_deref(),
+            Some("a")
+        );
         let records = read(&format!(
             "nothing\n[1]\n{{\"image\": 3}}\n{{}}\n{long}\n{{\"text\": \"fine\"}}\n"
         ));

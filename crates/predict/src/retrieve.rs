@@ -3,19 +3,20 @@
 //! Images are embedded once for all texts, by [`PairScorer`]. Embedded images can be kept in a directory, under the content of their files,
 //! so that a later query does not decode them again.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use vlct_tasks::scoring::PairScorer;
 use vlct_tensor::Precision;
 use vlct_util::{IoError, at, atomic, read_at_most};
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::preparation::MAX_IMAGE_BYTES;
-use crate::{Head, Predictor, Preparation, Result, Upright, npy};
+use crate::{Head, Predictor, Preparation, Result, Upright};
 
 /// Version of the cached files, which is part of their names.
-const CACHE_VERSION: u8 = 1;
+const CACHE_VERSION: u8 = 2;
 /// The parameters that determine an embedded image.
 const EMBEDDING: [&str; 5] = [
     "transformer.patch_embed.proj.weight",
@@ -27,7 +28,6 @@ const EMBEDDING: [&str; 5] = [
 
 /// Ranks images and texts.
 pub struct Retrieval<'p> {
-    predictor: &'p Predictor,
     scorer: PairScorer<'p>,
 }
 
@@ -51,7 +51,6 @@ impl<'p> Retrieval<'p> {
     pub fn new(predictor: &'p Predictor) -> Result<Self> {
         predictor.require(&Self::HEADS)?;
         Ok(Self {
-            predictor,
             scorer: PairScorer::new(predictor.model()),
         })
     }
@@ -66,7 +65,6 @@ impl<'p> Retrieval<'p> {
         if images.is_empty() || texts.is_empty() {
             return Ok(vec![Vec::new(); images.len()]);
         }
-        let width = self.predictor.model().config().backbone.width;
         let mut rows = Vec::with_capacity(images.len());
         for image in images {
             rows.push(match image {
@@ -74,9 +72,7 @@ impl<'p> Retrieval<'p> {
                 ReadImage::Pixels(pixels, file) => {
                     let rows = self.scorer.embed_images(&[pixels]).values(0);
                     if let Some(path) = file {
-                        let shape = [rows.len() / width, width];
-                        let written = atomic::write(path, |out| npy::write(out, &shape, &rows));
-                        written.map_err(at::<IoError>(path))?;
+                        write_rows(path, &rows).map_err(at::<IoError>(path))?;
                     }
                     rows
                 }
@@ -138,14 +134,27 @@ impl Cache {
         let mut hash = Xxh3::new();
         hash.update(&self.fingerprint.to_le_bytes());
         hash.update(bytes);
-        self.directory.join(format!("{:032x}.npy", hash.digest128()))
+        self.directory.join(format!("{:032x}.rows", hash.digest128()))
     }
 
     /// Returns the embedded tokens in a cache file; `None` if the file does not exist or is damaged.
     fn read(&self, path: &Path) -> Option<Vec<f32>> {
-        let rows = npy::read(&std::fs::read(path).ok()?).ok()?;
-        (rows.len() == self.values).then_some(rows)
+        let bytes = std::fs::read(path).ok()?;
+        let (checksum, values) = bytes.split_first_chunk::<8>()?;
+        let is_whole =
+            values.len() == size_of::<f32>() * self.values && xxh3_64(values) == u64::from_le_bytes(*checksum);
+        let (values, _) = values.as_chunks::<4>();
+        is_whole.then(|| values.iter().map(|value| f32::from_le_bytes(*value)).collect())
     }
+}
+
+/// Writes a cache file: the XXH3 hash of the values, then the values as little-endian f32.
+fn write_rows(path: &Path, rows: &[f32]) -> io::Result<()> {
+    let bytes: Vec<u8> = rows.iter().flat_map(|value| value.to_le_bytes()).collect();
+    atomic::write(path, |out| {
+        out.write_all(&xxh3_64(&bytes).to_le_bytes())?;
+        out.write_all(&bytes)
+    })
 }
 
 /// Reads an image file: from the cache, if it has its content, else by decoding it.

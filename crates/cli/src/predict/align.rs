@@ -34,7 +34,7 @@ keys image and text.
 
 --clusters N also writes IMAGE_clusters.png: k-means of the features of the patches in the last layer.
 
---stats DATA collects the standardised similarities of words over captions with images: an .arrow file, a directory of them, a .csv,
+--stats DATA collects the standardised similarities of words over captions with images: an .arrow file or a tar, a directory of them, a .csv,
 .tsv, .jsonl or .parquet table, whose paths of images begin at --root. --nouns counts only the words of a list. --save writes the values;
 --histogram draws them, with those saved for other models (--over) over each other.
 
@@ -83,6 +83,12 @@ struct Aligned {
 /// Writes heat maps, or collects similarities.
 pub fn run(args: &AlignArgs) -> Result<(), Failure> {
     if let Some(data) = &args.statistics.stats {
+        if !args.words.is_empty() || !args.word.is_empty() || args.clusters.is_some() || args.inputs.input.is_some() {
+            return Err(Failure::Usage(
+                "--stats takes its images and texts from DATA: leave out IMAGE TEXT, --word, --clusters and --input"
+                    .into(),
+            ));
+        }
         return statistics::run(data, &args.statistics, &args.model, &args.inputs);
     }
     let list = image_and_text(&args.inputs, &args.words, "IMAGE TEXT")?;

@@ -175,7 +175,7 @@ pub fn nlvr2(args: &Nlvr2Args) -> Result<(), Failure> {
         }
         words => {
             return Err(Failure::Usage(format!(
-                "nlvr2 needs two images and a statement ({usage}), there are {} arguments",
+                "nlvr2 needs two images and a statement ({usage}), not {} arguments",
                 words.len()
             )));
         }

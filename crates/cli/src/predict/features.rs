@@ -11,7 +11,7 @@ use vlct_util::{IoError, at, atomic};
 
 use super::options::{InputOptions, ModelOptions};
 use crate::hints::with_hint;
-use crate::output::{Failure, print};
+use crate::output::{Failure, check_directory, print};
 
 /// Write the features of images and texts to a file
 ///
@@ -88,6 +88,7 @@ pub fn run(args: &FeaturesArgs) -> Result<(), Failure> {
     if format == Format::Npy && kinds.len() != 1 {
         return Err(Failure::Usage("an .npy file has one --kind of features".into()));
     }
+    check_directory(&args.out)?;
     let images: Vec<&Path> = args.image.iter().map(PathBuf::as_path).collect();
     let usage = "[IMAGE] [--text TEXT]";
     let list = match (images.as_slice(), &args.text) {
@@ -114,6 +115,13 @@ pub fn run(args: &FeaturesArgs) -> Result<(), Failure> {
             let tensors = match result {
                 Ok(tensors) => tensors,
                 Err(error) if !list.many => return Err(Failure::from(error)),
+                // The rows of an array have no names, so that a missing row would shift all others.
+                Err(error) if format == Format::Npy => {
+                    return Err(Failure::Failed(format!(
+                        "input {number}: {}; a .safetensors file leaves such inputs out",
+                        with_hint(&error)
+                    )));
+                }
                 Err(error) => {
                     log::warn!("input {number} is left out: {}", with_hint(&error));
                     failed += 1;
@@ -121,6 +129,10 @@ pub fn run(args: &FeaturesArgs) -> Result<(), Failure> {
                 }
             };
             for (kind, tensor) in tensors {
+                let values = tensor.clone().into_f32().unwrap_or_default();
+                if !values.iter().all(|value| value.is_finite()) {
+                    return Err(PredictError::NotFinite.into());
+                }
                 let name = match list.many {
                     true => format!("{number}.{}", kind.name()),
                     false => kind.name().to_owned(),

@@ -62,6 +62,23 @@ pub struct Answer {
     pub rows: Vec<Vec<Cell>>,
 }
 
+impl Answer {
+    /// Returns the answer.
+    ///
+    /// # Errors
+    /// Returns [`PredictError::NotFinite`] if a number of the table is not finite.
+    fn finite(self) -> Result<Self, PredictError> {
+        let is_finite = |cell: &Cell| match cell {
+            Cell::Text(_) => true,
+            Cell::Probability(value) | Cell::Number(value) => value.is_finite(),
+        };
+        match self.rows.iter().flatten().all(is_finite) {
+            true => Ok(self),
+            false => Err(PredictError::NotFinite),
+        }
+    }
+}
+
 /// Returns a number with the shortest digits that give the same f32.
 pub fn number(value: f32) -> Value {
     value
@@ -104,7 +121,7 @@ impl Printer {
     /// Prints the answer to an input, or its error. `input` is the record, or an error if the line was not a record.
     pub fn print(&mut self, input: Option<&Record>, result: Result<Answer, PredictError>) -> Result<(), Failure> {
         let is_first = self.answered + self.failed == 0;
-        let answer = match result {
+        let answer = match result.and_then(Answer::finite) {
             Ok(answer) => answer,
             Err(error) if !self.many => return Err(error.into()),
             Err(error) => {
@@ -158,6 +175,7 @@ impl Printer {
     /// Returns an error if inputs could not be answered.
     pub fn finish(self) -> Result<(), Failure> {
         match self.failed {
+            0 if self.many && self.answered == 0 => Err(Failure::Failed("there is no input".into())),
             0 => Ok(()),
             failed => Err(Failure::Failed(format!(
                 "{failed} of {} inputs could not be answered; the output has the reasons",
@@ -240,6 +258,16 @@ mod tests {
     fn values_with_commas_and_quotes_are_quoted() {
         let line = csv_line(["plain", "a, b", "say \"x\""].map(String::from));
         assert_eq!(line, "plain,\"a, b\",\"say \"\"x\"\"\"\n");
+    }
+
+    #[test]
+    fn answers_that_are_not_finite_are_errors() {
+        let answer = |value: f32| Answer {
+            json: Value::Null,
+            rows: vec![vec![Cell::Text("a".into()), Cell::Number(value)]],
+        };
+        assert!(answer(-3.5).finite().is_ok());
+        assert!(answer(f32::NAN).finite().is_err() && answer(f32::INFINITY).finite().is_err());
     }
 
     #[test]

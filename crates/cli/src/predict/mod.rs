@@ -41,7 +41,7 @@ An image can be a directory: then all images in it are inputs. Many inputs are l
 input; `vlct predict TASK --help` names the keys. --json, --csv and --top-k choose the output. An input that cannot be read has an error at
 its place in the output, the others are answered all the same, and the exit status is 1.
 
-`vlct inspect --tensors FILE` lists the heads of weights: vqa_classifier, nlvr2_classifier, labels_classifier, itm_score, rank_output,
+`vlct inspect --tensors FILE` lists the heads of published weights: vqa_classifier, nlvr2_classifier, labels_classifier, itm_score, rank_output,
 mlm_score.";
 
 /// Tasks of `vlct predict`.

@@ -104,7 +104,7 @@ pub struct InputOptions {
 /// Number of inputs per forward pass.
 #[derive(Args)]
 pub struct BatchOptions {
-    /// Inputs per forward pass; with 1, an input that a program writes to standard input is answered at once
+    /// Inputs per forward pass; with 1, a line that a program writes to standard input (--input -) is answered at once
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = parse_count, help_heading = "Many inputs")]
     pub batch: usize,
 }

@@ -57,16 +57,25 @@ pub fn run(args: &RetrieveArgs) -> Result<(), Failure> {
     let predictor = args.model.open(&Retrieval::HEADS)?;
     let task = Retrieval::new(&predictor)?;
     let preparation = predictor.preparation();
-    let tokens: Vec<Vec<u32>> = texts
-        .iter()
-        .map(|text| preparation.text(text))
-        .collect::<Result<_, _>>()?;
+    let single = !images.is_dir();
+    // A text that the model cannot read is left out of the candidates, or has an error at its place among the queries.
+    let prepared: Vec<Result<Vec<u32>, PredictError>> = texts.iter().map(|text| preparation.text(text)).collect();
+    let tokens: Vec<Vec<u32>> = prepared.iter().flatten().cloned().collect();
+    if args.texts.is_none()
+        && let Some(Err(error)) = prepared.first()
+    {
+        return Err(Failure::Failed(with_hint(error)));
+    }
+    if tokens.is_empty() {
+        return Err(Failure::Failed(
+            "the model can read none of the texts: they are too long".into(),
+        ));
+    }
     let cache = args
         .cache
         .as_deref()
         .map(|directory| Cache::open(directory, &predictor))
         .transpose()?;
-    let single = !images.is_dir();
 
     let mut progress = match single {
         true => Progress::quiet(),
@@ -110,28 +119,48 @@ pub fn run(args: &RetrieveArgs) -> Result<(), Failure> {
     let top_k = args.format.top_k;
     if single {
         let mut printer = Printer::new(&args.format, &["text", "score"], false)?;
+        let (mut readable, mut unreadable) = (Vec::new(), 0u64);
+        for (text, result) in texts.iter().zip(&prepared) {
+            match result {
+                Ok(_) => readable.push(text),
+                Err(error) => {
+                    log::warn!("a text is left out: {}", with_hint(error));
+                    unreadable += 1;
+                }
+            }
+        }
         let best = top(&scores, top_k).into_iter();
-        printer.print(None, Ok(answer("text", best.map(|i| (texts[i].clone(), scores[i])))))?;
-        return printer.finish();
+        printer.print(None, Ok(answer("text", best.map(|i| (readable[i].clone(), scores[i])))))?;
+        printer.finish()?;
+        return all_read(unreadable, texts.len() as u64, "texts");
     }
     let mut printer = Printer::new(&args.format, &["image", "score"], texts.len() > 1)?;
-    for (i, text) in texts.iter().enumerate() {
-        let column: Vec<f32> = scores.iter().skip(i).step_by(texts.len()).copied().collect();
-        let best = top(&column, top_k).into_iter();
-        let best = best.map(|image| (scored[image].display().to_string(), column[image]));
+    let mut columns = 0..tokens.len();
+    for (text, result) in texts.iter().zip(prepared) {
+        let answer = result.map(|_| {
+            let first = columns.next().unwrap_or_default();
+            let column: Vec<f32> = scores.iter().skip(first).step_by(tokens.len()).copied().collect();
+            let best = top(&column, top_k).into_iter();
+            answer(
+                "image",
+                best.map(|image| (scored[image].display().to_string(), column[image])),
+            )
+        });
         let query = Record {
             text: Some(text.clone()),
             ..Record::default()
         };
-        printer.print(Some(&query), Ok(answer("image", best)))?;
+        printer.print(Some(&query), answer)?;
     }
     printer.finish()?;
+    all_read(failed, scored.len() as u64 + failed, "images")
+}
+
+/// Ends the command with an error if some of `all` inputs could not be read.
+fn all_read(failed: u64, all: u64, what: &str) -> Result<(), Failure> {
     match failed {
         0 => Ok(()),
-        failed => Err(Failure::Failed(format!(
-            "{failed} of {} images could not be read",
-            scored.len() as u64 + failed
-        ))),
+        failed => Err(Failure::Failed(format!("{failed} of {all} {what} could not be read"))),
     }
 }
 

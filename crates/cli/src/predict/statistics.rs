@@ -9,13 +9,14 @@ use vlct_data::datasets::{Contents, Table};
 use vlct_predict::similarities::{Series, Similarities, chart};
 use vlct_predict::{PredictError, Preparation, batches, npy, records};
 use vlct_prepare::tables::{self, ColumnNames, ImageSource, TableFormat};
+use vlct_train::logs::progress::Progress;
 use vlct_util::{IoError, at, atomic, read_at_most};
 
 use super::format::number;
 use super::options::{InputOptions, ModelOptions};
 use crate::data_files::data_files;
 use crate::hints::with_hint;
-use crate::output::{Failure, print};
+use crate::output::{Failure, check_directory, print};
 
 /// Maximum size of a file of saved values in bytes.
 const MAX_SAVED_BYTES: u64 = 16 << 30;
@@ -90,15 +91,26 @@ pub fn run(
     if !["npy", "json"].contains(&extension.as_str()) {
         return Err(Failure::Usage("--save takes a file .npy or .json".into()));
     }
+    check_directory(save)?;
+    if let Some(path) = &options.histogram {
+        if !path
+            .extension()
+            .is_some_and(|extension| extension.eq_ignore_ascii_case("svg"))
+        {
+            return Err(Failure::Usage("--histogram takes a file .svg".into()));
+        }
+        check_directory(path)?;
+    }
     // Files are read before the computation, so that a wrong name is an error at once.
     let mut series: Vec<Series> = options.over.iter().map(|path| read(path)).collect::<Result<_, _>>()?;
     let nouns = options.nouns.as_deref().map(records::lines).transpose()?;
-    let pairs = pairs(data, inputs.root())?;
+    let (pairs, count) = pairs(data, inputs.root())?;
     // As in the original, long captions are truncated.
     let predictor = model.open_with(&[], |options| options.truncate = true)?;
     let preparation = predictor.preparation();
     let mut similarities = Similarities::new(&predictor, nouns.as_deref());
     let (mut captions, mut failed) = (0usize, 0usize);
+    let mut progress = Progress::counting("caption", count as u64, 0);
     batches::run(
         pairs,
         inputs.batches(),
@@ -119,9 +131,11 @@ pub fn run(
                     }
                 }
             }
+            progress.reach((captions + failed) as u64);
             Ok(())
         },
     )?;
+    drop(progress);
     if similarities.count == 0 {
         return Err(Failure::Failed(format!(
             "{}: no caption has a word to count",
@@ -161,8 +175,11 @@ fn prepare(preparation: &Preparation, (source, caption): &Pair) -> Result<(Vec<u
     Ok((preparation.text(caption)?, image.values))
 }
 
-/// Returns the captions of a table or of all Arrow files of a directory, with their images.
-fn pairs(data: &Path, root: &Path) -> Result<Box<dyn Iterator<Item = Result<Pair, PredictError>> + Send>, Failure> {
+/// Captions with the sources of their images, or the reasons why they cannot be read.
+type Pairs = Box<dyn Iterator<Item = Result<Pair, PredictError>> + Send>;
+
+/// Returns the captions of a table or of all Arrow files of a directory, with their images, and their number.
+fn pairs(data: &Path, root: &Path) -> Result<(Pairs, usize), Failure> {
     let extension = data.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     let format = match extension.as_str() {
         "csv" => TableFormat::Csv,
@@ -184,11 +201,12 @@ fn pairs(data: &Path, root: &Path) -> Result<Box<dyn Iterator<Item = Result<Pair
             pairs.push(Ok((source, caption)));
         }
     }
-    Ok(Box::new(pairs.into_iter()))
+    let count = pairs.len();
+    Ok((Box::new(pairs.into_iter()), count))
 }
 
-/// Returns the captions of an Arrow file or tar, or of all in a directory.
-fn arrow_pairs(data: &Path) -> Result<Box<dyn Iterator<Item = Result<Pair, PredictError>> + Send>, Failure> {
+/// Returns the captions of an Arrow file or tar, or of all in a directory, and their number.
+fn arrow_pairs(data: &Path) -> Result<(Pairs, usize), Failure> {
     let files = match data.is_dir() {
         true => data_files(data)?,
         false => vec![data.to_path_buf()],
@@ -201,11 +219,16 @@ fn arrow_pairs(data: &Path) -> Result<Box<dyn Iterator<Item = Result<Pair, Predi
         .iter()
         .map(|path| Table::open_with_contents(path, Contents::Captions))
         .collect::<Result<_, _>>()?;
+    let captions = |table: &Table, row| table.texts(row, Contents::Captions).map_or(1, |texts| texts.len());
+    let count = tables
+        .iter()
+        .map(|table| (0..table.rows()).map(|row| captions(table, row)).sum::<usize>())
+        .sum();
     let rows = tables.into_iter().flat_map(|table| {
         let rows = 0..table.rows();
         rows.flat_map(move |row| row_pairs(&table, row))
     });
-    Ok(Box::new(rows))
+    Ok((Box::new(rows), count))
 }
 
 /// Returns the captions of a row with copies of its image.
@@ -241,10 +264,17 @@ fn write(path: &Path, extension: &str, name: &str, similarities: &Similarities) 
 fn read(path: &Path) -> Result<Series, Failure> {
     let bytes = read_at_most(path, MAX_SAVED_BYTES, "saved similarities").map_err(PredictError::from)?;
     let failure = |reason: &str| Failure::Failed(format!("{}: {reason}", path.display()));
+    let series = |name: String, values: Vec<f32>| {
+        let are_numbers = !values.is_empty() && values.iter().all(|value| value.is_finite());
+        match are_numbers {
+            true => Ok(Series { name, values }),
+            false => Err(failure("has no values, or values that are not finite")),
+        }
+    };
     let mut name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     if path.extension().is_some_and(|extension| extension == "npy") {
         let values = npy::read(&bytes).map_err(failure)?;
-        return Ok(Series { name, values });
+        return series(name, values);
     }
     let document: Value = serde_json::from_slice(&bytes).map_err(|error| failure(&format!("not JSON: {error}")))?;
     if let Some(given) = document.get("name").and_then(Value::as_str) {
@@ -254,8 +284,5 @@ fn read(path: &Path) -> Result<Series, Failure> {
     let values = values.ok_or_else(|| failure("neither a list of numbers nor an object with the key values"))?;
     let value = |value: &Value| value.as_f64().map(|value| value as f32);
     let values = values.iter().map(value).collect::<Option<Vec<f32>>>();
-    Ok(Series {
-        name,
-        values: values.ok_or_else(|| failure("a value is not a number"))?,
-    })
+    series(name, values.ok_or_else(|| failure("a value is not a number"))?)
 }
