@@ -1,12 +1,14 @@
 //! `vlct run [COMMAND] [with UPDATE...]`: parses the command line as Sacred, the configuration library of the original, does.
 //! clap cannot express this syntax.
 
+use std::io::Write;
 use std::path::Path;
 
 use log::{info, warn};
 use vlct_train::config::{self, Config, Key, NAMED_CONFIGS, NamedConfig};
 use vlct_train::spec::{self, RunSpec};
 use vlct_train::trainer::{self, Control};
+use vlct_util::{IoError, at, atomic};
 
 use crate::args::Run;
 use crate::output::{Failure, print};
@@ -117,7 +119,7 @@ fn save_config(config: &Config, path: &Path) -> Result<(), Failure> {
             return Err(Failure::Failed(format!("{}: {reason}", path.display())));
         }
     };
-    std::fs::write(path, text).map_err(|e| Failure::Failed(format!("{}: {e}", path.display())))?;
+    atomic::write(path, |out| out.write_all(text.as_bytes())).map_err(at::<IoError>(path))?;
     print(&format!("saved {}\n", path.display()))
 }
 
