@@ -2,18 +2,27 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use vlct_data::answers::Vocabulary;
+use serde_json::Value;
+use vlct_data::answers::{Annotations, Vocabulary};
 use vlct_data::arrow::{ArrowTable, LabelKind, LabelRow, LabelWriter};
 use vlct_data::datasets::{Contents, Dataset as _, Split, TableDataset};
 use vlct_data::testing::read_values;
+use vlct_data::text::{Tokenizer, Vocabulary as WordPieces};
 use vlct_data::webdataset::TarTable;
-use vlct_image::decode;
+use vlct_image::{TransformKind, decode};
+use vlct_model::config::{Backbone, Heads};
 use vlct_model::sizes::{self, GivenHeads};
-use vlct_model::{Vlc, files};
+use vlct_model::{Vlc, VlcConfig, checkpoint, files};
+use vlct_predict::records::json_lines;
+use vlct_predict::{Head, OpenOptions, Predictor, npy};
 use vlct_prepare::tables::{self, ColumnNames, TableFormat};
 use vlct_prepare::vgqa;
 use vlct_prepare::{Dataset, RawDataset};
+use vlct_tasks::description::WeightsKind;
+use vlct_tasks::vqa::VqaSpec;
+use vlct_tasks::{Description, InputSpec, TaskSpec};
 
 /// A reader to fuzz.
 pub struct Target {
@@ -26,7 +35,7 @@ pub struct Target {
 }
 
 /// All readers of untrusted files.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 13] = [
     Target {
         name: "arrow",
         read: read_arrow,
@@ -77,6 +86,21 @@ pub const TARGETS: [Target; 10] = [
         read: |file, _| drop(vlct_image::check::check(file)),
         extensions: &vlct_image::EXTENSIONS,
     },
+    Target {
+        name: "description",
+        read: read_description,
+        extensions: &[],
+    },
+    Target {
+        name: "inputs",
+        read: |file, _| json_lines(file, Path::new("inputs"), Path::new("")).for_each(drop),
+        extensions: &["jsonl"],
+    },
+    Target {
+        name: "npy",
+        read: |file, _| drop(npy::read(file)),
+        extensions: &["npy"],
+    },
 ];
 
 /// Reads weights, and builds the model that they are of.
@@ -86,6 +110,53 @@ fn read_weights(file: &[u8]) {
         let _ = Vlc::read(sizes.config, &index);
     }
     drop(index.decode());
+}
+
+/// Opens a checkpoint without tensors that has the file, if it is JSON, as its description.
+fn read_description(file: &[u8], directory: &Path) {
+    let Ok(description) = serde_json::from_slice::<Value>(file) else {
+        return;
+    };
+    let path = directory.join("checkpoint.safetensors");
+    checkpoint::save(&path, &[], &Value::Null, &description).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let wanted: Vec<Head> = Head::ALL.to_vec();
+    drop(Predictor::open(&path, &wanted, &OpenOptions::default()));
+}
+
+/// Returns the description of a small model of questions.
+fn description() -> Vec<u8> {
+    let model = VlcConfig {
+        image_size: 16,
+        backbone: Backbone {
+            patch_size: 8,
+            width: 8,
+            depth: 1,
+            heads: 2,
+            decoder_width: 4,
+            decoder_depth: 1,
+            decoder_heads: 1,
+        },
+        vocab_size: 6,
+        max_text_len: 8,
+        token_types: 2,
+        drop_rate: 0.1,
+        heads: Heads {
+            vqa: Some(2),
+            ..Heads::default()
+        },
+    };
+    let tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"].map(String::from);
+    let vocabulary = WordPieces::from_tokens(Path::new("seed"), &tokens).expect("a vocabulary");
+    let inputs = InputSpec {
+        image_size: 16,
+        train_transform: TransformKind::Mae,
+        eval_transform: TransformKind::MaeTest,
+        tokenizer: Tokenizer::new(Arc::new(vocabulary), true),
+        max_text_len: 8,
+    };
+    let answers = vec![Some("yes".into()), None];
+    let description = Description::new(&model, &TaskSpec::Vqa(VqaSpec { answers }), &inputs, WeightsKind::Raw);
+    serde_json::to_vec(&description).expect("a description in JSON")
 }
 
 /// Writes the file into a directory and returns the path.
@@ -169,6 +240,10 @@ fn read_annotations(file: &[u8], directory: &Path) {
     write_file(file, directory, "image_data.json");
     write_file(file, directory, "question_answers.json");
     let _ = vgqa::select(directory, &Vocabulary::default());
+    if let Ok(annotations) = Annotations::open(directory.join("labels.json")) {
+        let _ = annotations.check([1].into_iter());
+        let _ = annotations.accuracy([(1, "yes")].into_iter());
+    }
 }
 
 fn read_table(file: &[u8], directory: &Path, format: TableFormat) {
@@ -270,6 +345,16 @@ fn extra_files(name: &str) -> Vec<Vec<u8>> {
                 "image,caption,split,url\na.jpg,\"a cat, \"\"small\"\"\",train,x\nb.jpg,\"two\nlines\",val,\n";
             let labels = "image,text,labels\na.jpg,\"a cat\",cat|small\n,\"a dog\",\n";
             [captions, labels].into_iter().flat_map(one_file).collect()
+        }
+        "description" => vec![description()],
+        "inputs" => one_file(concat!(
+            "{\"image\": \"a.jpg\", \"question\": \"what?\"}\n\n",
+            "{\"image_0\": \"a.jpg\", \"image_1\": \"b.jpg\", \"statement\": \"two cats\"}\n",
+        )),
+        "npy" => {
+            let mut file = Vec::new();
+            npy::write(&mut file, &[2, 3], &[0.5; 6]).expect("memory takes every byte");
+            vec![file]
         }
         "tar" => vec![include_bytes!("../seeds/two_samples.tar").to_vec()],
         "parquet" => vec![include_bytes!("../seeds/captions.parquet").to_vec()],
