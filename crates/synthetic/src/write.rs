@@ -8,8 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::{
-    Contrast, Scene, Shape, SyntheticConfig, answers, captions, class_of, labelled_text, questions, render,
-    vocabulary,
+    Contrast, Scene, Shape, SyntheticConfig, answers, captions, class_of, labelled_text, questions, render, vocabulary,
 };
 use crate::Result;
 use vlct_data::DataError;
