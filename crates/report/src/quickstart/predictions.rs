@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use vlct_data::datasets::{Dataset, Split};
+use vlct_synthetic::Colour;
 use vlct_train::config::Config;
 use vlct_train::spec::RunSpec;
 use vlct_train::{TrainError, data};
@@ -91,10 +92,14 @@ fn example(prefix: &Path, config: &Config) -> Result<(Vec<PathBuf>, String)> {
     Ok((Vec::new(), String::new()))
 }
 
-/// Replaces the longest word of a caption by `[MASK]`.
+/// Replaces the first word of a caption that names a colour by `[MASK]`.
 fn mask_word(caption: &str) -> String {
-    let longest = caption.split(' ').max_by_key(|word| word.len()).unwrap_or_default();
-    caption.replacen(longest, "[MASK]", 1)
+    let is_colour = |word: &str| Colour::ALL.iter().any(|colour| colour.word() == word);
+    let mut words: Vec<&str> = caption.split(' ').collect();
+    if let Some(word) = words.iter_mut().find(|word| is_colour(word)) {
+        *word = "[MASK]";
+    }
+    words.join(" ")
 }
 
 #[cfg(test)]
@@ -102,10 +107,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn masks_the_longest_word() {
+    fn masks_the_first_colour() {
         assert_eq!(
-            mask_word("a big triangle on a red square"),
-            "a big [MASK] on a red square"
+            mask_word("a big triangle on a red square above a blue ring"),
+            "a big triangle on a [MASK] square above a blue ring"
         );
     }
 }
