@@ -77,25 +77,7 @@ pub fn run(args: &BenchAnswer) -> Result<(), Failure> {
         precision,
         ..OpenOptions::default()
     };
-    let predictor = Predictor::open(&path, &[Matching::HEAD], &options)?;
-    let task = Matching::new(&predictor)?;
-    let item = [Item {
-        image: Some(predictor.preparation().image(&image)?.values),
-        text: predictor.preparation().text(TEXT)?,
-    }];
-    // The first pass rounds and packs the weights.
-    task.logits(&item);
-    let forward_seconds = median(args.steps, || {
-        task.logits(&item);
-        Ok(())
-    })?;
-    let (image_size, used) = (
-        predictor.preparation().image_size(),
-        predictor.model().compute().precision,
-    );
-    drop(task);
-    drop(predictor);
-
+    let (forward_seconds, image_size, used) = forward(args, &path, &image, &options)?;
     let answer_seconds = median(args.steps, || answer(args, &path, &image))?;
     let seconds = |value: f64| (value * 1e4).round() / 1e4;
     let result = json!({
@@ -112,6 +94,29 @@ pub fn run(args: &BenchAnswer) -> Result<(), Failure> {
         "ratio": (100.0 * answer_seconds / (read_seconds + forward_seconds)).round() / 100.0,
     });
     print(&format!("{result}\n"))
+}
+
+/// Returns the median seconds of a forward pass with one pair, the image size and the number format.
+fn forward(
+    args: &BenchAnswer,
+    path: &Path,
+    image: &Path,
+    options: &OpenOptions,
+) -> Result<(f64, usize, Precision), Failure> {
+    let predictor = Predictor::open(path, &[Matching::HEAD], options)?;
+    let task = Matching::new(&predictor)?;
+    let item = [Item {
+        image: Some(predictor.preparation().image(image)?.values),
+        text: predictor.preparation().text(TEXT)?,
+    }];
+    // The first pass rounds and packs the weights.
+    task.logits(&item);
+    let seconds = median(args.steps, || {
+        task.logits(&item);
+        Ok(())
+    })?;
+    let precision = predictor.model().compute().precision;
+    Ok((seconds, predictor.preparation().image_size(), precision))
 }
 
 /// Runs `vlct predict match` as another process.
