@@ -37,7 +37,7 @@ const NOT_RUN: [(&str, &str); 5] = [
 ];
 
 /// Beginnings of commands, each with the arguments that are appended to make the command take seconds.
-const APPENDED: [(&str, &str); 4] = [
+const APPENDED: [(&str, &str); 6] = [
     ("vlct run with $RUN/config.toml", "max_steps=2"),
     (
         "vlct run with data_root=",
@@ -45,6 +45,8 @@ const APPENDED: [(&str, &str); 4] = [
          vocab_size=200 tokenizer=vocab.txt batch_size=4 per_gpu_batchsize=2 max_steps=1 sanity_steps=0 limit_val_batches=1 \
          num_workers=1 threads=1 precision=32",
     ),
+    ("vlct run with quickstart/run-labels/config.toml", "max_steps=2"),
+    ("vlct bench answer", "--steps 1"),
     ("vlct bench loader", "--seconds 0.1 --image-size 32"),
     // The vocabulary of the golden models is smaller than that of the published models.
     ("vlct predict", "--tokenizer vocab.txt"),
@@ -246,6 +248,25 @@ fn failed_commands(name: &str, commands: &[DocumentedCommand]) -> Vec<String> {
             &root().join("tests/golden/prepare/vqav2/expected"),
             &directory.path().join("arrow"),
         );
+    }
+    if name == "docs/fine-tuning.md" {
+        // This document continues from the runs of the quickstart.
+        let labels = [
+            "task_finetune_labels",
+            "datasets=[\"colors\"]",
+            "load_path=quickstart/run",
+        ];
+        for (run, keys) in [("run", &[][..]), ("run-labels", &labels)] {
+            let log_dir = format!("log_dir=log-{run}");
+            let arguments = support::tiny_model_arguments("data", &[keys, &[&log_dir, "max_steps=1"]].concat());
+            support::assert_success(&support::run_with(directory.path(), &arguments));
+            let mut found = directory.path().join(format!("log-{run}"));
+            for _ in 0..2 {
+                let mut entries = fs::read_dir(&found).expect("a directory");
+                found = entries.next().expect("an entry").expect("an entry").path();
+            }
+            copy(&found, &directory.path().join("quickstart").join(run));
+        }
     }
     let path = format!(
         "{}:{}",
