@@ -126,12 +126,6 @@ fn rows_per_file(args: &Prepare) -> usize {
 
 /// Returns the name of the dataset and the plan of its files.
 fn plan(args: &Prepare) -> Result<(String, Plan), Failure> {
-    if !args.root.is_dir() {
-        return Err(Failure::Failed(format!(
-            "{}: no such directory, which --root names",
-            args.root.display()
-        )));
-    }
     let log_start = |name: &str| info!("{name}: reading annotations and image names");
     match args.dataset {
         DatasetArg::Published(dataset) => {
@@ -150,6 +144,12 @@ fn plan(args: &Prepare) -> Result<(String, Plan), Failure> {
             Ok((dataset.name().to_string(), dataset.plan(&raw)?))
         }
         DatasetArg::Custom(format) => {
+            if !args.root.is_dir() {
+                return Err(Failure::Failed(format!(
+                    "{}: no such directory, which --root names",
+                    args.root.display()
+                )));
+            }
             let dataset = custom::custom_dataset(args, format)?;
             log_start(&dataset.name);
             let plan = dataset.plan()?;
