@@ -9,7 +9,7 @@ use predict_support::{Files, documents, image, write_label_checkpoint};
 use serde_json::Value;
 use support::{assert_one_line_error, assert_success, vlct};
 use tempfile::TempDir;
-use vlct_image::encode_png;
+use vlct_image::{Orientation, Reading, decode_with, encode_png};
 use vlct_model::files::{self, StoredTensor, Style};
 use vlct_predict::classify::{Classifier, ZeroShot};
 use vlct_predict::matching::Matching;
@@ -345,8 +345,12 @@ fn outputs_that_are_not_numbers_are_errors() {
 fn images_are_turned_upright_unless_they_are_used_as_stored() {
     let files = Files::new();
     let rotated = vlct_golden::directories("images")[0].join("rotated_exif.jpg");
-    let upright = vlct_image::decode_upright(&std::fs::read(&rotated).expect("an image")).expect("decoded");
-    files.write("upright.png", &encode_png(&upright).expect("encoded"));
+    let reading = Reading {
+        orientation: Orientation::Upright,
+        ..Reading::default()
+    };
+    let upright = decode_with(&std::fs::read(&rotated).expect("an image"), reading).expect("decoded");
+    files.write("upright.png", &encode_png(&upright.image).expect("encoded"));
     let rotated = rotated.to_str().expect("UTF-8");
     let of = |arguments: &[&str]| files.documents("match", "pretrain.ckpt", &[arguments, &["a red circle"]].concat());
     assert_eq!(of(&[rotated]), of(&["upright.png"]));

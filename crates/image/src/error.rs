@@ -35,6 +35,12 @@ pub enum ImageError {
         /// The names of the transforms, separated by commas.
         known: String,
     },
+    /// A text that names no [`Background`](crate::Background).
+    #[error("unknown background {0:?}: use keep, white, black or #rrggbb")]
+    UnknownBackground(String),
+    /// A text that names no [`Orientation`](crate::Orientation).
+    #[error("unknown orientation {0:?}: use as_stored or upright")]
+    UnknownOrientation(String),
     /// A side length, in pixels, that is out of range.
     #[error("image size {size} is not in 1..={max}")]
     Size {

@@ -10,7 +10,8 @@
 //! Pillow's bicubic filter, [`augment`] equals Pillow's image operations, and [`transform`] draws crops from the distribution of
 //! torchvision's random crop. Tests compare with recorded outputs (`tests/golden/{images,augment}`).
 //!
-//! [`decode_upright`] turns an image as its orientation tag says. [`check`] finds image files that the original's preprocessing rejects; [`sheet`] draws contact sheets.
+//! [`decode_with`] reads images with another [`Reading`]: transparent pixels over a colour, the image turned as its orientation tag says.
+//! [`check`] finds image files that the original's preprocessing rejects; [`sheet`] draws contact sheets.
 
 pub mod augment;
 pub mod check;
@@ -20,6 +21,7 @@ mod error;
 mod memory;
 pub mod normalise;
 mod orientation;
+mod reading;
 pub mod resize;
 pub mod sheet;
 pub mod transform;
@@ -32,11 +34,11 @@ pub fn recycle(image: RgbImage) {
 #[cfg(test)]
 mod parity;
 
-pub use decode::{EXTENSIONS, MAX_PIXELS, MAX_SIDE, decode};
+pub use decode::{Decoded, EXTENSIONS, MAX_PIXELS, MAX_SIDE, decode, decode_with};
 pub use encode::{encode_jpeg, encode_png, encode_png_with_alpha};
 pub use error::{ImageError, Result};
 pub use image::{Rgb, RgbImage, Rgba, RgbaImage};
 pub use normalise::{MEAN, STD, denormalise};
-pub use orientation::decode_upright;
+pub use reading::{Background, Orientation, Reading};
 pub use resize::{CropBox, resize, resized_crop};
 pub use transform::{StageTimes, Transform, TransformKind};

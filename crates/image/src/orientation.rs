@@ -1,37 +1,29 @@
 //! The orientation of an image file: the EXIF tag by which a camera says how it was held.
 //!
-//! The original ignores the tag, and so do [`decode()`] and the transforms of training.
+//! The original ignores the tag, and so does the default [`Reading`](crate::Reading).
 
 use std::io::Cursor;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
 use vlct_util::panics;
 
-use crate::decode::format_of;
-use crate::{Result, decode};
-
-/// Decodes an image to RGB as [`decode()`] does, and turns it upright as its orientation tag says. A file without a readable tag is
-/// upright.
-///
-/// # Errors
-/// Returns the errors of [`decode()`].
-pub fn decode_upright(bytes: &[u8]) -> Result<RgbImage> {
-    let image = decode(bytes)?;
-    let orientation = orientation(bytes);
+/// Turns an image as the tag of its file says. A file without a readable tag is upright.
+pub(super) fn turn_upright(image: RgbImage, bytes: &[u8], format: ImageFormat) -> RgbImage {
+    let orientation = orientation(bytes, format);
     if orientation == Orientation::NoTransforms {
-        return Ok(image);
+        return image;
     }
     let mut image = DynamicImage::ImageRgb8(image);
     image.apply_orientation(orientation);
-    Ok(image.into_rgb8())
+    image.into_rgb8()
 }
 
-/// Returns the orientation of a file, which [`decode()`] accepts.
-fn orientation(bytes: &[u8]) -> Orientation {
+/// Returns the orientation of a file that can be decoded.
+fn orientation(bytes: &[u8], format: ImageFormat) -> Orientation {
     // A panic in a decoder must not end the program. A damaged tag is ignored, as by other programs.
     let read = panics::catch(|| {
-        let reader = ImageReader::with_format(Cursor::new(bytes), format_of(bytes).ok()?);
+        let reader = ImageReader::with_format(Cursor::new(bytes), format);
         reader.into_decoder().ok()?.orientation().ok()
     });
     read.ok().flatten().unwrap_or(Orientation::NoTransforms)
@@ -40,9 +32,18 @@ fn orientation(bytes: &[u8]) -> Orientation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Orientation as Applied, Reading, Result, decode, decode_with};
 
     fn golden(name: &str) -> Vec<u8> {
         std::fs::read(vlct_golden::directories("images")[0].join(name)).unwrap()
+    }
+
+    fn decode_upright(bytes: &[u8]) -> Result<RgbImage> {
+        let reading = Reading {
+            orientation: Applied::Upright,
+            ..Reading::default()
+        };
+        Ok(decode_with(bytes, reading)?.image)
     }
 
     #[test]

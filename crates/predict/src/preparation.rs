@@ -5,7 +5,7 @@ use std::path::Path;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use vlct_data::text::Tokenizer;
-use vlct_image::{RgbImage, Transform, decode, decode_upright};
+use vlct_image::{Orientation, Reading, RgbImage, Transform, decode_with};
 use vlct_util::read_at_most;
 
 use crate::{PredictError, Result};
@@ -69,13 +69,17 @@ impl Preparation {
     /// # Errors
     /// Returns [`PredictError::Image`] if the bytes are not an image.
     pub fn image_from_bytes(&self, path: &Path, bytes: &[u8]) -> Result<LoadedImage> {
-        let decoded = match self.upright {
-            Upright::ByTag => decode_upright(bytes),
-            Upright::AsStored => decode(bytes),
+        let reading = Reading {
+            orientation: match self.upright {
+                Upright::ByTag => Orientation::Upright,
+                Upright::AsStored => Orientation::AsStored,
+            },
+            ..Reading::default()
         };
         // The transform of evaluation draws nothing.
         let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let loaded = decoded.and_then(|image| {
+        let loaded = decode_with(bytes, reading).and_then(|decoded| {
+            let image = decoded.image;
             let values = self.transform.apply(image.clone(), &mut rng)?;
             Ok(LoadedImage { image, values })
         });

@@ -2,7 +2,8 @@
 //!
 //! The formats are JPEG (baseline and progressive; grey, colour, CMYK and YCCK), PNG, GIF (first frame), BMP, TIFF (first page)
 //! and WebP (first frame). JPEG with arithmetic coding and TIFF with a palette or floating-point pixels are not supported.
-//! Transparency is dropped, not blended; the orientation tag is not applied; colour profiles are ignored.
+//! By default, transparency is dropped, not blended, and the orientation tag is not applied ([`Reading`]); colour profiles are
+//! ignored.
 //!
 //! Input is untrusted: sizes are checked before memory is allocated, a truncated file is an error, and a panic of a decoder is
 //! caught.
@@ -12,8 +13,8 @@ use std::io::Cursor;
 use image::{ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 use vlct_util::panics;
 
-use super::memory;
-use crate::{ImageError, Result};
+use super::{memory, orientation};
+use crate::{Background, ImageError, Orientation, Reading, Result};
 
 mod convert;
 mod jpeg;
@@ -29,15 +30,37 @@ pub const MAX_SIDE: u32 = 65_535;
 /// Maximum memory of a decoder in bytes: [`MAX_PIXELS`] pixels of four 16-bit channels.
 const MAX_ALLOCATION: u64 = 8 * MAX_PIXELS;
 
-/// Decodes an image to RGB.
+/// A decoded image file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decoded {
+    /// The image.
+    pub image: RgbImage,
+    /// Whether a pixel of the file is not opaque.
+    pub transparent: bool,
+}
+
+/// Decodes an image to RGB with the default [`Reading`], that of the published models.
 ///
 /// # Errors
 /// Returns [`ImageError::Decode`] if the bytes are empty, of an unknown format, damaged or truncated, or if the image has more
 /// than [`MAX_PIXELS`] pixels or a side above [`MAX_SIDE`].
 pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
+    Ok(decode_with(bytes, Reading::default())?.image)
+}
+
+/// Decodes an image to RGB.
+///
+/// # Errors
+/// Returns the errors of [`decode`].
+pub fn decode_with(bytes: &[u8], reading: Reading) -> Result<Decoded> {
     let format = format_of(bytes)?;
     // A panic in a decoder must not end a training run.
-    panics::catch(|| decode_as(bytes, format)).unwrap_or_else(|_| Err(damaged(format, &"the decoder failed")))
+    let mut decoded = panics::catch(|| decode_as(bytes, format, reading.background))
+        .unwrap_or_else(|_| Err(damaged(format, &"the decoder failed")))?;
+    if reading.orientation == Orientation::Upright {
+        decoded.image = orientation::turn_upright(decoded.image, bytes, format);
+    }
+    Ok(decoded)
 }
 
 /// Detects the format from the first bytes of a file; a few dozen bytes suffice.
@@ -81,10 +104,16 @@ const SUPPORTED: [ImageFormat; 6] = [
     ImageFormat::WebP,
 ];
 
-fn decode_as(bytes: &[u8], format: ImageFormat) -> Result<RgbImage> {
+fn decode_as(bytes: &[u8], format: ImageFormat, background: Background) -> Result<Decoded> {
     match format {
-        ImageFormat::Jpeg => return jpeg::decode(bytes),
-        ImageFormat::Png => return png::decode(bytes),
+        ImageFormat::Jpeg => {
+            let image = jpeg::decode(bytes)?;
+            return Ok(Decoded {
+                image,
+                transparent: false,
+            });
+        }
+        ImageFormat::Png => return png::decode(bytes, background),
         _ => {}
     }
     // The WebP decoder accepts a truncated animation; the decoders of the other formats report truncation.
@@ -110,7 +139,7 @@ fn decode_as(bytes: &[u8], format: ImageFormat) -> Result<RgbImage> {
     // Decoders may skip damaged parts. Reused memory is cleared, so that the result does not depend on the previous image.
     samples.fill(0);
     decoder.read_image(&mut samples).map_err(|e| damaged(format, &e))?;
-    convert::to_rgb(samples, layout, width, height).map_err(|e| damaged(format, &e))
+    convert::to_rgb(samples, layout, width, height, background).map_err(|e| damaged(format, &e))
 }
 
 /// Returns whether the file is as long as its RIFF header states. Pillow rejects a truncated animation, whereas the decoder reads

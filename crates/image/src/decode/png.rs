@@ -2,16 +2,16 @@
 //! and the checksum at the end of the pixel stream. It accepts wrong checksums of pixel chunks, a missing end chunk, and a
 //! complete pixel stream of too few rows (the missing rows are black). It rejects a pixel stream that is truncated or has a wrong checksum.
 //!
-//! Transparency by a colour key or a palette is not expanded, because alpha is dropped.
+//! Transparency by a palette or a colour key becomes alpha, except the key of 16-bit grey images, which Pillow ignores.
 
 use std::borrow::Cow;
 use std::io::Cursor;
 
-use image::{ColorType, RgbImage};
+use image::ColorType;
 use png::{BitDepth, Transformations};
 
-use super::{MAX_ALLOCATION, check_size, convert, damaged_png as damaged};
-use crate::Result;
+use super::{Decoded, MAX_ALLOCATION, check_size, convert, damaged_png as damaged};
+use crate::{Background, Result};
 
 /// Size, in bytes, of the signature at the start of a file.
 const SIGNATURE_SIZE: usize = 8;
@@ -22,7 +22,7 @@ const CHUNK_TAIL_SIZE: usize = 4;
 const END_CHUNK: &[u8] = b"\0\0\0\0IEND\xae\x42\x60\x82";
 
 /// Decodes a PNG file (its first image, if animated) to RGB.
-pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage> {
+pub(super) fn decode(bytes: &[u8], background: Background) -> Result<Decoded> {
     let bytes = verify_chunks(bytes).map_err(|e| damaged(&e))?;
     let limits = png::Limits {
         bytes: usize::try_from(MAX_ALLOCATION).unwrap_or(usize::MAX),
@@ -37,8 +37,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage> {
     let header = decoder.read_header_info().map_err(|e| damaged(&e))?;
     let (width, height) = header.size();
     check_size(width, height)?;
-    let has_small_samples = !matches!(header.bit_depth, BitDepth::Eight | BitDepth::Sixteen);
-    if has_small_samples || header.color_type == png::ColorType::Indexed {
+    if (header.color_type, header.bit_depth) != (png::ColorType::Grayscale, BitDepth::Sixteen) {
         decoder.set_transformations(Transformations::EXPAND);
     }
 
@@ -61,7 +60,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage> {
             *sample = u16::from_be_bytes(*sample).to_ne_bytes();
         }
     }
-    convert::to_rgb(samples, layout, width, height).map_err(|e| damaged(&e))
+    convert::to_rgb(samples, layout, width, height, background).map_err(|e| damaged(&e))
 }
 
 /// Reads the interleaved samples of the first image. Rows that are missing from a complete stream are black.
@@ -162,7 +161,13 @@ fn chunk_head(bytes: &[u8], offset: usize) -> Option<(usize, &[u8; 4])> {
 
 #[cfg(test)]
 mod tests {
+    use image::RgbImage;
+
     use super::*;
+
+    fn decode(bytes: &[u8]) -> Result<RgbImage> {
+        Ok(super::decode(bytes, Background::Keep)?.image)
+    }
 
     fn image() -> RgbImage {
         RgbImage::from_fn(40, 30, |x, y| image::Rgb([(x * 6) as u8, (y * 8) as u8, (x * y) as u8]))
