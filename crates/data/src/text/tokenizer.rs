@@ -1,14 +1,10 @@
 //! WordPiece tokenisation, with the results of BERT's Python code.
 
-use super::characters::{Class, classify, is_accent, is_punctuation};
 use super::vocabulary::{CONTINUATION, Vocabulary};
+use super::words::{MAX_WORD_LEN, WordSplitter};
 use crate::{DataError, Result};
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
-use unicode_normalization::UnicodeNormalization;
-
-/// Maximum length of a word in characters. Longer words become `[UNK]` (BERT's `max_input_chars_per_word`).
-const MAX_WORD_LEN: usize = 100;
 
 /// Number of tokens that encoding adds to the pieces of a text: `[CLS]` and `[SEP]`.
 const ADDED_TOKENS: usize = 2;
@@ -80,16 +76,29 @@ impl Tokenizer {
     /// tokens. Only the part of the text that fits is read.
     pub fn encode(&self, text: &str, max_len: usize) -> Vec<u32> {
         let max_pieces = max_len.max(ADDED_TOKENS) - ADDED_TOKENS;
-        let mut encoder = Encoder {
-            tokenizer: self,
+        let mut pieces = Pieces {
+            vocabulary: &self.vocabulary,
             ids: Vec::with_capacity((text.len() / 3 + ADDED_TOKENS + 1).min(max_pieces + ADDED_TOKENS)),
-            stop_len: max_pieces + 1, // the first id is [CLS]
-            word: String::new(),
-            part: String::new(),
         };
-        encoder.ids.push(self.cls());
-        encoder.encode(text);
-        let mut ids = encoder.ids;
+        pieces.ids.push(self.cls());
+        let mut words = WordSplitter::new(self.lower_case);
+        let mut rest = text;
+        // The first id is [CLS]. The last word may exceed the limit.
+        while let Some(c) = rest.chars().next().filter(|_| pieces.ids.len() <= max_pieces) {
+            // Special tokens are matched in the raw text, before cleaning and lower-casing.
+            if c == '['
+                && let Some((id, length)) = self.special_prefix(rest)
+            {
+                words.end(&mut |word| pieces.push(word));
+                pieces.ids.push(id);
+                rest = &rest[length..];
+                continue;
+            }
+            rest = &rest[c.len_utf8()..];
+            words.push(c, &mut |word| pieces.push(word));
+        }
+        words.end(&mut |word| pieces.push(word));
+        let mut ids = pieces.ids;
         ids.truncate(max_pieces + 1);
         ids.push(self.sep());
         ids
@@ -205,107 +214,21 @@ fn has_upper_case(vocabulary: &Vocabulary) -> bool {
         .any(|token| token.chars().any(char::is_uppercase))
 }
 
-/// The state of [`Tokenizer::encode`].
-struct Encoder<'a> {
-    tokenizer: &'a Tokenizer,
+/// Appends the pieces of words to a list of ids.
+struct Pieces<'a> {
+    vocabulary: &'a Vocabulary,
     ids: Vec<u32>,
-    /// The number of ids at which encoding stops. The last word may exceed it.
-    stop_len: usize,
-    /// The current word, cleaned and lower-cased.
-    word: String,
-    /// The current part of the word, between two punctuation characters.
-    part: String,
 }
 
-impl Encoder<'_> {
-    fn is_full(&self) -> bool {
-        self.ids.len() >= self.stop_len
-    }
-
-    /// Appends the pieces of `text` until there are enough ids.
-    fn encode(&mut self, text: &str) {
-        let mut rest = text;
-        while let Some(c) = rest.chars().next() {
-            if self.is_full() {
-                return;
-            }
-            // Special tokens are matched in the raw text, before cleaning and lower-casing.
-            if c == '['
-                && let Some((id, length)) = self.tokenizer.special_prefix(rest)
-            {
-                self.end_word();
-                self.ids.push(id);
-                rest = &rest[length..];
-                continue;
-            }
-            rest = &rest[c.len_utf8()..];
-            match classify(c) {
-                Class::Dropped => {}
-                Class::Space => self.end_word(),
-                Class::Word => self.push(c),
-                Class::Alone => {
-                    self.end_word();
-                    self.push(c);
-                    self.end_word();
-                }
-            }
-        }
-        self.end_word();
-    }
-
-    fn push(&mut self, c: char) {
-        if !self.tokenizer.lower_case {
-            self.word.push(c);
-        } else if c.is_ascii() {
-            self.word.push(c.to_ascii_lowercase());
-        } else {
-            // Each character is converted alone, as in the original: a capital sigma at the end of a word becomes σ, not ς.
-            self.word.extend(c.to_lowercase());
-        }
-    }
-
-    /// Splits the current word into pieces and begins the next one.
-    fn end_word(&mut self) {
-        if self.word.is_empty() {
-            return;
-        }
-        let mut word = std::mem::take(&mut self.word);
-        if word.is_ascii() {
-            self.push_pieces(&word); // ASCII has no accents, and its punctuation is already split off
-        } else if self.tokenizer.lower_case {
-            // Decomposition can yield punctuation (U+037E is a semicolon), so punctuation is split off afterwards.
-            self.split_at_punctuation(word.nfd().filter(|&c| !is_accent(c)));
-        } else {
-            self.split_at_punctuation(word.chars());
-        }
-        word.clear();
-        self.word = word;
-    }
-
-    fn split_at_punctuation(&mut self, characters: impl Iterator<Item = char>) {
-        let mut part = std::mem::take(&mut self.part);
-        for c in characters {
-            if is_punctuation(c) {
-                self.push_pieces(&part);
-                part.clear();
-                self.push_pieces(c.encode_utf8(&mut [0; 4]));
-            } else {
-                part.push(c);
-            }
-        }
-        self.push_pieces(&part);
-        part.clear();
-        self.part = part;
-    }
-
+impl Pieces<'_> {
     /// Appends the pieces of `word` by greedy longest match, or `[UNK]` if it has no complete segmentation.
-    fn push_pieces(&mut self, word: &str) {
+    fn push(&mut self, word: &str) {
         let before = self.ids.len();
         let mut rest = word.as_bytes();
         // A word has at most as many characters as bytes, so the characters of most words are not counted.
         let mut is_known = rest.len() <= MAX_WORD_LEN || word.chars().count() <= MAX_WORD_LEN;
         while is_known && !rest.is_empty() {
-            match self.tokenizer.vocabulary.longest_piece(rest, rest.len() == word.len()) {
+            match self.vocabulary.longest_piece(rest, rest.len() == word.len()) {
                 Some((id, length)) => {
                     self.ids.push(id);
                     rest = &rest[length..];
@@ -315,7 +238,7 @@ impl Encoder<'_> {
         }
         if !is_known {
             self.ids.truncate(before);
-            self.ids.push(self.tokenizer.unk());
+            self.ids.push(self.vocabulary.specials().unk);
         }
     }
 }
