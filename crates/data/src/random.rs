@@ -38,6 +38,8 @@ pub enum Purpose {
     Synthetic = 12,
     /// Order of rows in written files.
     RowOrder = 13,
+    /// Rows of training files that are held out for validation; keyed by file and number of rows.
+    HeldOut = 14,
 }
 
 /// Returns the generator of a decision. `seed` is the seed of the run; `major` and `minor` identify the decision within its purpose, for

@@ -83,6 +83,8 @@ pub struct Length {
     pub warmup: Warmup,
     /// Interval between validations.
     pub validation: ValCheckInterval,
+    /// Number of epochs of which only the last has validations.
+    pub validation_epochs: u64,
 }
 
 /// The micro-batches of one optimiser step.
@@ -137,6 +139,8 @@ pub struct Plan {
     pub warmup_steps: u64,
     /// Micro-batches between validations, counted from the beginning of each epoch; `None` means no validations.
     pub validation_interval: Option<u64>,
+    /// Number of epochs of which only the last has validations.
+    pub validation_epochs: u64,
 }
 
 impl Plan {
@@ -164,6 +168,7 @@ impl Plan {
             schedule_steps,
             warmup_steps: warmup_steps(length.warmup, schedule_steps),
             validation_interval: Some(validation_interval(length.validation, batches)?),
+            validation_epochs: length.validation_epochs.max(1),
         })
     }
 
@@ -227,16 +232,17 @@ impl Plan {
         let Some(interval) = self.validation_interval else {
             return false;
         };
+        let has_validations = |epoch: u64| (epoch + 1).is_multiple_of(self.validation_epochs);
         let end = window.batches.end;
-        let ends_at_point = end.is_multiple_of(interval);
+        let ends_at_point = has_validations(window.epoch) && end.is_multiple_of(interval);
         if ends_at_point || window.step + 1 >= self.total_steps {
             return ends_at_point;
         }
         // Otherwise the run validates if the next validation point is before the end of the next window.
         if window.ends_epoch {
-            interval < self.window_end(0)
+            has_validations(window.epoch + 1) && interval < self.window_end(0)
         } else {
-            end.next_multiple_of(interval) < self.window_end(end)
+            has_validations(window.epoch) && end.next_multiple_of(interval) < self.window_end(end)
         }
     }
 }
@@ -256,6 +262,7 @@ mod tests {
             max_epoch: config.max_epoch,
             warmup: config.warmup_steps,
             validation: config.val_check_interval,
+            validation_epochs: config.check_val_every_n_epoch,
         };
         Plan::new(&length, batches)
     }
@@ -372,6 +379,25 @@ mod tests {
     }
 
     #[test]
+    fn only_the_last_of_several_epochs_has_validations() {
+        let words = |interval: &'static str| {
+            let words = [
+                "per_gpu_batchsize=1",
+                "batch_size=4",
+                "max_steps=18",
+                "check_val_every_n_epoch=3",
+                interval,
+            ];
+            validated_ends(&plan(&words, 10).unwrap())
+        };
+        // Epochs of 10 micro-batches end at 10, 20, …; windows end after 4, 8 and 10.
+        assert_eq!(words("val_check_interval=1.0"), [30, 60]);
+        assert_eq!(words("val_check_interval=5"), [24, 30, 54, 60]);
+        // Point 3 of an epoch is before its first update, so the run validates at the end of the epoch before.
+        assert_eq!(words("val_check_interval=3"), [20, 24, 28, 50, 54, 58]);
+    }
+
+    #[test]
     fn trial_runs_may_end_with_a_shorter_window() {
         let p = plan(&["per_gpu_batchsize=1", "batch_size=4", "max_steps=9"], 10).unwrap();
         let batches = |p: &Plan| windows(p).into_iter().map(|w| w.batches).collect::<Vec<_>>();
@@ -402,6 +428,7 @@ mod tests {
             schedule_steps: total_steps,
             warmup_steps: 0,
             validation_interval: Some(interval),
+            validation_epochs: 1,
         }
     }
 

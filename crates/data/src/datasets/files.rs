@@ -29,7 +29,7 @@ impl std::fmt::Display for Split {
 }
 
 /// Which files belong to a split of a dataset.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FileRules {
     /// Whether a published dataset may have fewer numbered files than were published, because some images can no longer be downloaded.
     /// Files before the last existing one must exist. If not, all numbered files must exist. Their number is read from the report of
@@ -40,6 +40,9 @@ pub struct FileRules {
     pub honest_validation: bool,
     /// Whether the training split of `vqa` includes the questions of Visual Genome, `vgqa_train`.
     pub vgqa: bool,
+    /// Fraction of the training rows of a custom dataset without validation files that its validation split consists of, instead of the
+    /// training split. With 0 the validation split is empty.
+    pub val_fraction: f64,
     /// The file of the test split of `vqa`: `vqav2_{name}`.
     pub vqa_test: VqaTest,
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use super::contents::Contents;
+use super::held_out::RowView;
 use super::table::Table;
 use crate::{DataError, Result};
 
@@ -15,20 +16,22 @@ pub(super) const READ_AROUND_BYTES: usize = 2 << 20;
 /// Bytes that a scan reads before it releases pages.
 const SCAN_BYTES: usize = 8 << 20;
 
-/// An index entry: its first row and first item.
+/// An index entry: the position of its first row among the rows in use, and its first item.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    row: u32,
+    position: u32,
     item: u32,
 }
 
-/// A table whose items are numbered row by row. The items of a row are its texts; of equal captions of a row, only the first is an
+/// A table whose items are numbered row by row, over the rows in use. The items of a row are its texts; of equal captions of a row, only the first is an
 /// item. A row with labels is one item, with or without text.
 #[derive(Debug)]
 pub(super) struct TableIndex {
     pub table: Table,
     /// Number of items.
     pub items: usize,
+    /// The rows in use.
+    pub rows: RowView,
     contents: Contents,
     entries: Vec<Entry>,
 }
@@ -57,28 +60,30 @@ impl TableIndex {
     ///
     /// # Errors
     /// Returns [`DataError::Format`] if a text is damaged or there are more than 2³² rows or texts.
-    pub fn new(table: Table, contents: Contents) -> Result<Self> {
+    pub fn new(table: Table, rows: RowView, contents: Contents) -> Result<Self> {
         let too_many = || DataError::Format {
             path: table.path().to_path_buf(),
             reason: "it has more rows or texts than can be numbered; write it as several files".into(),
         };
         if contents == Contents::Labels {
-            let items = table.rows();
+            let items = rows.len();
             u32::try_from(items).map_err(|_| too_many())?;
             return Ok(Self {
                 table,
                 items,
+                rows,
                 contents,
                 entries: Vec::new(),
             });
         }
         let mut entries = Vec::new();
         let (mut items, mut entry_texts, mut unreleased_bytes) = (0usize, 0usize, 0usize);
-        for (row, starts_part) in table.part_starts().enumerate() {
+        let in_use = table.part_starts().enumerate().filter(|(row, _)| rows.contains(*row));
+        for (position, (row, starts_part)) in in_use.enumerate() {
             unreleased_bytes += if starts_part { READ_AROUND_BYTES } else { 0 };
-            if row == 0 || entry_texts >= TEXTS_PER_ENTRY {
+            if position == 0 || entry_texts >= TEXTS_PER_ENTRY {
                 entries.push(Entry {
-                    row: u32::try_from(row).map_err(|_| too_many())?,
+                    position: u32::try_from(position).map_err(|_| too_many())?,
                     item: u32::try_from(items).map_err(|_| too_many())?,
                 });
                 entry_texts = 0;
@@ -99,6 +104,7 @@ impl TableIndex {
         Ok(Self {
             table,
             items,
+            rows,
             contents,
             entries,
         })
@@ -120,15 +126,20 @@ impl TableIndex {
     /// Returns the row of an item, and its position among the texts of the row. `item` is less than [`Self::items`].
     pub fn find(&self, item: usize) -> Result<(usize, usize)> {
         if self.contents == Contents::Labels {
-            return Ok((item, 0));
+            return Ok((self.rows.row_at(item), 0));
         }
         let index = self
             .entries
             .partition_point(|e| e.item as usize <= item)
             .saturating_sub(1);
-        let start = self.entries.get(index).copied().unwrap_or(Entry { row: 0, item: 0 });
+        let start = self
+            .entries
+            .get(index)
+            .copied()
+            .unwrap_or(Entry { position: 0, item: 0 });
         let mut remaining = item - start.item as usize;
-        for row in start.row as usize..self.table.rows() {
+        for position in start.position as usize..self.rows.len() {
+            let row = self.rows.row_at(position);
             let texts = self.texts(row)?.len();
             if remaining < texts {
                 return Ok((row, remaining));
@@ -141,27 +152,27 @@ impl TableIndex {
         })
     }
 
-    /// Returns the first item of a row.
-    pub fn first_item(&self, row: usize) -> Result<usize> {
+    /// Returns the first item of the row at a position among the rows in use.
+    pub fn first_item(&self, position: usize) -> Result<usize> {
         if self.contents == Contents::Labels {
-            return Ok(row);
+            return Ok(position);
         }
         let index = self
             .entries
-            .partition_point(|e| e.row as usize <= row)
+            .partition_point(|e| e.position as usize <= position)
             .saturating_sub(1);
         let Some(start) = self.entries.get(index) else {
             return Ok(0);
         };
         let mut item = start.item as usize;
-        for earlier in start.row as usize..row {
-            item += self.texts(earlier)?.len();
+        for earlier in start.position as usize..position {
+            item += self.texts(self.rows.row_at(earlier))?.len();
         }
         Ok(item)
     }
 
     /// Bytes of memory that the index takes.
     pub fn memory(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>() + self.table.index_memory()
+        self.entries.capacity() * size_of::<Entry>() + self.rows.memory() + self.table.index_memory()
     }
 }

@@ -9,9 +9,10 @@ use rayon::prelude::*;
 
 use super::contents::Contents;
 use super::files::{FileRules, Split};
+use super::held_out::{Part as RowPart, RowView};
 use super::index::{READ_AROUND_BYTES, TableIndex};
 use super::published::Published;
-use super::registry;
+use super::registry::{self, SplitFile};
 use super::table::Table as File;
 use crate::{DataError, Result};
 
@@ -102,7 +103,7 @@ impl TableDataset {
             }
         }
         let files = registry::files_of_all(data_root.as_ref(), names, split, rules)?;
-        Self::of_files(contents, names, files)
+        Self::of_split_files(contents, names, &files)
     }
 
     /// Opens `files`. Each has the index of its dataset in `names`; the files must be ordered by this index.
@@ -110,11 +111,31 @@ impl TableDataset {
     /// # Errors
     /// Returns the error of the first file that cannot be opened or read.
     pub fn of_files(contents: Contents, names: &[impl AsRef<str>], files: Vec<(usize, PathBuf)>) -> Result<Self> {
-        let indices: Vec<(usize, TableIndex)> = files
-            .par_iter()
-            .map(|(dataset, file)| {
-                let table = File::open_with_contents(file, contents)?;
-                Ok((*dataset, TableIndex::new(table, contents)?))
+        let whole = |(dataset, path)| SplitFile {
+            dataset,
+            path,
+            part: RowPart::Whole,
+        };
+        let files: Vec<SplitFile> = files.into_iter().map(whole).collect();
+        Self::of_split_files(contents, names, &files)
+    }
+
+    fn of_split_files(contents: Contents, names: &[impl AsRef<str>], files: &[SplitFile]) -> Result<Self> {
+        let open = |file: &SplitFile| File::open_with_contents(&file.path, contents);
+        let opened: Vec<File> = files.par_iter().map(open).collect::<Result<_>>()?;
+        // Index of each file among those of its dataset, and the number of rows before it.
+        let mut places = Vec::with_capacity(files.len());
+        for (i, file) in files.iter().enumerate() {
+            places.push(match places.last() {
+                Some((place, rows)) if files[i - 1].dataset == file.dataset => (place + 1, rows + opened[i - 1].rows()),
+                _ => (0, 0),
+            });
+        }
+        let indices: Vec<(usize, TableIndex)> = (files, opened, places)
+            .into_par_iter()
+            .map(|(file, table, (place, earlier))| {
+                let rows = RowView::new(file.part, table.rows(), earlier, place);
+                Ok((file.dataset, TableIndex::new(table, rows, contents)?))
             })
             .collect::<Result<_>>()?;
 
@@ -127,7 +148,7 @@ impl TableDataset {
             while let Some((dataset, index)) = indices.next_if(|(dataset, _)| *dataset == dataset_index) {
                 let (first_item, first_row) = (items, rows);
                 items += index.items;
-                rows += index.table.rows();
+                rows += index.rows.len();
                 tables.push(Table {
                     index,
                     dataset,
@@ -177,9 +198,9 @@ impl TableDataset {
         names.join(", ")
     }
 
-    /// Returns the name, without extension, and the number of rows of each file, in reading order.
+    /// Returns the name, without extension, and the number of rows in use of each file, in reading order.
     pub fn tables(&self) -> impl ExactSizeIterator<Item = (&str, usize)> {
-        self.tables.iter().map(|t| (t.index.table.name(), t.index.table.rows()))
+        self.tables.iter().map(|t| (t.index.table.name(), t.index.rows.len()))
     }
 
     /// Returns the location of item `index`.
@@ -281,21 +302,27 @@ impl TableDataset {
                 self.rows
             )));
         }
-        let table_index = self.tables.partition_point(|t| t.first_row <= row) - 1;
+        let table_index = self.table_of_row(row);
         let table = &self.tables[table_index];
         Ok(Location {
             dataset: table.dataset,
             table: table_index,
-            row: row - table.first_row,
+            row: table.index.rows.row_at(row - table.first_row),
             text: 0,
         })
+    }
+
+    /// Returns the index of the file of row `row`, which exists.
+    fn table_of_row(&self, row: usize) -> usize {
+        // Of several tables that begin at the same row, only the last has rows.
+        self.tables.partition_point(|t| t.first_row <= row) - 1
     }
 
     /// Returns the items of row `row`, counted over all files.
     pub(super) fn items_of_row(&self, row: usize) -> Result<Range<usize>> {
         let location = self.locate_row(row)?;
         let table = self.table(&location)?;
-        let first = table.first_item + table.index.first_item(location.row)?;
+        let first = table.first_item + table.index.first_item(row - table.first_row)?;
         let count = table.index.items_in(location.row)?;
         self.count_bytes_read(table, READ_AROUND_BYTES);
         Ok(first..first + count)

@@ -10,6 +10,7 @@ mod custom;
 mod dataset;
 mod examples;
 mod files;
+mod held_out;
 mod index;
 mod items;
 mod label_names;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::contents::Contents;
 use super::custom;
 use super::files::{FileRules, Split, reject_unfinished};
+use super::held_out::Part;
 use super::published::{Files, Published};
 use super::table::Table;
 use crate::error::MissingFile;
@@ -105,20 +106,33 @@ pub fn files(data_root: &Path, name: &str, split: Split, rules: &FileRules) -> R
     Ok(expected.iter().map(|file| path(file)).collect())
 }
 
-/// Returns the files of several datasets, each with the index of its dataset in `names`. One error lists all missing files.
+/// A file of a split.
+pub(super) struct SplitFile {
+    /// Index of the dataset among the given names.
+    pub dataset: usize,
+    pub path: PathBuf,
+    /// The rows that belong to the split.
+    pub part: Part,
+}
+
+/// Returns the files of several datasets. One error lists all missing files.
 pub(super) fn files_of_all(
     data_root: &Path,
     names: &[impl AsRef<str>],
     split: Split,
     rules: &FileRules,
-) -> Result<Vec<(usize, PathBuf)>> {
+) -> Result<Vec<SplitFile>> {
     if names.is_empty() {
         return Err(DataError::Invalid("no dataset is given; name at least one".into()));
     }
     let (mut found, mut all_missing) = (Vec::new(), Vec::new());
     for (index, name) in names.iter().enumerate() {
-        match files(data_root, name.as_ref(), split, rules) {
-            Ok(files) => found.extend(files.into_iter().map(|file| (index, file))),
+        match files_and_part(data_root, name.as_ref(), split, rules) {
+            Ok((files, part)) => found.extend(files.into_iter().map(|path| SplitFile {
+                dataset: index,
+                path,
+                part,
+            })),
             Err(DataError::MissingFiles { missing, .. }) => all_missing.extend(missing),
             Err(other) => return Err(other),
         }
@@ -130,4 +144,21 @@ pub(super) fn files_of_all(
         });
     }
     Ok(found)
+}
+
+/// Returns the files of a split of a dataset and which of their rows belong to the split. With [`FileRules::val_fraction`], the training
+/// files of a custom dataset without validation files have the rows of both splits.
+fn files_and_part(data_root: &Path, name: &str, split: Split, rules: &FileRules) -> Result<(Vec<PathBuf>, Part)> {
+    let found = files(data_root, name, split, rules)?;
+    let divides = rules.val_fraction > 0.0 && Published::find(name).is_none();
+    Ok(match split {
+        Split::Val if divides && found.is_empty() => {
+            let training = files(data_root, name, Split::Train, rules)?;
+            (training, Part::HeldOut(rules.val_fraction))
+        }
+        Split::Train if divides && files(data_root, name, Split::Val, rules)?.is_empty() => {
+            (found, Part::WithoutHeldOut(rules.val_fraction))
+        }
+        _ => (found, Part::Whole),
+    })
 }

@@ -125,6 +125,7 @@ table! {
         datasets: Vec<String> = strings(&["coco", "vg", "sbu", "gcc"]), Range::OneOfOrName(&vlct_data::datasets::NAMES), "Datasets, concatenated in this order: published ones or custom ones. In data_root, a custom dataset NAME is the files NAME_train_0.arrow, … or a directory NAME of WebDataset tars.";
         fewer_shards: bool = false, Range::Any, "Accept published datasets such as gcc and sbu with fewer numbered files than published.";
         honest_validation: bool = false, Range::Any, "Validate on data that is neither trained nor tested on: for coco and f30k the Karpathy validation split, for nlvr2 dev. If False, splits are those of the original, which selects checkpoints by test data.";
+        val_fraction: f64 = 0.0, half_open(0.0, 1.0), "For custom datasets without validation files: fraction of the training rows that the run validates on and does not train on. The rows are the same for every seed.";
         vgqa: bool = false, Range::Any, "Add Visual Genome's questions, vgqa_train.arrow, to the training split of vqa.";
         vqa_test_split: String = "test".into(), Range::OneOf(&["test", "test-dev", "rest_val"]), "Questions of vqa that test_only=True answers: test, test-dev, or rest_val, the validation questions that are not trained on.";
         vqa_annotations: String = String::new(), Range::Any, "Annotation file of VQA, such as v2_mscoco_val2014_annotations.json: evaluations of vqa report the official accuracy of the questions that it contains.";
@@ -184,6 +185,7 @@ table! {
     }
     "Validation and checkpoints" {
         val_check_interval: ValCheckInterval = ValCheckInterval::Fraction(1.0), Range::FractionOrCount { least: 1 }, "Interval between validations: a float is a fraction of an epoch, an int a number of micro-batches.";
+        check_val_every_n_epoch: u64 = 1, between(1.0, 1e9), "Validate in every N-th epoch only, as in PyTorch Lightning.";
         sanity_steps: u64 = 2, at_least(0.0), "Number of validation batches evaluated before training, as a check.";
         limit_val_batches: u64 = 0, at_least(0.0), "Maximum number of batches of a validation; 0 means all.";
         keep_checkpoints: u64 = 0, at_least(0.0), "Number of checkpoints to keep in addition to the last and the best one: those of the latest validations, as step_000123. 0 keeps none.";

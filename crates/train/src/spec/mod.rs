@@ -291,6 +291,7 @@ fn file_rules(config: &Config) -> FileRules {
         fewer_shards: config.fewer_shards,
         honest_validation: config.honest_validation,
         vgqa: config.vgqa,
+        val_fraction: config.val_fraction,
         vqa_test: match config.vqa_test_split.as_str() {
             "test-dev" => VqaTest::TestDev,
             "rest_val" => VqaTest::RestVal,
@@ -307,6 +308,7 @@ fn length(config: &Config) -> Length {
         max_epoch: config.max_epoch,
         warmup: config.warmup_steps,
         validation: config.val_check_interval,
+        validation_epochs: config.check_val_every_n_epoch,
     }
 }
 
