@@ -4,6 +4,7 @@ mod gemm;
 mod score;
 mod synthetic;
 
+use crate::memory;
 pub use gemm::{GemmResult, measure_gemm};
 pub use score::{ScoreOptions, ScoreResult, ScoredModel, measure_scoring};
 use serde::Serialize;
@@ -209,7 +210,7 @@ pub fn measure(options: BenchOptions) -> (BenchResult, Option<Profile>) {
         batch,
         seconds_per_step: round(seconds, 4),
         samples_per_second: round(batch as f64 / seconds, 3),
-        peak_mib: peak_resident_mib(),
+        peak_mib: memory::peak_resident() >> 20,
     };
     (result, profile)
 }
@@ -286,20 +287,6 @@ fn median(mut values: Vec<f64>) -> f64 {
         0 => f64::NAN,
         n => (values[(n - 1) / 2] + values[n / 2]) / 2.0,
     }
-}
-
-/// Returns the peak resident memory of this process in MiB; 0 on systems without `/proc/self/status`.
-fn peak_resident_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status
-        .lines()
-        .find_map(|l| l.strip_prefix("VmHWM:"))
-        .unwrap_or_default();
-    line.split_whitespace()
-        .next()
-        .and_then(|kib| kib.parse::<u64>().ok())
-        .unwrap_or(0)
-        / 1024
 }
 
 #[cfg(test)]

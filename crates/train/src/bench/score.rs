@@ -1,9 +1,9 @@
 //! Speed of retrieval scoring, beside one forward pass per pair.
 
 use super::synthetic;
-use super::{Device, Precision, format_name, median, peak_resident_mib, round};
-use crate::config;
+use super::{Device, Precision, format_name, median, round};
 use crate::spec::model_size;
+use crate::{config, memory};
 use serde::Serialize;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -122,7 +122,7 @@ pub fn measure_scoring(options: ScoreOptions) -> ScoreResult {
         ratio: round(ratio, 4),
         arithmetic_bound: round(bound, 4),
         fraction_of_bound: round(ratio / bound, 4),
-        peak_mib: peak_resident_mib(),
+        peak_mib: memory::peak_resident() >> 20,
     }
 }
 

@@ -4,6 +4,7 @@
 //! `val/the_metric`, …).
 
 mod append;
+mod duration;
 pub mod metrics;
 pub mod progress;
 pub mod tensorboard;
@@ -13,6 +14,7 @@ use std::{fs, io, path::Path, time::Instant};
 use append::log_error;
 
 pub use append::{LogError, Result};
+pub use duration::duration_text;
 pub use metrics::MetricsWriter;
 pub use progress::Progress;
 pub use tensorboard::EventWriter;

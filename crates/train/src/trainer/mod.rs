@@ -19,6 +19,7 @@ use crate::spec::{self, RunSpec};
 
 pub use crate::paths::read_config;
 pub use threads::{Threads, use_threads};
+pub(crate) use training::seconds_per_micro_batch;
 pub use training::{Control, Finished};
 
 /// Trains, or with `test_only` evaluates the test split.

@@ -1,12 +1,11 @@
 //! Messages and progress of retrieval scoring.
 
 use std::path::Path;
-use std::time::Duration;
 
 use log::{info, warn};
 use vlct_tasks::scoring::{Event, Found, ScorePlace, Stage};
 
-use crate::logs::Progress;
+use crate::logs::{Progress, duration_text};
 
 /// Logs the events of a scoring and shows its progress.
 pub(super) struct ScoringLog<'a> {
@@ -61,7 +60,10 @@ impl<'a> ScoringLog<'a> {
             }
             Event::Estimate { rate, left } => {
                 let digits = if rate < 100.0 { 1 } else { 0 };
-                info!("{rate:.digits$} pairs per second, about {} left", duration_text(left));
+                info!(
+                    "{rate:.digits$} pairs per second, about {} left",
+                    duration_text(left.as_secs_f64())
+                );
             }
             Event::Progress { scored, pairs } => {
                 if let Some(progress) = &mut self.progress {
@@ -92,28 +94,5 @@ impl<'a> ScoringLog<'a> {
                 0
             }
         }
-    }
-}
-
-/// Formats a duration in seconds, minutes, hours or days.
-fn duration_text(duration: Duration) -> String {
-    let seconds = duration.as_secs_f64();
-    match seconds {
-        ..90.0 => format!("{seconds:.0} seconds"),
-        ..5400.0 => format!("{:.0} minutes", seconds / 60.0),
-        ..172_800.0 => format!("{:.1} hours", seconds / 3600.0),
-        _ => format!("{:.0} days", seconds / 86_400.0),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_have_readable_units() {
-        let text = |seconds| duration_text(Duration::from_secs(seconds));
-        let texts = [5, 200, 26 * 3600, 60 * 86_400].map(text);
-        assert_eq!(texts, ["5 seconds", "3 minutes", "26.0 hours", "60 days"]);
     }
 }

@@ -75,6 +75,7 @@ pub(super) fn run(spec: &RunSpec, control: &Control) -> Result<Finished> {
         seconds: 0.0,
         metrics: Vec::new(),
         best: None,
+        best_metrics: Vec::new(),
     };
     if let Some(Evaluated { report, scores }) = evaluated {
         let description = Description::new(&spec.model, &spec.task, &inputs, WeightsKind::Raw);

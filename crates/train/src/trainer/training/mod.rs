@@ -1,5 +1,10 @@
 //! The training loop over accumulation windows: gradients, updates, logs, validations, checkpoints.
 
+mod forecast;
+mod measure;
+
+pub(crate) use measure::seconds_per_micro_batch;
+
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,6 +49,8 @@ pub struct Finished {
     pub metrics: Vec<(String, f64)>,
     /// Best value of the metric that selects the best checkpoint, and its optimiser step.
     pub best: Option<(f64, u64)>,
+    /// The metrics of the validation that selected the best checkpoint; empty if it was before the run was resumed.
+    pub best_metrics: Vec<(String, f64)>,
 }
 
 /// The caller's control of a run.
@@ -72,6 +79,7 @@ pub(super) struct Trainer<'a> {
     /// Whether to show the progress of validations.
     shows_progress: bool,
     last_validation: Vec<(String, f64)>,
+    best_validation: Vec<(String, f64)>,
 }
 
 /// The results of the micro-batches of a window, without the gradients.
@@ -125,6 +133,7 @@ impl<'a> Trainer<'a> {
             stop: control.stop,
             shows_progress: control.progress,
             last_validation: Vec::new(),
+            best_validation: Vec::new(),
         })
     }
 
@@ -146,6 +155,7 @@ impl<'a> Trainer<'a> {
         } else if self.spec.validation.sanity_batches > 0 && self.state.global_step == 0 {
             self.validation_report(false, self.spec.validation.sanity_batches)?;
         }
+        self.log_forecast()?;
         match self.train_windows() {
             Ok(()) => self.save_last()?,
             Err(error @ (TrainError::NonFinite { .. } | TrainError::NonFiniteWeights { .. })) => return Err(error),
@@ -324,6 +334,9 @@ impl<'a> Trainer<'a> {
         info!("step {step}: {}", format_metrics(&values));
         self.last_validation = values;
         let is_best = self.state.validated(report.the_metric());
+        if is_best {
+            self.best_validation.clone_from(&self.last_validation);
+        }
         if let Some(run) = &mut self.run {
             if is_best {
                 run.save_best(&mut self.weights, &self.state)?;
@@ -426,6 +439,7 @@ impl<'a> Trainer<'a> {
             interrupted: self.is_stopped() && !ends_early && self.state.global_step < self.plan.total_steps,
             seconds: self.run.as_ref().map_or(0.0, RunDirectory::seconds),
             metrics: self.last_validation,
+            best_metrics: self.best_validation,
             best: self.state.best_metric.zip(self.state.best_step),
             run: self.run.map(|run| run.path().to_path_buf()),
         }
