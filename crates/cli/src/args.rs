@@ -28,6 +28,7 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   vlct quickstart                              try everything on synthetic images, in minutes
+  vlct train photos --hours 1                  train on a dataset of your own, made by `vlct prepare`
   vlct report RUN                              a page about a run directory
   vlct prepare coco --root downloads/coco --out arrow
   vlct run help                                all configuration keys, with types, ranges and base values
@@ -47,9 +48,11 @@ Exit status: 0 success, 1 failure (described on standard error), 2 wrong usage,
 #[derive(Subcommand)]
 pub enum Command {
     Run(Run),
+    Train(Train),
     Quickstart(Quickstart),
     Report(Report),
     Prepare(Box<Prepare>),
+    Vocabulary(Vocabulary),
     Convert(Convert),
     Average(Average),
     Inspect(Inspect),
@@ -99,6 +102,84 @@ Examples:
   vlct run with data_root=arrow task_finetune_nlvr2_mae_randaug per_gpu_batchsize=4 test_only=True load_path=RUN
   vlct run print_config with quickstart batch_size=32
   vlct run help learning_rate";
+
+/// Train on a dataset of your own: choose the model and the length of the run for data, machine and time
+///
+/// Counts the captions, measures the speed of this machine, chooses sizes, batch, learning rate, warm-up, steps and validation, prints
+/// what it has chosen and why, and trains: masked words, masked patches, image-text matching. Without validation files, a tenth of the
+/// images is held out.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  vlct prepare csv --root photos --annotations photos.csv --name photos --out data
+  vlct train photos --hours 1
+  vlct train photos laion --data-root data --hours 8 seed=1
+  vlct train photos --plan                                        print the choices, do not train
+  vlct train photos --hours 24 pretrain_path=mae_pretrain_vit_base_full.pth
+  vlct run with RUN/config.toml resume_from=RUN                   continue a run that was stopped")]
+pub struct Train {
+    /// Names of datasets: the --name of `vlct prepare`, or directories of tars in DIR; and changes to the configuration, as in `vlct
+    /// run`: KEY=VALUE. Keys that are given are not chosen
+    #[arg(value_name = "DATASET|KEY=VALUE", required = true)]
+    pub words: Vec<String>,
+    /// Directory of the datasets, the --out of `vlct prepare`
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub data_root: PathBuf,
+    /// Approximate time of the run in hours. Ignored if max_steps is given
+    #[arg(long, value_name = "N", value_parser = parse_hours, default_value = "1")]
+    pub hours: f64,
+    /// Print what is chosen and why, and do not train
+    #[arg(long)]
+    pub plan: bool,
+    /// With --plan: print JSON
+    #[arg(long, requires = "plan")]
+    pub json: bool,
+}
+
+/// Train a WordPiece vocabulary on the texts of datasets, for other languages and for jargon
+///
+/// The vocabulary has the special tokens of BERT, the characters of the texts, and the most frequent sequences of characters. A model
+/// needs the vocabulary that it was trained with; its checkpoints contain it.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  vlct vocabulary photos --out vocab.txt
+  vlct vocabulary fotos --size 16000 --cased --out vocab-de.txt
+  vlct train photos tokenizer=vocab.txt")]
+pub struct Vocabulary {
+    /// Names of datasets, whose training splits are read
+    #[arg(value_name = "DATASET", required = true)]
+    pub datasets: Vec<String>,
+    /// Directory of the datasets, the --out of `vlct prepare`
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub data_root: PathBuf,
+    /// Largest number of tokens
+    #[arg(long, value_name = "N", value_parser = parse_vocabulary_size, default_value = "8000")]
+    pub size: usize,
+    /// Keep upper-case letters and accents; otherwise text is lower-cased and accents are removed, as in bert-base-uncased
+    #[arg(long)]
+    pub cased: bool,
+    /// File to write, one token per line
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Replace an existing file
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
+fn parse_hours(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(hours) if (0.01..=10_000.0).contains(&hours) => Ok(hours),
+        _ => Err("expected a number from 0.01 to 10000".into()),
+    }
+}
+
+fn parse_vocabulary_size(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(size) if (104..=1 << 20).contains(&size) => Ok(size),
+        _ => Err("expected a number from 104 to 1048576".into()),
+    }
+}
 
 /// Generate images, pre-train a small model on them, fine-tune it and write a report
 #[derive(Args)]

@@ -18,7 +18,9 @@ mod quickstart;
 mod report;
 mod run;
 mod signals;
+mod train;
 mod values;
+mod vocabulary;
 
 use std::panic;
 use std::process::ExitCode;
@@ -35,6 +37,8 @@ fn main() -> ExitCode {
     output::Logger::install();
     let result = catch_out_of_memory(|| match &cli.command {
         Command::Run(args) => run::run(args),
+        Command::Train(args) => train::run(args),
+        Command::Vocabulary(args) => vocabulary::run(args),
         Command::Quickstart(args) => quickstart::run(args),
         Command::Report(args) => report::run(args),
         Command::Convert(args) => convert::run(args),

@@ -23,6 +23,7 @@ macro_rules! named_configs {
 
 named_configs![
     "quickstart",
+    "own_data",
     "task_mlm_itm_mae",
     "task_finetune_vqa_mae_randaug",
     "task_finetune_nlvr2_mae_randaug",

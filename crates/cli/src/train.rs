@@ -1,0 +1,234 @@
+//! `vlct train DATASET... [KEY=VALUE]...`: chooses the configuration of a pre-training run for datasets and machine, and trains.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use log::{info, warn};
+use serde_json::{Map, json};
+use vlct_train::config::NamedConfig;
+use vlct_train::fit::{self, Fit};
+use vlct_train::trainer::{self, Control, Finished};
+
+use crate::args::Train;
+use crate::output::{Failure, print, with_thousands_separators};
+use crate::signals::Signals;
+
+/// Name of the metric of image-text matching.
+const MATCHING: &str = "itm/val/accuracy_epoch";
+/// Name of the metric of masked words.
+const MASKED_WORDS: &str = "mlm/val/accuracy_epoch";
+/// Accuracy of matching below which a model has hardly learned to match.
+const NEAR_CHANCE: f64 = 0.6;
+
+/// Runs the command.
+pub fn run(args: &Train) -> Result<(), Failure> {
+    let signals = Signals::listen()?;
+    let words = words(args)?;
+    let Some(fit) = fit::fit(&words, args.hours, signals.stop_flag())? else {
+        return signals.check();
+    };
+    if args.plan {
+        return print(&match args.json {
+            true => format!("{}\n", to_json(&fit)),
+            false => describe(&fit),
+        });
+    }
+    info!("{}", describe(&fit).trim_end());
+    let control = Control {
+        stop: signals.stop_flag(),
+        progress: true,
+        run_directory: None,
+    };
+    let finished = trainer::run(&fit.config, &control)?;
+    if let Some(run) = &finished.run {
+        print(&summary(&finished, run))?;
+    }
+    signals.check()
+}
+
+/// Returns the words of `vlct run with` that the arguments stand for.
+fn words(args: &Train) -> Result<Vec<String>, Failure> {
+    let is_update = |word: &&String| word.contains('=') || NamedConfig::find(word).is_some();
+    let (updates, datasets): (Vec<&String>, Vec<&String>) = args.words.iter().partition(is_update);
+    if let Some(file) = datasets
+        .iter()
+        .find(|name| name.ends_with(".toml") || name.ends_with(".json"))
+    {
+        return Err(Failure::Usage(format!(
+            "{file} is a configuration, which leaves nothing to choose: `vlct run with {file}` trains with it"
+        )));
+    }
+    if let Some(path) = datasets
+        .iter()
+        .find(|name| name.contains(['/', '\\']) || Path::new(name).is_file())
+    {
+        return Err(Failure::Usage(format!(
+            "{path} is a path, not the name of a dataset: `vlct prepare` makes a dataset of images and captions, such as vlct prepare csv \
+             --root IMAGES --annotations TABLE.csv --name photos --out {}",
+            args.data_root.display()
+        )));
+    }
+    if datasets.is_empty() {
+        return Err(Failure::Usage(
+            "no dataset is named: vlct train NAME, where NAME is the --name of `vlct prepare`".into(),
+        ));
+    }
+    let names: Vec<String> = datasets.iter().map(|name| format!("{name:?}")).collect();
+    let mut words = vec![
+        format!("data_root={}", args.data_root.display()),
+        format!("datasets=[{}]", names.join(", ")),
+    ];
+    words.extend(updates.into_iter().cloned());
+    Ok(words)
+}
+
+/// Describes the data, the choices and the remarks.
+fn describe(fit: &Fit) -> String {
+    let facts = &fit.facts;
+    let mut text = format!(
+        "{} captions of {} images for training, {} captions for validation; the shorter side of a typical image has {} pixels\n\nchosen:\n",
+        with_thousands_separators(facts.captions),
+        with_thousands_separators(facts.images),
+        with_thousands_separators(facts.validation_captions),
+        facts.side
+    );
+    for choice in &fit.choices {
+        let _ = writeln!(text, "  {choice}");
+    }
+    if !fit.remarks.is_empty() {
+        text.push_str("\nnote:\n");
+    }
+    for remark in &fit.remarks {
+        let _ = writeln!(text, "  {remark}");
+    }
+    text
+}
+
+fn to_json(fit: &Fit) -> serde_json::Value {
+    let facts = &fit.facts;
+    let choices: Vec<_> = fit
+        .choices
+        .iter()
+        .map(|choice| {
+            let values: Map<_, _> = choice
+                .values
+                .iter()
+                .map(|(key, value)| ((*key).into(), value.to_json()))
+                .collect();
+            json!({ "values": values, "reason": choice.reason })
+        })
+        .collect();
+    json!({
+        "captions": facts.captions,
+        "images": facts.images,
+        "validation_captions": facts.validation_captions,
+        "image_side": facts.side,
+        "choices": choices,
+        "remarks": fit.remarks,
+        "config": fit.config.to_json(),
+    })
+}
+
+/// Describes the result of a run and names the commands that use it.
+fn summary(finished: &Finished, run: &Path) -> String {
+    let run = run.display();
+    let mut text = String::new();
+    let metric = |name: &str| {
+        finished
+            .best_metrics
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| *value)
+    };
+    if let Some((_, step)) = finished.best {
+        let _ = writeln!(text, "best checkpoint: step {step}");
+    }
+    if let Some(accuracy) = metric(MATCHING) {
+        let _ = writeln!(
+            text,
+            "  matching of held-out images and captions: {:.1} % (chance: 50 %)",
+            100.0 * accuracy
+        );
+        if accuracy < NEAR_CHANCE {
+            warn!(
+                "the model has hardly learned to match images and captions: it needs more images, more time, or trained weights"
+            );
+        }
+    }
+    if let Some(accuracy) = metric(MASKED_WORDS) {
+        let _ = writeln!(text, "  masked words of held-out captions: {:.1} %", 100.0 * accuracy);
+    }
+    let _ = writeln!(text, "run: {run}");
+    if finished.interrupted {
+        let _ = writeln!(text, "continue: vlct run with {run}/config.toml resume_from={run}");
+    } else {
+        let _ = writeln!(
+            text,
+            "try it:\n  vlct report {run}\n  vlct predict match --load {run} IMAGE \"TEXT\""
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(words: &[&str]) -> Train {
+        Train {
+            words: words.iter().map(|word| word.to_string()).collect(),
+            data_root: "data".into(),
+            hours: 1.0,
+            plan: false,
+            json: false,
+        }
+    }
+
+    #[test]
+    fn words_are_datasets_or_updates() {
+        let words = words(&args(&["photos", "step25k", "seed=1", "laion"])).unwrap();
+        assert_eq!(
+            words,
+            [
+                "data_root=data",
+                "datasets=[\"photos\", \"laion\"]",
+                "step25k",
+                "seed=1"
+            ]
+        );
+    }
+
+    #[test]
+    fn other_words_get_a_hint() {
+        for (word, part) in [
+            (&["run/config.toml"][..], "vlct run with run/config.toml"),
+            (&["photos/train"], "vlct prepare csv"),
+            (&["seed=1"], "no dataset is named"),
+        ] {
+            match words(&args(word)) {
+                Err(Failure::Usage(message)) => assert!(message.contains(part), "{word:?}: {message}"),
+                other => panic!("{word:?}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_summary_of_an_interrupted_run_says_how_to_continue() {
+        let mut finished = Finished {
+            run: None,
+            steps: 5,
+            interrupted: true,
+            seconds: 1.0,
+            metrics: Vec::new(),
+            best: Some((1.5, 4)),
+            best_metrics: vec![(MATCHING.into(), 0.875)],
+        };
+        let text = summary(&finished, Path::new("r"));
+        assert!(
+            text.contains("captions: 87.5 %") && text.contains("resume_from=r"),
+            "{text}"
+        );
+        finished.interrupted = false;
+        assert!(summary(&finished, Path::new("r")).contains("vlct predict match --load r"));
+    }
+}

@@ -1,0 +1,216 @@
+//! Training on a dataset of one's own: the choice of the configuration, held-out rows, vocabularies, and the forecast of a run.
+
+mod support;
+
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::Value;
+use support::{
+    assert_one_line_error, assert_success, run_with, stderr_of, tiny_model_arguments, vlct, write_synthetic,
+};
+use tempfile::TempDir;
+
+/// Keys of a model that trains in milliseconds.
+const TINY: [&str; 8] = [
+    "image_size=32",
+    "patch_size=8",
+    "hidden_size=32",
+    "depth=1",
+    "heads=2",
+    "decoder_width=16",
+    "decoder_depth=1",
+    "decoder_heads=2",
+];
+
+/// Makes the custom dataset `photos` of `images` images in the directory `data`.
+fn write_photos(directory: &Path, images: usize) {
+    let synthetic = directory.join("synthetic");
+    write_synthetic(&synthetic, images);
+    let data = directory.join("data");
+    std::fs::create_dir(&data).expect("created");
+    std::fs::copy(
+        synthetic.join("coco_caption_karpathy_train.arrow"),
+        data.join("photos_train_0.arrow"),
+    )
+    .expect("copied");
+    std::fs::copy(synthetic.join("vocab.txt"), data.join("vocab.txt")).expect("copied");
+}
+
+fn vlct_in(directory: &Path, words: &[&str]) -> Output {
+    vlct()
+        .current_dir(directory)
+        .args(words)
+        .output()
+        .expect("the program starts")
+}
+
+fn stdout_of(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Returns the plan of `vlct train` as JSON.
+fn plan(directory: &Path, words: &[&str]) -> Value {
+    let output = vlct_in(directory, &[&["train", "photos", "--plan", "--json"], words].concat());
+    assert_success(&output);
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+/// Returns the value that was chosen for a key; null if the key was not chosen.
+fn chosen<'a>(plan: &'a Value, key: &str) -> &'a Value {
+    let choices = plan["choices"].as_array().expect("a list");
+    let found = choices.iter().find(|choice| choice["values"].get(key).is_some());
+    found.map_or(&Value::Null, |choice| &choice["values"][key])
+}
+
+#[test]
+fn the_plan_suits_the_data_and_keeps_what_is_given() {
+    let directory = TempDir::new().expect("temporary directory");
+    let directory = directory.path();
+    write_photos(directory, 60);
+    let tokenizer = "tokenizer=data/vocab.txt";
+    let by_steps = plan(directory, &["max_steps=200", tokenizer]);
+    assert_eq!(by_steps["images"], 60);
+    assert_eq!(by_steps["captions"], 300, "five captions of each image");
+    assert_eq!(by_steps["image_side"], 32);
+    for (key, value) in [
+        ("val_fraction", 0.1.into()),
+        ("image_size", 32.into()),
+        ("hidden_size", 128.into()),
+        ("batch_size", 32.into()),
+        ("max_steps", Value::Null),
+        ("warmup_steps", 20.into()),
+    ] {
+        assert_eq!(*chosen(&by_steps, key), value, "{key}");
+    }
+    let vocabulary = std::fs::read_to_string(directory.join("data/vocab.txt"))
+        .expect("there")
+        .lines()
+        .count();
+    assert_eq!(*chosen(&by_steps, "vocab_size"), vocabulary.max(104));
+    assert_eq!(by_steps["config"]["max_steps"], 200);
+    let remarks = by_steps["remarks"].to_string();
+    assert!(remarks.contains("270 captions are few"), "{remarks}");
+    assert!(remarks.contains("the model sees 6,400 samples"), "{remarks}");
+
+    let given = plan(
+        directory,
+        &[
+            &["--hours", "0.05", "batch_size=16", "val_fraction=0.5", tokenizer],
+            &TINY[..],
+        ]
+        .concat(),
+    );
+    for key in ["batch_size", "val_fraction", "image_size", "hidden_size"] {
+        assert_eq!(*chosen(&given, key), Value::Null, "{key} was given");
+    }
+    assert_eq!(given["config"]["batch_size"], 16);
+    assert_eq!(given["config"]["hidden_size"], 32);
+    // 10 steps per epoch; at most 200 epochs.
+    let steps = given["config"]["max_steps"].as_u64().expect("a number");
+    assert!((1..=2000).contains(&steps), "{steps}");
+    assert!(!directory.join("result").exists(), "a plan writes nothing");
+}
+
+#[test]
+fn it_trains_validates_on_held_out_images_and_says_how_to_go_on() {
+    let directory = TempDir::new().expect("temporary directory");
+    let directory = directory.path();
+    write_photos(directory, 40);
+    let words = [
+        &["train", "photos", "max_steps=24", "tokenizer=data/vocab.txt"][..],
+        &TINY,
+    ]
+    .concat();
+    let output = vlct_in(directory, &words);
+    assert_success(&output);
+    let (text, messages) = (stdout_of(&output), stderr_of(&output));
+    for part in [
+        "chosen:",
+        "there are no validation files: about 4 of 40 images are held out",
+        "180 items in 36 rows",
+    ] {
+        assert!(messages.contains(part), "{part:?} is not in {messages}");
+    }
+    assert!(
+        messages.contains("measured: an optimiser step takes about"),
+        "{messages}"
+    );
+    for part in [
+        "matching of held-out images and captions:",
+        "vlct report result/own_data_seed0_from_/version_0",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+    assert!(
+        directory
+            .join("result/own_data_seed0_from_/version_0/best/checkpoint.safetensors")
+            .is_file()
+    );
+}
+
+#[test]
+fn wrong_arguments_are_errors_before_any_measurement() {
+    let directory = TempDir::new().expect("temporary directory");
+    let directory = directory.path();
+    write_photos(directory, 10);
+    for (words, parts) in [
+        (&["phots"][..], &["unknown dataset \"phots\""][..]),
+        (&["photos", "load_path=none.ckpt"], &["none.ckpt"]),
+        (&["photos", "hidden_sise=3"], &["hidden_size"]),
+        (&["photos", "--data-root", "nowhere"], &["nowhere"]),
+    ] {
+        let output = vlct_in(directory, &[&["train"], words].concat());
+        assert_one_line_error(&words.join(" "), &output, parts);
+    }
+    let output = vlct_in(directory, &["train", "photos/x"]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn a_vocabulary_of_the_captions_is_trained_and_used() {
+    let directory = TempDir::new().expect("temporary directory");
+    let directory = directory.path();
+    write_photos(directory, 40);
+    let output = vlct_in(
+        directory,
+        &["vocabulary", "photos", "--size", "300", "--out", "own.txt"],
+    );
+    assert_success(&output);
+    let text = stdout_of(&output);
+    assert!(
+        text.contains("200 texts of") && text.contains("unknown words: 0.00 %"),
+        "{text}"
+    );
+    let tokens = std::fs::read_to_string(directory.join("own.txt")).expect("written");
+    assert!(tokens.starts_with("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n"), "{tokens}");
+    assert!(tokens.lines().count() <= 300);
+
+    let again = vlct_in(directory, &["vocabulary", "photos", "--out", "own.txt"]);
+    assert_one_line_error("an existing file", &again, &["own.txt: the file exists", "--overwrite"]);
+    let words = [&["train", "photos", "max_steps=8", "tokenizer=own.txt"][..], &TINY].concat();
+    assert_success(&vlct_in(directory, &words));
+}
+
+#[test]
+fn a_batch_and_a_warm_up_that_do_not_suit_the_data_are_warned_of() {
+    let directory = TempDir::new().expect("temporary directory");
+    let directory = directory.path();
+    write_photos(directory, 8);
+    let more = [
+        "datasets=['photos']",
+        "batch_size=4096",
+        "warmup_steps=2500",
+        "max_steps=2",
+        "limit_val_batches=1",
+    ];
+    let output = run_with(directory, &tiny_model_arguments("data", &more));
+    assert_success(&output);
+    let messages = stderr_of(&output);
+    for part in [
+        "warning: a batch of 4096 samples is larger than the training data of 40",
+        "warning: the warm-up of 2500 steps is 2500 epochs of this data, and the run ends before it",
+    ] {
+        assert!(messages.contains(part), "{part:?} is not in {messages}");
+    }
+}
