@@ -15,8 +15,7 @@ use vlct_model::checkpoint::last_path;
 use vlct_model::files::Scope;
 use vlct_synthetic::{self as synthetic, Shape, SyntheticConfig};
 use vlct_train::TrainError;
-use vlct_train::config::{Config, Value, resolve};
-use vlct_train::plan::grad_steps;
+use vlct_train::config::{Config, resolve};
 use vlct_train::spec::{self, RunSpec};
 use vlct_train::trainer::{self, Control, Finished};
 use vlct_train::weights;
@@ -51,9 +50,6 @@ pub struct QuickstartResult {
 /// Fraction of the total time for pre-training. The fine-tuning runs have the shares in [`fine_tuning::TASKS`]; the rest is for data,
 /// evaluation and report.
 const PRETRAINING_SHARE: f64 = 0.36;
-
-/// Number of optimiser steps that are timed to choose `max_steps`.
-const TIMED_STEPS: u64 = 24;
 
 /// Returns the configuration of the dataset, which has more images than a short run can memorise. Statements about two images need the most
 /// data: each is one bit.
@@ -260,7 +256,7 @@ impl RunLength {
         let steps = match self {
             Self::Steps(steps) => steps,
             Self::Seconds(seconds) => {
-                let per_step = seconds_per_step(&config, stop)?;
+                let per_step = trainer::seconds_per_step(&config, stop)?.ok_or(QuickstartError::Stopped)?;
                 let steps = (seconds / per_step) as u64;
                 info!(
                     "     one step takes about {:.0} ms on this machine: {} steps",
@@ -274,44 +270,6 @@ impl RunLength {
         Ok(config)
     }
 }
-
-/// Measures the time of an optimiser step on this machine, in seconds.
-///
-/// # Errors
-/// Returns [`QuickstartError::Stopped`] if `stop` is set, and the errors of the timed runs.
-fn seconds_per_step(config: &Config, stop: &AtomicBool) -> Result<f64> {
-    let seconds_for = |n: u64| -> Result<f64> {
-        let mut config = config.clone();
-        config.set("fast_dev_run", &Value::Int(n as i64))?;
-        let start = Instant::now();
-        let control = Control {
-            stop,
-            progress: false,
-            run_directory: None,
-        };
-        without_messages(|| trainer::run(&config, &control))?;
-        Ok(start.elapsed().as_secs_f64())
-    };
-    seconds_for(2)?; // The first run is slower, because of page faults.
-    let (short, long) = (seconds_for(2)?, seconds_for(2 + TIMED_STEPS)?);
-    if stop.load(Ordering::Relaxed) {
-        return Err(QuickstartError::Stopped);
-    }
-    let micro_batches = grad_steps(config.batch_size, config.per_gpu_batchsize, 1, 1)? as f64;
-    Ok(micro_batches * ((long - short) / TIMED_STEPS as f64).max(1e-4) / VALIDATION_OVERHEAD)
-}
-
-/// Calls `action` without log messages.
-fn without_messages<T>(action: impl FnOnce() -> T) -> T {
-    let level = log::max_level();
-    log::set_max_level(log::LevelFilter::Off);
-    let result = action();
-    log::set_max_level(level);
-    result
-}
-
-/// Time per micro-batch of a timed run, which also validates, as a multiple of the time without validation.
-const VALIDATION_OVERHEAD: f64 = 1.35;
 
 /// Returns the path `{directory}-{suffix}`.
 fn with_suffix(directory: &Path, suffix: &str) -> PathBuf {

@@ -18,7 +18,7 @@ use crate::config::{Config, NamedConfig, Value, resolve};
 use crate::error::{Result, TrainError};
 use crate::logs::duration_text;
 use crate::paths;
-use crate::spec::{self, RunSpec};
+use crate::spec;
 use crate::trainer::{self, Threads};
 
 pub use facts::Facts;
@@ -284,7 +284,7 @@ impl Chooser<'_> {
             for (key, value) in batch.iter().chain(&sizes).filter(|(key, _)| !self.is_given(key)) {
                 trial.set(key, value)?;
             }
-            let Some(seconds) = self.seconds_per_step(&trial)? else {
+            let Some(seconds) = trainer::seconds_per_step(&trial, self.stop)? else {
                 return Ok(None);
             };
             let samples = self.steps(seconds, hours) * trial.batch_size;
@@ -337,17 +337,6 @@ impl Chooser<'_> {
             ("batch_size", Value::Int(batch as i64)),
             ("per_gpu_batchsize", Value::Int(batch.min(candidate.micro_batch) as i64)),
         ]
-    }
-
-    /// Measures the seconds of an optimiser step. Returns `None` if the stop flag is set.
-    fn seconds_per_step(&self, config: &Config) -> Result<Option<f64>> {
-        spec::validate(config)?;
-        let mut spec = RunSpec::resolve(config)?;
-        // The speed does not depend on the weights.
-        (spec.weights.load_path, spec.weights.pretrain_path) = (None, None);
-        let steps = crate::plan::grad_steps(config.batch_size, config.per_gpu_batchsize, 1, 1)?;
-        let seconds = trainer::seconds_per_micro_batch(&spec, self.stop)?;
-        Ok(seconds.map(|seconds| seconds * steps as f64))
     }
 
     /// Returns the number of optimiser steps in the time of the run, or the number that the user sets.

@@ -7,6 +7,7 @@ mod threads;
 mod training;
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use log::{info, warn};
 use vlct_data::datasets::Published;
@@ -15,11 +16,11 @@ use vlct_tensor::{Device, F32Products, Precision};
 use crate::config::{AUTO, Config};
 use crate::error::Result;
 use crate::paths;
+use crate::plan::grad_steps;
 use crate::spec::{self, RunSpec};
 
 pub use crate::paths::read_config;
 pub use threads::{Threads, use_threads};
-pub(crate) use training::seconds_per_micro_batch;
 pub use training::{Control, Finished};
 
 /// Trains, or with `test_only` evaluates the test split.
@@ -40,6 +41,23 @@ pub fn run(config: &Config, control: &Control) -> Result<Finished> {
     } else {
         training::Trainer::new(spec, control)?.train()
     }
+}
+
+/// Measures the seconds of an optimiser step on this machine: with the loader, without validations. Trains a few micro-batches from random
+/// weights and writes nothing. Returns `None` if `stop` is set before the end.
+///
+/// # Errors
+/// Returns the errors of [`run`], except those of weight files, which are not read.
+pub fn seconds_per_step(config: &Config, stop: &AtomicBool) -> Result<Option<f64>> {
+    spec::validate(config)?;
+    use_threads(Threads::from_spec(&spec::compute(config)))?;
+    let mut spec = RunSpec::resolve(&resolve_f32_products(config.clone())?)?;
+    spec.resolve_names()?;
+    // The speed does not depend on the weights.
+    (spec.weights.load_path, spec.weights.pretrain_path) = (None, None);
+    let micro_batches = grad_steps(config.batch_size, config.per_gpu_batchsize, 1, 1)?;
+    let seconds = training::seconds_per_micro_batch(&spec, stop)?;
+    Ok(seconds.map(|seconds| seconds * micro_batches as f64))
 }
 
 /// Logs whether validation uses data that the original also trains or tests on.
