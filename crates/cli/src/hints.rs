@@ -6,6 +6,7 @@ use std::path::Path;
 use vlct_data::DataError;
 use vlct_data::datasets::Published;
 use vlct_data::error::MissingFile;
+use vlct_data::webdataset::tar_stem;
 use vlct_model::sizes::SizeError;
 use vlct_predict::{Head, PredictError};
 use vlct_prepare::error::{PrepareError, VgqaFile};
@@ -58,6 +59,9 @@ fn data_hint(error: &DataError) -> Option<String> {
         }
         DataError::Unfinished { .. } => Some("if it was stopped, the same vlct prepare command resumes it".into()),
         DataError::Locked { .. } => Some("wait until it ends, or use another --out".into()),
+        DataError::Compressed { path, compression, .. } if *compression == "gzip" && tar_stem(path).is_some() => {
+            Some("or make Arrow files with vlct prepare webdataset, which reads it as it is".into())
+        }
         DataError::OtherPreparation { .. } => {
             Some("the command that began it resumes it; --overwrite starts again".into())
         }

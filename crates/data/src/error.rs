@@ -20,6 +20,16 @@ pub enum DataError {
         /// What is wrong with it, and where in the file.
         reason: String,
     },
+    /// A compressed file, where the reader needs a file that is not.
+    #[error("{path}: it is compressed with {compression}; unpack it with {program}", path = path.display())]
+    Compressed {
+        /// The file.
+        path: PathBuf,
+        /// The name of the compression.
+        compression: &'static str,
+        /// The program that decompresses it.
+        program: &'static str,
+    },
     /// A row beyond the end of a file.
     #[error("{path}: there is no row {row}; the file has {rows} rows", path = path.display())]
     NoRow {

@@ -4,6 +4,7 @@ pub mod answers;
 pub mod arrow;
 pub mod datasets;
 pub mod error;
+pub mod json;
 pub mod loader;
 pub mod manifest;
 pub mod random;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use log::warn;
 use vlct_data::datasets::{Split, TableDataset};
 use vlct_data::text::Tokenizer;
 use vlct_tasks::{InputSpec, LoaderSpec, Mode};
@@ -86,6 +87,9 @@ fn open_datasets(spec: &RunSpec, names: &[String], split: Split) -> Result<Arc<T
         return Err(TrainError::MissingDataRoot);
     }
     let dataset = TableDataset::open_with(spec.task.contents(), &data.root, names, split, &data.rules)?;
+    for line in dataset.left_out() {
+        warn!("{line} ({split} split)");
+    }
     Ok(Arc::new(dataset))
 }
 

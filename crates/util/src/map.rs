@@ -1,5 +1,6 @@
 //! Memory-mapped files.
 
+use std::fs::File;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
@@ -22,11 +23,19 @@ impl MappedFile {
     /// # Errors
     /// Returns an error if the path cannot be opened or is not a regular file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, IoError> {
-        let path = path.as_ref().to_path_buf();
-        let file = open_file(&path)?;
+        let path = path.as_ref();
+        Self::of_file(path, &open_file(path)?)
+    }
+
+    /// Maps an open file. `path` names it in messages.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be mapped.
+    pub fn of_file(path: &Path, file: &File) -> Result<Self, IoError> {
+        let path = path.to_path_buf();
         // SAFETY: the mapping is only read. If another process truncated the mapped file, the system would end this process with
         // SIGBUS; the documentation of the type forbids changes of the file, and this program's writers replace files by renaming.
-        let map = unsafe { Mmap::map(&file) }.map_err(at::<IoError>(&path))?;
+        let map = unsafe { Mmap::map(file) }.map_err(at::<IoError>(&path))?;
         Ok(Self { path, map })
     }
 

@@ -26,6 +26,13 @@ pub fn quoted(text: &str) -> String {
     }
 }
 
+/// Returns a count with a noun, in the singular for 1 and with an `s` otherwise: `1 row`, `2 rows`.
+pub fn counted(count: impl std::fmt::Display, noun: &str) -> String {
+    let count = count.to_string();
+    let plural = if count == "1" { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
 /// Returns the candidate most similar to `word`, or an empty string if there are no candidates.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> &'a str {
     most_similar(word, candidates).1
@@ -66,6 +73,15 @@ mod tests {
     fn quotes_at_most_eighty_characters() {
         assert_eq!(quoted("a\"b"), "\"a\\\"b\"");
         assert_eq!(quoted(&"ü".repeat(81)), format!("\"{}\"…", "ü".repeat(80)));
+    }
+
+    #[test]
+    fn counts_in_singular_and_plural() {
+        assert_eq!(
+            [0, 1, 2].map(|count| counted(count, "row")),
+            ["0 rows", "1 row", "2 rows"]
+        );
+        assert_eq!(counted("1,000", "row"), "1,000 rows");
     }
 
     #[test]

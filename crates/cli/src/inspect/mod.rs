@@ -8,6 +8,8 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use vlct_data::DataError;
+use vlct_data::webdataset::{compression, tar_stem};
 use vlct_model::checkpoint;
 use vlct_model::files;
 use vlct_train::config::Config;
@@ -20,6 +22,11 @@ use crate::output::{Failure, format_bytes, print, with_thousands_separators};
 
 /// First bytes of every Arrow IPC file.
 const ARROW_MAGIC: &[u8] = b"ARROW1";
+/// First bytes of every Arrow IPC stream.
+const ARROW_STREAM: &[u8] = &[0xff; 4];
+
+/// Extensions of tables that `vlct prepare` reads.
+const TABLES: [&str; 4] = ["jsonl", "csv", "tsv", "parquet"];
 
 /// Maximum number of characters printed of each entry (other than tensors) of a weight file.
 const MAX_ENTRY_CHARS: usize = 160;
@@ -78,11 +85,26 @@ fn describe_file(path: &Path, list_tensors: bool) -> Result<String, Failure> {
         .take(ARROW_MAGIC.len() as u64)
         .read_to_end(&mut first_bytes)
         .map_err(at::<IoError>(path))?;
-    if first_bytes == ARROW_MAGIC {
+    if first_bytes == ARROW_MAGIC || first_bytes.starts_with(ARROW_STREAM) {
         return tables::describe_arrow(path);
     }
-    if path.extension().is_some_and(|e| e == "tar") {
+    if tar_stem(path).is_some() {
         return tables::describe_tar(path);
+    }
+    if let Some((compression, program)) = compression(&first_bytes) {
+        return Err(DataError::Compressed {
+            path: path.to_path_buf(),
+            compression,
+            program,
+        }
+        .into());
+    }
+    if let Some(format) = TABLES
+        .iter()
+        .find(|format| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(format)))
+    {
+        let reason = format!("a table, which inspect does not read; vlct prepare {format} makes Arrow files of it");
+        return Err(Failure::Failed(format!("{}: {reason}", path.display())));
     }
     if path.extension().is_some_and(|e| e == "safetensors")
         && let Ok(summary) = checkpoint::inspect(path)

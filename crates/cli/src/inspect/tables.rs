@@ -7,7 +7,7 @@ use std::path::Path;
 use vlct_data::arrow::{ArrowTable, LabelKind};
 use vlct_data::datasets::{Contents, LabelNames};
 use vlct_data::webdataset::TarTable;
-use vlct_util::text::escape_control;
+use vlct_util::text::{counted, escape_control};
 
 use crate::output::{Failure, format_bytes, with_thousands_separators};
 
@@ -75,7 +75,7 @@ pub fn describe_arrow(path: &Path) -> Result<String, Failure> {
         Some(kind) => describe_labels(&table, kind, &mut text)?,
         None => describe_images_and_texts(&table, &columns, &mut text)?,
     }
-    if table.rows() > 0 && table.has_typed_column("split") {
+    if table.rows() > 0 && table.has_text_column("split") {
         let mut splits: BTreeMap<String, u64> = BTreeMap::new();
         for row in 0..table.rows() {
             let split = table.string(row, "split")?.unwrap_or("none");
@@ -182,32 +182,36 @@ fn describe_labels(table: &ArrowTable, kind: LabelKind, text: &mut String) -> Re
     Ok(())
 }
 
-/// Describes a WebDataset shard. Reads every sample.
+/// Describes a WebDataset shard. Reads every sample. A shard that is compressed with gzip is first decompressed to a temporary file.
 pub fn describe_tar(path: &Path) -> Result<String, Failure> {
-    let table = TarTable::open(path)?;
+    let table = TarTable::open_compressed(path)?;
     let (mut bytes, mut captions) = (0u64, 0u64);
     for row in 0..table.rows() {
         bytes += table.image(row)?.len() as u64;
         captions += table.captions(row)?.len() as u64;
     }
     let counts = table.counts();
+    let counted = |count: u64, noun| counted(with_thousands_separators(count), noun);
     let mut text = format!("{}\n", path.display());
     let _ = writeln!(
         text,
-        "  WebDataset shard of {} samples with {} captions and {} of images",
-        with_thousands_separators(counts.samples as u64),
-        with_thousands_separators(captions),
+        "  WebDataset shard of {} with {} and {} of images",
+        counted(counts.samples as u64, "sample"),
+        counted(captions, "caption"),
         format_bytes(bytes)
     );
-    for (count, what) in [
-        (counts.without_caption, "images without a caption, left out"),
-        (counts.without_image, "captions without an image, left out"),
-        (counts.others, "other members"),
-    ] {
-        if count > 0 {
-            let _ = writeln!(text, "  {} {what}", with_thousands_separators(count as u64));
-        }
+    for phrase in table.left_out() {
+        let _ = writeln!(text, "  left out: {phrase}");
     }
-    text.push_str("  intact: every caption can be read\n");
+    if counts.others > 0 {
+        let endings = table
+            .other_endings()
+            .map_or(String::new(), |endings| format!(": {endings}"));
+        let _ = writeln!(text, "  {}{endings}", counted(counts.others as u64, "other member"));
+    }
+    text.push_str(match counts.samples {
+        0 => "  no samples: a sample is an image KEY.jpg with a caption, KEY.txt or KEY.json\n",
+        _ => "  intact: the captions of all samples can be read\n",
+    });
     Ok(text)
 }

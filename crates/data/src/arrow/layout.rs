@@ -1,4 +1,4 @@
-//! The layout of an Arrow IPC file: its schema and record batches as byte ranges.
+//! The layout of an Arrow IPC file or stream: its schema and record batches as byte ranges.
 //!
 //! The metadata of the format are FlatBuffers, which `arrow-ipc` verifies and reads. The array decoder of `arrow-ipc` is not used: it
 //! validates all values when it opens a batch, which reads every caption, and it trusts lengths and offsets of the footer, so a damaged
@@ -7,71 +7,37 @@
 use std::ops::Range;
 
 use arrow_buffer::Buffer;
-use arrow_ipc::{Endianness, Field, MessageHeader, MetadataVersion, Precision, Type};
+use arrow_ipc::{CompressionType, Endianness, Message, MessageHeader, MetadataVersion, Schema};
+
+use super::kinds::{Column, Kind, columns_of};
 
 const MAGIC: &[u8] = b"ARROW1";
 /// Number of bytes after the footer: its length (4 bytes) and the magic bytes.
 const TRAILER: usize = 4 + MAGIC.len();
 /// The bytes before the length of a message since format version 0.15.
 const CONTINUATION: [u8; 4] = [0xff; 4];
+/// Size of a view: the length of a value, and its bytes or where they are.
+pub(super) const VIEW_BYTES: usize = 16;
 /// Maximum size of a footer or message header in bytes. A batch of ten columns needs less than 2 KB, and 24 bytes in the footer.
 const MAX_METADATA: usize = 64 << 20;
-
-/// The type of a column.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// No values (columns of an empty shard, answers of a test split).
-    Null,
-    /// Text or binary. `large`: Arrow's large types, whose offsets have 8 bytes instead of 4.
-    Bytes { large: bool, text: bool },
-    /// Lists. `large`: Arrow's large lists, whose offsets have 8 bytes instead of 4.
-    List { large: bool, item: Box<Kind> },
-    /// Signed integers of 64 bits.
-    Int64,
-    /// Floating point of 64 bits.
-    Float64,
-    /// Any other type. Its values are not read.
-    Other {
-        name: &'static str,
-        buffers: usize,
-        children: Vec<Kind>,
-    },
-}
-
-impl std::fmt::Display for Kind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Kind::Null => f.write_str("nothing (type null)"),
-            Kind::Bytes { text: true, .. } => f.write_str("text"),
-            Kind::Bytes { text: false, .. } => f.write_str("binary values"),
-            Kind::List { item, .. } => write!(f, "lists of {item}"),
-            Kind::Int64 => f.write_str("64-bit integers"),
-            Kind::Float64 => f.write_str("64-bit floating-point numbers"),
-            Kind::Other { name, .. } => write!(f, "values of type {name}"),
-        }
-    }
-}
-
-/// A column of the schema.
-#[derive(Debug)]
-pub(super) struct Column {
-    pub name: String,
-    pub kind: Kind,
-}
 
 /// An array of a batch. All ranges are byte ranges inside the file; `validity` and `offsets_or_numbers` are long enough for `len`
 /// values.
 #[derive(Debug, Default)]
 pub(super) struct Array {
     pub len: usize,
+    /// Number of values that are null.
+    pub nulls: usize,
     /// The validity bitmap, if at least one value is null.
     pub validity: Option<Range<usize>>,
-    /// `len + 1` offsets (text, binary, lists) or `len` values of eight bytes.
+    /// `len + 1` offsets (text, binary, lists), `len` numbers, or `len` views of 16 bytes.
     pub offsets_or_numbers: Range<usize>,
     /// The bytes of text and binary values.
     pub data: Range<usize>,
-    /// The items of all lists of the array.
-    pub items: Option<Box<Array>>,
+    /// The buffers that views refer to.
+    pub view_data: Vec<Range<usize>>,
+    /// The items of all lists of the array, or the fields of a struct, each with `len` values.
+    pub children: Vec<Array>,
 }
 
 /// A record batch: an array for each column.
@@ -88,30 +54,16 @@ pub(super) struct Layout {
     pub batches: Vec<Batch>,
 }
 
-/// Reads the layout of a file. The error is a message that says what is wrong.
+/// Reads the layout of a file or a stream. The error is a message that says what is wrong.
 pub(super) fn parse(bytes: &[u8]) -> Result<Layout, String> {
+    if bytes.starts_with(&CONTINUATION) {
+        return parse_stream(bytes);
+    }
     let (footer_start, footer) = footer_bytes(bytes)?;
     let footer = arrow_ipc::root_as_footer(&footer)
         .map_err(|_| "its footer is damaged; make or copy the file again".to_string())?;
-    if footer.version() < MetadataVersion::V4 {
-        return Err("it was written in an Arrow format older than 0.8; write it again with a current pyarrow".into());
-    }
     let schema = footer.schema().ok_or("its footer has no schema; make the file again")?;
-    if schema.endianness() != Endianness::Little {
-        return Err("it is big-endian; write it again on a little-endian machine".into());
-    }
-    let columns = schema
-        .fields()
-        .iter()
-        .flatten()
-        .map(|field| {
-            Ok(Column {
-                name: field.name().unwrap_or_default().to_string(),
-                kind: kind_of(&field)?,
-            })
-        })
-        .collect::<Result<Vec<_>, String>>()?;
-
+    let columns = read_schema(footer.version(), schema)?;
     let mut batches = Vec::new();
     let mut total_bytes = 0usize;
     for (index, block) in footer.recordBatches().iter().flatten().enumerate() {
@@ -131,18 +83,80 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Layout, String> {
                 "record batch {index} overlaps another one; the file is damaged"
             ));
         }
-        let batch = parse_batch(&bytes[start..body_start], body_start..end, &columns)
+        let header = &bytes[start..body_start];
+        let batch = batch_header(header)
+            .and_then(|header| parse_batch(&header, body_start..end, &columns, bytes.len()))
             .map_err(|reason| format!("record batch {index} {reason}"))?;
-        // Each row of a readable column takes bytes. Columns without buffers could claim any number of rows.
-        if batch.rows > bytes.len() {
-            return Err(format!(
-                "record batch {index} claims {} rows, more than the file can hold",
-                batch.rows
-            ));
-        }
         batches.push(batch);
     }
     Ok(Layout { columns, batches })
+}
+
+/// Reads the layout of a stream: messages one after the other, each with a header and a body.
+fn parse_stream(bytes: &[u8]) -> Result<Layout, String> {
+    let truncated = || "it is a truncated Arrow stream (it has no end mark); copy or make it again".to_string();
+    let mut columns: Option<Vec<Column>> = None;
+    let mut batches = Vec::new();
+    let mut offset = 0usize;
+    loop {
+        let prefix = bytes.get(offset..offset.saturating_add(8)).ok_or_else(truncated)?;
+        let (mark, length) = prefix.split_at(4);
+        let start = offset;
+        let damaged = |what: &str| {
+            format!(
+                "the message at byte {start} of this Arrow stream {what}; the file is damaged, copy or make it again"
+            )
+        };
+        let length = u32::from_le_bytes(length.try_into().unwrap_or_default()) as usize;
+        if mark != CONTINUATION {
+            return Err(damaged("has no beginning"));
+        }
+        if length == 0 {
+            break;
+        }
+        let header_end = offset + 8 + length;
+        let header = bytes.get(offset + 8..header_end).ok_or_else(truncated)?;
+        if length > MAX_METADATA {
+            return Err(damaged("has a header of impossible length"));
+        }
+        // The verifier of FlatBuffers requires alignment, so the header is copied.
+        let header = Buffer::from(header);
+        let message = arrow_ipc::root_as_message(&header).map_err(|_| damaged("has a damaged header"))?;
+        let body_length = usize::try_from(message.bodyLength()).map_err(|_| damaged("has a negative length"))?;
+        let body = header_end..header_end.checked_add(body_length).ok_or_else(truncated)?;
+        if body.end > bytes.len() {
+            return Err(truncated());
+        }
+        offset = body.end;
+        match (message.header_type(), &columns) {
+            (MessageHeader::Schema, None) => {
+                let schema = message.header_as_schema().ok_or_else(|| damaged("has no schema"))?;
+                columns = Some(read_schema(message.version(), schema)?);
+            }
+            (MessageHeader::Schema, Some(_)) => return Err(damaged("is a second schema")),
+            (MessageHeader::RecordBatch, Some(columns)) => {
+                let batch = parse_batch(&header, body, columns, bytes.len())
+                    .map_err(|reason| format!("record batch {} {reason}", batches.len()))?;
+                batches.push(batch);
+            }
+            (MessageHeader::RecordBatch, None) => return Err(damaged("is a record batch before the schema")),
+            // Batches of dictionaries, whose columns are not read.
+            _ => {}
+        }
+    }
+    let columns = columns.ok_or("it is an Arrow stream without a schema; make it again")?;
+    Ok(Layout { columns, batches })
+}
+
+/// Returns the columns of a schema.
+fn read_schema(version: MetadataVersion, schema: Schema<'_>) -> Result<Vec<Column>, String> {
+    if version < MetadataVersion::V4 {
+        return Err("it was written in an Arrow format older than 0.8; write it again with a current pyarrow".into());
+    }
+    if schema.endianness() != Endianness::Little {
+        return Err("it is big-endian; write it again on a little-endian machine".into());
+    }
+    columns_of(version, &schema)
 }
 
 /// Returns the position and the bytes of the footer.
@@ -151,9 +165,7 @@ fn footer_bytes(bytes: &[u8]) -> Result<(usize, Buffer), String> {
         return Err("it is empty; make or copy the file again".into());
     }
     if !bytes.starts_with(MAGIC) {
-        return Err(if bytes.starts_with(&CONTINUATION) {
-            "it is an Arrow stream, not an Arrow file; write it with pyarrow.ipc.new_file".into()
-        } else if bytes.starts_with(b"FEA1") {
+        return Err(if bytes.starts_with(b"FEA1") {
             "it is a Feather file of version 1; write it with pyarrow.ipc.new_file".into()
         } else {
             "it is not an Arrow file (it does not begin with ARROW1)".into()
@@ -178,99 +190,32 @@ fn footer_bytes(bytes: &[u8]) -> Result<(usize, Buffer), String> {
     Ok((footer_start, Buffer::from(&bytes[footer_start..trailer])))
 }
 
-/// Returns the [`Kind`] of a field.
-fn kind_of(field: &Field<'_>) -> Result<Kind, String> {
-    let children = || {
-        field
-            .children()
-            .iter()
-            .flatten()
-            .map(|child| kind_of(&child))
-            .collect::<Result<Vec<_>, String>>()
-    };
-    let only_child = || {
-        let mut children = children()?;
-        match (children.pop(), children.is_empty()) {
-            (Some(child), true) => Ok(Box::new(child)),
-            _ => Err("its schema is damaged: a list without an item type".to_string()),
-        }
-    };
-    let other = |name, buffers, children| {
-        Ok(Kind::Other {
-            name,
-            buffers,
-            children,
-        })
-    };
-    if field.dictionary().is_some() {
-        return other("dictionary", 2, Vec::new());
-    }
-    match field.type_type() {
-        Type::Null => Ok(Kind::Null),
-        Type::Binary => Ok(Kind::Bytes {
-            large: false,
-            text: false,
-        }),
-        Type::LargeBinary => Ok(Kind::Bytes {
-            large: true,
-            text: false,
-        }),
-        Type::Utf8 => Ok(Kind::Bytes {
-            large: false,
-            text: true,
-        }),
-        Type::LargeUtf8 => Ok(Kind::Bytes {
-            large: true,
-            text: true,
-        }),
-        Type::List => Ok(Kind::List {
-            large: false,
-            item: only_child()?,
-        }),
-        Type::LargeList => Ok(Kind::List {
-            large: true,
-            item: only_child()?,
-        }),
-        Type::Int => match field.type_as_int() {
-            Some(int) if int.bitWidth() == 64 && int.is_signed() => Ok(Kind::Int64),
-            _ => other("integer of another width", 2, Vec::new()),
-        },
-        Type::FloatingPoint => match field.type_as_floating_point() {
-            Some(float) if float.precision() == Precision::DOUBLE => Ok(Kind::Float64),
-            _ => other("floating point of another width", 2, Vec::new()),
-        },
-        Type::Bool => other("boolean", 2, Vec::new()),
-        Type::Decimal => other("decimal", 2, Vec::new()),
-        Type::Date | Type::Time | Type::Timestamp | Type::Duration | Type::Interval => {
-            other("date or time", 2, Vec::new())
-        }
-        Type::FixedSizeBinary => other("fixed-size binary", 2, Vec::new()),
-        Type::FixedSizeList => other("fixed-size list", 1, children()?),
-        Type::Struct_ => other("struct", 1, children()?),
-        Type::Map => other("map", 2, children()?),
-        unknown => Err(format!(
-            "its column {:?} has the type {}, which is not supported; write it as binary, string or list",
-            field.name().unwrap_or_default(),
-            unknown.variant_name().unwrap_or("unknown")
-        )),
-    }
-}
-
-/// Reads a batch from its message header; `body` is the range of its buffers in the file.
-fn parse_batch(header: &[u8], body: Range<usize>, columns: &[Column]) -> Result<Batch, String> {
+/// Returns the header of a batch in a file without its prefix, as an aligned copy.
+fn batch_header(header: &[u8]) -> Result<Buffer, String> {
     let start = if header.starts_with(&CONTINUATION) { 8 } else { 4 };
     let header = header
         .get(start..)
         .filter(|header| header.len() <= MAX_METADATA)
         .ok_or("has a header of impossible length")?;
-    let header = Buffer::from(header);
-    let message = arrow_ipc::root_as_message(&header).map_err(|_| "has a damaged header")?;
+    Ok(Buffer::from(header))
+}
+
+/// Reads a batch from its message header; `body` is the range of its buffers in a file of `file_bytes` bytes.
+fn parse_batch(header: &[u8], body: Range<usize>, columns: &[Column], file_bytes: usize) -> Result<Batch, String> {
+    let message: Message<'_> = arrow_ipc::root_as_message(header).map_err(|_| "has a damaged header")?;
     if message.header_type() != MessageHeader::RecordBatch {
         return Err("is not a record batch".into());
     }
     let record = message.header_as_record_batch().ok_or("has no header")?;
-    if record.compression().is_some() {
-        return Err("is compressed, which is not supported: write the file without compression".into());
+    if let Some(compression) = record.compression() {
+        let codec = match compression.codec() {
+            CompressionType::LZ4_FRAME => "lz4",
+            CompressionType::ZSTD => "zstd",
+            _ => "an unknown method",
+        };
+        return Err(format!(
+            "is compressed with {codec}, which is not supported: write the file with compression=None (polars: 'uncompressed')"
+        ));
     }
     let mut parts = Parts {
         nodes: record
@@ -279,33 +224,43 @@ fn parse_batch(header: &[u8], body: Range<usize>, columns: &[Column]) -> Result<
             .flatten()
             .map(|n| (n.length(), n.null_count())),
         buffers: record.buffers().into_iter().flatten().map(|b| (b.offset(), b.length())),
+        view_counts: record.variadicBufferCounts().into_iter().flatten(),
         body,
     };
     let rows = usize::try_from(record.length()).map_err(|_| "has a negative number of rows")?;
-    let arrays = columns
-        .iter()
-        .map(|column| {
-            let array = parts.array(&column.kind)?;
-            if array.len != rows {
-                return Err(format!(
-                    "has {rows} rows, but {} in column {:?}",
-                    array.len, column.name
-                ));
-            }
-            Ok(array)
-        })
-        .collect::<Result<Vec<_>, String>>()?;
+    // Each row of a readable column takes bytes. Columns without buffers could claim any number of rows.
+    if rows > file_bytes {
+        return Err(format!("claims {rows} rows, more than the file can hold"));
+    }
+    let mut arrays = Vec::with_capacity(columns.len());
+    for column in columns {
+        if matches!(column.kind, Kind::Unknown { .. }) {
+            // It is not known how many buffers the column has, so the columns after it have the same kind.
+            arrays.push(Array::default());
+            continue;
+        }
+        let array = parts.array(&column.kind)?;
+        if array.len != rows {
+            return Err(format!(
+                "has {rows} rows, but {} in column {:?}",
+                array.len, column.name
+            ));
+        }
+        arrays.push(array);
+    }
     Ok(Batch { rows, arrays })
 }
 
 /// The remaining array lengths and buffers of a batch, in depth-first order of the columns.
-struct Parts<N, B> {
+struct Parts<N, B, V> {
     nodes: N,
     buffers: B,
+    /// The number of data buffers of each column of views.
+    view_counts: V,
     body: Range<usize>,
 }
 
-impl<N: Iterator<Item = (i64, i64)>, B: Iterator<Item = (i64, i64)>> Parts<N, B> {
+impl<N: Iterator<Item = (i64, i64)>, B: Iterator<Item = (i64, i64)>, V: Iterator<Item = i64>> Parts<N, B, V> {
     /// Takes the next buffer and returns its range in the file.
     fn buffer(&mut self) -> Result<Range<usize>, String> {
         let (offset, length) = self.buffers.next().ok_or("has too few buffers")?;
@@ -337,7 +292,13 @@ impl<N: Iterator<Item = (i64, i64)>, B: Iterator<Item = (i64, i64)>> Parts<N, B>
         self.elements(count, if large { 8 } else { 4 })
     }
 
-    /// Takes the array of a column or of the items of a list.
+    /// Takes the data buffers of a column of views.
+    fn view_data(&mut self) -> Result<Vec<Range<usize>>, String> {
+        let count = self.view_counts.next().ok_or("has too few counts of buffers")?;
+        (0..count).map(|_| self.buffer()).collect()
+    }
+
+    /// Takes the array of a column, of the items of a list or of a field.
     fn array(&mut self, kind: &Kind) -> Result<Array, String> {
         let (length, nulls) = self.nodes.next().ok_or("has too few arrays")?;
         let len = usize::try_from(length).map_err(|_| "has an array of negative length")?;
@@ -346,6 +307,7 @@ impl<N: Iterator<Item = (i64, i64)>, B: Iterator<Item = (i64, i64)>> Parts<N, B>
         }
         let mut array = Array {
             len,
+            nulls: nulls as usize,
             ..Array::default()
         };
         match kind {
@@ -373,12 +335,26 @@ impl<N: Iterator<Item = (i64, i64)>, B: Iterator<Item = (i64, i64)>> Parts<N, B>
                 array.offsets_or_numbers = self.offsets(len, *large)?;
                 array.data = self.buffer()?;
             }
+            Kind::View { .. } => {
+                array.offsets_or_numbers = self.elements(len, VIEW_BYTES)?;
+                array.view_data = self.view_data()?;
+            }
             Kind::List { large, item } => {
                 array.offsets_or_numbers = self.offsets(len, *large)?;
-                array.items = Some(Box::new(self.array(item)?));
+                array.children = vec![self.array(item)?];
+            }
+            Kind::Struct { fields } => {
+                for field in fields {
+                    let child = self.array(&field.kind)?;
+                    if child.len != len {
+                        return Err("has a struct whose fields have different numbers of values".into());
+                    }
+                    array.children.push(child);
+                }
             }
             Kind::Int64 | Kind::Float64 => array.offsets_or_numbers = self.elements(len, 8)?,
-            Kind::Null | Kind::Other { .. } => {}
+            Kind::Integer { bytes, .. } => array.offsets_or_numbers = self.elements(len, *bytes)?,
+            Kind::Null | Kind::Other { .. } | Kind::Unknown { .. } => {}
         }
         Ok(array)
     }

@@ -8,6 +8,7 @@
 //! every buffer lies inside the file; `table.rs` checks every offset when a value is read. No allocation is sized by an unchecked
 //! field.
 
+mod kinds;
 mod layout;
 mod schemas;
 mod table;

@@ -4,14 +4,15 @@ use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 
-use super::layout::{self, Array, Column, Kind, Layout};
+use super::kinds::{Column, Kind};
+use super::layout::{self, Array, Layout, VIEW_BYTES};
 use crate::{DataError, Result};
 use vlct_util::MappedFile;
 
 /// The required type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColumnType {
-    /// The bytes of image files.
+    /// The bytes of image files, or structs with the bytes in a field `bytes`.
     Images,
     /// The bytes of image files, or the type null: Arrow writes this type if all values are null.
     OptionalImages,
@@ -21,6 +22,8 @@ pub enum ColumnType {
     OptionalTexts,
     /// A list of texts in each row.
     Texts,
+    /// A text or a list of texts in each row.
+    TextOrTexts,
     /// A list of 64-bit integers in each row.
     Integers,
     /// A list of lists of texts in each row. Items of type null are accepted too: Arrow writes this type if all lists are empty.
@@ -33,7 +36,6 @@ pub enum ColumnType {
 
 impl ColumnType {
     fn matches(self, kind: &Kind) -> bool {
-        let is_text = |kind: &Kind| matches!(kind, Kind::Bytes { text: true, .. });
         let is_list_of = |kind: &Kind, fits: &dyn Fn(&Kind) -> bool| match kind {
             Kind::List { item, .. } => fits(item),
             _ => false,
@@ -42,13 +44,14 @@ impl ColumnType {
         let is_list_of_lists =
             |fits: &dyn Fn(&Kind) -> bool| is_list_of(kind, &|item| *item == Kind::Null || is_list_of(item, fits));
         match self {
-            Self::Images => matches!(kind, Kind::Bytes { text: false, .. }),
+            Self::Images => kind.is_image(),
             Self::OptionalImages => *kind == Kind::Null || Self::Images.matches(kind),
-            Self::OptionalText => *kind == Kind::Null || is_text(kind),
+            Self::OptionalText => *kind == Kind::Null || kind.is_text(),
             Self::OptionalTexts => *kind == Kind::Null || Self::Texts.matches(kind),
-            Self::Texts => is_list_of(kind, &is_text),
+            Self::Texts => is_list_of(kind, &Kind::is_text),
+            Self::TextOrTexts => kind.is_text() || Self::Texts.matches(kind),
             Self::Integers => is_list_of(kind, &|item| *item == Kind::Int64),
-            Self::TextLists => is_list_of_lists(&is_text),
+            Self::TextLists => is_list_of_lists(&Kind::is_text),
             Self::IntegerLists => is_list_of_lists(&|item| *item == Kind::Int64),
             Self::FloatLists => is_list_of_lists(&|item| *item == Kind::Float64),
         }
@@ -61,6 +64,7 @@ impl fmt::Display for ColumnType {
             Self::Images | Self::OptionalImages => "images (binary)",
             Self::OptionalText => "text",
             Self::Texts | Self::OptionalTexts => "lists of text",
+            Self::TextOrTexts => "text or lists of text",
             Self::Integers => "lists of 64-bit integers",
             Self::TextLists => "lists of lists of text",
             Self::IntegerLists => "lists of lists of 64-bit integers",
@@ -74,7 +78,7 @@ const ROWS_PER_RELEASE: usize = 4096;
 /// Record batches read between two releases of pages in [`ArrowTable::for_each_row`].
 const BATCHES_PER_RELEASE: usize = 4;
 
-/// A memory-mapped Arrow IPC file. Its rows are numbered from 0 over all record batches.
+/// A memory-mapped Arrow IPC file or stream. Its rows are numbered from 0 over all record batches.
 ///
 /// Values are slices of the file. A damaged value is an error of the call that reads it.
 /// The file must not be changed while it is open; replacing it by renaming another file over it is fine.
@@ -108,7 +112,7 @@ impl ArrowTable {
     ///
     /// # Errors
     /// Returns [`DataError::Io`] if the file cannot be opened, [`DataError::Format`] if it is not a complete, uncompressed Arrow
-    /// file.
+    /// file or stream.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let map = MappedFile::open(path)?;
         let layout = layout::parse(&map).map_err(|reason| DataError::format(map.path(), reason))?;
@@ -161,6 +165,30 @@ impl ArrowTable {
             .any(|c| c.name == column && c.kind != Kind::Null)
     }
 
+    /// Whether the column exists and holds text.
+    pub fn has_text_column(&self, column: &str) -> bool {
+        let mut columns = self.layout.columns.iter();
+        columns.any(|c| c.name == column && c.kind.is_text())
+    }
+
+    /// Number of rows whose value in this column is null. 0 if there is no such column.
+    pub fn null_rows(&self, column: &str) -> usize {
+        let Some(position) = self.layout.columns.iter().position(|c| c.name == column) else {
+            return 0;
+        };
+        let kind = &self.layout.columns[position].kind;
+        let bytes = kind.field("bytes");
+        let nulls = self.layout.batches.iter().map(|batch| {
+            let array = &batch.arrays[position];
+            match (kind, bytes) {
+                (Kind::Null, _) => batch.rows,
+                (_, Some(bytes)) => array.nulls.max(array.children[bytes].nulls),
+                _ => array.nulls,
+            }
+        });
+        nulls.sum()
+    }
+
     /// Checks that columns exist and have these types. A table without rows passes, because the original writers give its columns
     /// the type null.
     ///
@@ -196,9 +224,19 @@ impl ArrowTable {
     /// null or damaged.
     pub fn image(&self, row: usize, column: &str) -> Result<&[u8]> {
         let cell = self.find(row, column)?;
-        match cell.column.kind {
-            Kind::Bytes { large, .. } => cell
-                .bytes(cell.array, cell.index, large)?
+        let kind = &cell.column.kind;
+        if let Kind::Struct { fields } = kind
+            && let Some(bytes) = kind.field("bytes").filter(|_| kind.is_image())
+        {
+            if cell.is_null(cell.array, cell.index) {
+                return Err(cell.error("is null"));
+            }
+            let image = cell.bytes(&fields[bytes].kind, &cell.array.children[bytes], cell.index)?;
+            return image.ok_or_else(|| cell.error("has no bytes of an image; write the bytes, not the path"));
+        }
+        match kind {
+            Kind::Bytes { .. } | Kind::View { .. } => cell
+                .bytes(kind, cell.array, cell.index)?
                 .ok_or_else(|| cell.error("is null")),
             Kind::Null => Err(cell.error("is null")),
             _ => Err(cell.wrong_kind("images (binary)")),
@@ -212,21 +250,41 @@ impl ArrowTable {
     /// damaged.
     pub fn string(&self, row: usize, column: &str) -> Result<Option<&str>> {
         let cell = self.find(row, column)?;
-        match cell.column.kind {
-            Kind::Bytes { large, text: true } => cell.text(cell.array, cell.index, large),
+        match &cell.column.kind {
+            kind if kind.is_text() => cell.text(kind, cell.array, cell.index),
             Kind::Null => Ok(None),
             _ => Err(cell.wrong_kind("text")),
         }
     }
 
-    /// The texts of a list (captions, questions), in order; empty if the list is empty or null.
+    /// A name: a text, or an integer as text. `None` if it is null, if there is no such column, or if it has another type.
+    ///
+    /// # Errors
+    /// Returns [`DataError::NoRow`], or [`DataError::Format`] if the value is damaged.
+    pub fn name_at(&self, row: usize, column: &str) -> Result<Option<String>> {
+        if !self.columns().any(|name| name == column) {
+            return Ok(None);
+        }
+        let cell = self.find(row, column)?;
+        match &cell.column.kind {
+            kind if kind.is_text() => Ok(cell.text(kind, cell.array, cell.index)?.map(str::to_string)),
+            Kind::Int64 | Kind::Integer { .. } => cell.integer_text(),
+            _ => Ok(None),
+        }
+    }
+
+    /// The texts of a list (captions, questions), in order; empty if the list is empty or null. A text is a list of one.
     ///
     /// # Errors
     /// Returns [`DataError::NoRow`], [`DataError::NoColumn`], or [`DataError::Format`] if the column has another type, a text is null,
     /// or a value is damaged.
     pub fn texts(&self, row: usize, column: &str) -> Result<Vec<&str>> {
         let cell = self.find(row, column)?;
-        let Some((item, items, range)) = cell.list(&cell.column.kind, cell.array, cell.index)? else {
+        let kind = &cell.column.kind;
+        if kind.is_text() {
+            return Ok(Vec::from_iter(cell.text(kind, cell.array, cell.index)?));
+        }
+        let Some((item, items, range)) = cell.list(kind, cell.array, cell.index)? else {
             return Ok(Vec::new());
         };
         cell.text_items(item, items, range)
@@ -240,7 +298,7 @@ impl ArrowTable {
     pub fn integer(&self, row: usize, column: &str) -> Result<Option<i64>> {
         let cell = self.find(row, column)?;
         match cell.column.kind {
-            Kind::Int64 => Ok(cell.number(cell.array, cell.index)?.map(i64::from_le_bytes)),
+            Kind::Int64 => Ok(cell.number::<8>(cell.array, cell.index)?.map(i64::from_le_bytes)),
             Kind::Null => Ok(None),
             _ => Err(cell.wrong_kind("64-bit integers")),
         }
@@ -410,34 +468,88 @@ impl<'a> Cell<'a> {
         }
     }
 
-    fn bytes(&self, array: &Array, index: usize, large: bool) -> Result<Option<&'a [u8]>> {
+    /// A text or binary value; `None` if it is null. `kind` is the kind of `array`.
+    fn bytes(&self, kind: &Kind, array: &Array, index: usize) -> Result<Option<&'a [u8]>> {
         if self.is_null(array, index) {
             return Ok(None);
         }
+        let large = match kind {
+            Kind::Bytes { large, .. } => *large,
+            _ => return self.view(array, index).map(Some),
+        };
         let span = self.span(array, index, large, array.data.len())?;
         Ok(Some(&self.table.map[array.data.clone()][span]))
     }
 
-    fn text(&self, array: &Array, index: usize, large: bool) -> Result<Option<&'a str>> {
-        let Some(bytes) = self.bytes(array, index, large)? else {
+    /// The bytes of a view. A value of at most 12 bytes is in the view itself; of a longer one, the view has the length, four bytes, and
+    /// the buffer and the offset of all bytes.
+    fn view(&self, array: &Array, index: usize) -> Result<&'a [u8]> {
+        const INLINE_BYTES: usize = VIEW_BYTES - 4;
+        let map: &'a [u8] = &self.table.map;
+        let read = || {
+            let start = array
+                .offsets_or_numbers
+                .start
+                .checked_add(index.checked_mul(VIEW_BYTES)?)?;
+            let view = map.get(start..start.checked_add(VIEW_BYTES)?)?;
+            let field = |at: usize| usize::try_from(i32::from_le_bytes(view[at..at + 4].try_into().ok()?)).ok();
+            let length = field(0)?;
+            if length <= INLINE_BYTES {
+                return Some(&view[4..4 + length]);
+            }
+            let (buffer, offset) = (field(8)?, field(12)?);
+            let data = map.get(array.view_data.get(buffer)?.clone())?;
+            data.get(offset..offset.checked_add(length)?)
+        };
+        read().ok_or_else(|| self.damaged())
+    }
+
+    fn text(&self, kind: &Kind, array: &Array, index: usize) -> Result<Option<&'a str>> {
+        let Some(bytes) = self.bytes(kind, array, index)? else {
             return Ok(None);
         };
         let text = std::str::from_utf8(bytes).map_err(|_| self.error("holds text that is not UTF-8"))?;
         Ok(Some(text))
     }
 
-    fn number(&self, array: &Array, index: usize) -> Result<Option<[u8; 8]>> {
+    /// The bytes of a number of `N` bytes; `None` if it is null.
+    fn number<const N: usize>(&self, array: &Array, index: usize) -> Result<Option<[u8; N]>> {
         if self.is_null(array, index) {
             return Ok(None);
         }
-        let start = array.offsets_or_numbers.start + index * 8;
-        let bytes = self.table.map.get(start..start + 8).ok_or_else(|| self.damaged())?;
-        Ok(Some(bytes.try_into().expect("eight bytes")))
+        let start = array.offsets_or_numbers.start + index * N;
+        let bytes = self.table.map.get(start..start + N).ok_or_else(|| self.damaged())?;
+        Ok(bytes.try_into().ok())
+    }
+
+    /// An integer of any type, as text; `None` if it is null.
+    fn integer_text(&self) -> Result<Option<String>> {
+        let (bytes, signed) = match self.column.kind {
+            Kind::Integer { bytes, signed } => (bytes, signed),
+            _ => (8, true),
+        };
+        let (array, index) = (self.array, self.index);
+        macro_rules! read {
+            ($type:ty) => {
+                self.number(array, index)?
+                    .map(|bytes| <$type>::from_le_bytes(bytes).to_string())
+            };
+        }
+        Ok(match (bytes, signed) {
+            (1, true) => read!(i8),
+            (1, false) => read!(u8),
+            (2, true) => read!(i16),
+            (2, false) => read!(u16),
+            (4, true) => read!(i32),
+            (4, false) => read!(u32),
+            (_, true) => read!(i64),
+            (_, false) => read!(u64),
+        })
     }
 
     /// A list value; `None` if it is null or has the type null.
     fn list(&self, kind: &'a Kind, array: &'a Array, index: usize) -> Result<Option<List<'a>>> {
-        match (kind, &array.items) {
+        match (kind, array.children.first()) {
             (Kind::Null, _) => Ok(None),
             (Kind::List { large, item }, Some(items)) if !self.is_null(array, index) => {
                 let range = self.span(array, index, *large, items.len)?;
@@ -466,11 +578,8 @@ impl<'a> Cell<'a> {
 
     fn text_items(&self, item: &Kind, items: &Array, range: Range<usize>) -> Result<Vec<&'a str>> {
         match item {
-            Kind::Bytes { large, text: true } => range
-                .map(|i| {
-                    self.text(items, i, *large)?
-                        .ok_or_else(|| self.error("has a null text"))
-                })
+            kind if kind.is_text() => range
+                .map(|i| self.text(kind, items, i)?.ok_or_else(|| self.error("has a null text")))
                 .collect(),
             _ if range.is_empty() => Ok(Vec::new()),
             _ => Err(self.wrong_kind("lists of text")),
@@ -493,7 +602,9 @@ impl<'a> Cell<'a> {
         }
         range
             .map(|i| {
-                let bytes = self.number(items, i)?.ok_or_else(|| self.error("has a null item"))?;
+                let bytes = self
+                    .number::<8>(items, i)?
+                    .ok_or_else(|| self.error("has a null item"))?;
                 Ok(convert(bytes))
             })
             .collect()

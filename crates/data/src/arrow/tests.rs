@@ -1,6 +1,14 @@
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use arrow_schema::DataType;
+use arrow_array::builder::{ListBuilder, StringViewBuilder};
+use arrow_array::types::Int32Type;
+use arrow_array::{
+    ArrayRef, BinaryArray, BinaryViewArray, DictionaryArray, Int32Array, Int64Array, LargeStringArray, RecordBatch,
+    RunArray, StringArray, StringViewArray, StructArray, TimestampSecondArray, UInt16Array, UnionArray,
+};
+use arrow_ipc::writer::{FileWriter, StreamWriter};
+use arrow_schema::{DataType, Field};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -357,7 +365,6 @@ fn rejects_damaged_files_and_other_formats_in_one_line() {
     };
     assert!(open_error(&write("empty", b"")).contains("is empty"));
     assert!(open_error(&write("text", b"version https://git-lfs.github.com/spec/v1\n")).contains("not an Arrow file"));
-    assert!(open_error(&write("stream", &golden[8..])).contains("stream"));
     assert!(open_error(&write("magic", b"ARROW1")).contains("truncated"));
     assert!(open_error(&write("both", b"ARROW1\0\0ARROW1")).contains("truncated"));
     assert!(open_error(&write("zeros", b"ARROW1\0\0\0\0\0\0ARROW1")).contains("damaged"));
@@ -374,6 +381,122 @@ fn rejects_damaged_files_and_other_formats_in_one_line() {
     assert!(open_error(directory.path()).contains("not a file"));
     let missing = ArrowTable::open(directory.path().join("missing.arrow")).unwrap_err();
     assert!(matches!(missing, DataError::Io(_)));
+}
+
+/// Writes a file, and the same batches as a stream.
+fn write_both(directory: &Path, columns: Vec<(&str, ArrayRef)>) -> [PathBuf; 2] {
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let [file, stream] = ["file.arrow", "stream.arrow"].map(|name| directory.join(name));
+    let mut writer = FileWriter::try_new(std::fs::File::create(&file).unwrap(), &batch.schema()).unwrap();
+    writer.write(&batch).unwrap();
+    writer.finish().unwrap();
+    let mut writer = StreamWriter::try_new(std::fs::File::create(&stream).unwrap(), &batch.schema()).unwrap();
+    writer.write(&batch).unwrap();
+    writer.write(&batch).unwrap();
+    writer.finish().unwrap();
+    [file, stream]
+}
+
+/// Images and captions, with columns of other types before and after them.
+fn columns_of_many_types() -> Vec<(&'static str, ArrayRef)> {
+    let texts = ["a", "a text of more than twelve bytes", ""];
+    let mut lists = ListBuilder::new(StringViewBuilder::new());
+    for row in 0..3 {
+        lists.append_value(texts[..row].iter().map(Some));
+    }
+    let unions = UnionArray::try_new(
+        [(0, Arc::new(Field::new("n", DataType::Int64, true)))]
+            .into_iter()
+            .collect(),
+        vec![0, 0, 0].into(),
+        Some(vec![0, 1, 0].into()),
+        vec![Arc::new(Int64Array::from(vec![1, 2]))],
+    );
+    let bytes: ArrayRef = Arc::new(BinaryArray::from(vec![Some(&b"one"[..]), Some(b"two"), None]));
+    let paths: ArrayRef = Arc::new(StringArray::from(vec![None, Some("b.jpg"), Some("c.jpg")]));
+    let fields = ["bytes", "path"].into_iter().zip([bytes, paths]);
+    let fields: Vec<(Arc<Field>, ArrayRef)> = fields
+        .map(|(name, array)| (Arc::new(Field::new(name, array.data_type().clone(), true)), array))
+        .collect();
+    vec![
+        ("view", Arc::new(StringViewArray::from_iter(texts.map(Some)))),
+        ("union", Arc::new(unions.unwrap())),
+        (
+            "dictionary",
+            Arc::new(texts.into_iter().collect::<DictionaryArray<Int32Type>>()),
+        ),
+        (
+            "runs",
+            Arc::new(RunArray::try_new(&Int32Array::from(vec![2, 3]), &StringArray::from(vec!["x", "y"])).unwrap()),
+        ),
+        (
+            "image",
+            Arc::new(BinaryViewArray::from_iter([Some("i"), None, Some("0123456789abcdef")])),
+        ),
+        ("time", Arc::new(TimestampSecondArray::from(vec![1, 2, 3]))),
+        ("struct", Arc::new(StructArray::from(fields))),
+        ("captions", Arc::new(lists.finish())),
+        (
+            "text",
+            Arc::new(LargeStringArray::from(vec![Some("x"), None, Some("z")])),
+        ),
+        ("id", Arc::new(UInt16Array::from(vec![Some(7), None, Some(65_535)]))),
+    ]
+}
+
+#[test]
+fn reads_views_structs_and_streams_and_passes_over_other_types() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = write_both(directory.path(), columns_of_many_types());
+    for (path, rows) in files.iter().zip([3, 6]) {
+        let table = ArrowTable::open(path).unwrap();
+        assert_eq!(table.rows(), rows);
+        assert_eq!(
+            table.string(1, "view").unwrap(),
+            Some("a text of more than twelve bytes")
+        );
+        assert_eq!(
+            table.texts(rows - 1, "captions").unwrap(),
+            ["a", "a text of more than twelve bytes"]
+        );
+        assert_eq!(table.texts(0, "text").unwrap(), ["x"]);
+        assert!(table.texts(1, "text").unwrap().is_empty());
+        assert_eq!(table.image(rows - 1, "image").unwrap(), b"0123456789abcdef");
+        assert!(table.image(1, "image").unwrap_err().to_string().contains("is null"));
+        assert_eq!(table.image(1, "struct").unwrap(), b"two");
+        let message = table.image(2, "struct").unwrap_err().to_string();
+        assert!(message.contains("write the bytes, not the path"), "{message}");
+        assert_eq!(
+            (table.null_rows("image"), table.null_rows("struct")),
+            (rows / 3, rows / 3)
+        );
+        let names = [0, 1, 2].map(|row| table.name_at(row, "id").unwrap());
+        assert_eq!(names, [Some("7".into()), None, Some("65535".into())]);
+        assert_eq!(table.name_at(0, "text").unwrap().as_deref(), Some("x"));
+        assert_eq!(table.name_at(0, "union").unwrap(), None);
+        assert_eq!(table.name_at(0, "missing").unwrap(), None);
+        assert!(
+            table
+                .string(0, "dictionary")
+                .unwrap_err()
+                .to_string()
+                .contains("dictionary")
+        );
+        table
+            .check_columns(&[
+                ("image", ColumnType::Images),
+                ("struct", ColumnType::Images),
+                ("text", ColumnType::TextOrTexts),
+            ])
+            .unwrap();
+        assert!(table.check_columns(&[("runs", ColumnType::TextOrTexts)]).is_err());
+    }
+    let stream = std::fs::read(&files[1]).unwrap();
+    let cut = directory.path().join("cut.arrow");
+    for length in [5, 100, stream.len() / 2, stream.len() - 8, stream.len() - 1] {
+        std::fs::write(&cut, &stream[..length]).unwrap();
+        assert!(open_error(&cut).contains("truncated Arrow stream"), "{length}");
+    }
 }
 
 #[test]
@@ -399,12 +522,17 @@ proptest! {
     #[test]
     fn reading_damaged_files_never_panics(
         file in any::<prop::sample::Index>(),
+        is_other in any::<bool>(),
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
         // Most of the structure is at the end of the file, in the footer.
         from_end in any::<bool>(),
         cut in prop::option::weighted(0.1, any::<prop::sample::Index>()),
     ) {
-        let files = golden_files();
+        let directory = tempfile::tempdir().unwrap();
+        let mut files = golden_files();
+        if is_other {
+            files = write_both(directory.path(), columns_of_many_types()).to_vec();
+        }
         let mut bytes = std::fs::read(file.get(&files)).unwrap();
         let length = bytes.len();
         for (offset, value) in edits {

@@ -59,7 +59,7 @@ impl Contents {
     /// Returns [`DataError::NoColumn`] or [`DataError::Format`] if it does not.
     pub(super) fn check_columns(self, table: &ArrowTable) -> Result<()> {
         table.check_columns(match self {
-            Self::Captions => &[("image", ColumnType::Images), ("caption", ColumnType::Texts)],
+            Self::Captions => &[("image", ColumnType::Images), ("caption", ColumnType::TextOrTexts)],
             Self::Questions => &[
                 ("image", ColumnType::Images),
                 ("questions", ColumnType::Texts),

@@ -1,18 +1,16 @@
 //! Finds the files of custom datasets in the data root.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::files::{Split, reject_unfinished};
 use super::name::is_custom_name;
 use super::published::NAMES;
 use crate::error::MissingFile;
+use crate::webdataset::tar_stem;
 use crate::{DataError, Result};
 use vlct_util::IoError;
 use vlct_util::text::similar_name;
-
-/// Extension of WebDataset shards.
-const TAR: &str = "tar";
 
 /// Returns the files of a split, in reading order. For the training split, these are `NAME_train_0.arrow`, `NAME_train_1.arrow`, … or
 /// `NAME_train.arrow`. If no split has an Arrow file, returns the tars of the split in the directory `NAME`.
@@ -132,13 +130,21 @@ pub fn split_tars(directory: &Path, split: Split) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Returns the tars in a directory, sorted by name; an empty list if the directory does not exist.
+/// Returns the tars in a directory, plain and compressed, sorted by name; an empty list if the directory does not exist. A compressed
+/// tar is left out if it is also there decompressed.
 ///
 /// # Errors
 /// Returns [`DataError::Io`] if the directory cannot be read.
 pub fn tars(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = entries(directory)?;
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == TAR));
+    let stem = |path: &Path| tar_stem(path).map(|(stem, is_compressed)| (stem.to_string(), is_compressed));
+    let plain: HashSet<String> = paths
+        .iter()
+        .filter_map(|path| stem(path).filter(|(_, is_compressed)| !is_compressed))
+        .map(|(stem, _)| stem)
+        .collect();
+    paths.retain(|path| stem(path).is_some_and(|(stem, is_compressed)| !is_compressed || !plain.contains(&stem)));
+    paths.retain(|path| path.is_file());
     paths.sort();
     Ok(paths)
 }
@@ -258,6 +264,60 @@ mod tests {
         write_arrow(root, "web_train_0.arrow", "converted");
         assert_eq!(captions(root, "web", Split::Train), "converted");
         assert_eq!(captions(root, "web", Split::Val), "");
+    }
+
+    #[test]
+    fn finds_tars_whatever_their_ending_and_names_compressed_ones() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        write_shard(root, "web/0.TAR", "a");
+        write_shard(root, "web/1.tar", "b");
+        std::fs::create_dir(root.join("web/directory.tar")).unwrap();
+        std::fs::write(root.join("web/1.tar.gz"), b"\x1f\x8b").unwrap();
+        assert_eq!(captions(root, "web", Split::Train), "ab");
+        std::fs::write(root.join("web/2.tgz"), b"\x1f\x8b").unwrap();
+        let message = open_error(root, "web", Split::Train);
+        assert!(
+            message.ends_with("web/2.tgz: it is compressed with gzip; unpack it with gunzip"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn says_what_is_left_out_of_each_dataset() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let shard = |file: &str, members: &[(&str, &[u8])]| {
+            let path = root.join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            write_tar(&path, members);
+        };
+        shard("a/0.tar", &[("1.jpg", b""), ("1.txt", b"x"), ("2.jpg", b"")]);
+        shard(
+            "a/1.tar",
+            &[
+                ("1.jpg", b""),
+                ("2.jpg", b""),
+                ("2.json", b"[]"),
+                ("3.txt", b"x"),
+                ("2.txt", b"x"),
+            ],
+        );
+        shard("b/0.tar", &[("1.input.jpg", b""), ("1.outputs.txt", b"x")]);
+        let mut writer = CaptionWriter::create(root.join("c_train.arrow")).unwrap();
+        writer.push(b"x", &["one"], "1", "").unwrap();
+        writer.push::<&str>(b"x", &[], "2", "").unwrap();
+        writer.finish().unwrap();
+        write_arrow(root, "d_train.arrow", "whole");
+        let dataset = TableDataset::open(Contents::Captions, root, &["a", "b", "c", "d"], Split::Train).unwrap();
+        assert_eq!(
+            dataset.left_out(),
+            [
+                "a: left out 2 images without a caption; 1 caption without an image",
+                "b: left out members with other endings than .jpg, .txt, …: 1 input.jpg, 1 outputs.txt",
+                "c: left out 1 row without text",
+            ]
+        );
     }
 
     #[test]

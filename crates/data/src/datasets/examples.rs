@@ -192,29 +192,24 @@ impl TableDataset {
     }
 
     /// Returns the name of the image at a location: `image_id`, usually the name of the image file; for a pair, its `identifier`.
+    /// `None` if the file does not have this column.
     ///
     /// # Errors
-    /// Returns an error if the file does not have this column.
+    /// Returns an error if there is no such location.
     pub fn image_id_at(&self, location: &Location) -> Result<Option<String>> {
         let file = self.file(location)?;
         match self.contents() {
-            Contents::Captions | Contents::Labels => file.image_id(location.row),
-            Contents::Questions => Ok(file
-                .arrow()?
-                .integer(location.row, "image_id")?
-                .map(|id| id.to_string())),
-            Contents::Pairs => Ok(file.arrow()?.string(location.row, "identifier")?.map(str::to_string)),
+            Contents::Captions | Contents::Labels | Contents::Questions => file.image_id(location.row),
+            Contents::Pairs => file.arrow()?.name_at(location.row, "identifier"),
         }
     }
 
     /// Counts of the samples and members of all tars among the files.
     pub fn tar_counts(&self) -> TarCounts {
-        let counts = self.files().filter_map(|file| file.tar_counts());
-        counts.fold(TarCounts::default(), |sum, counts| TarCounts {
-            samples: sum.samples + counts.samples,
-            without_caption: sum.without_caption + counts.without_caption,
-            without_image: sum.without_image + counts.without_image,
-            others: sum.others + counts.others,
-        })
+        let mut sum = TarCounts::default();
+        self.files()
+            .filter_map(|file| file.tar_counts())
+            .for_each(|counts| sum.add(counts));
+        sum
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct TableIndex {
     pub items: usize,
     /// The rows in use.
     pub rows: RowView,
+    /// Number of rows without a text, which have no item.
+    pub rows_without_text: usize,
     contents: Contents,
     entries: Vec<Entry>,
 }
@@ -72,12 +74,14 @@ impl TableIndex {
                 table,
                 items,
                 rows,
+                rows_without_text: 0,
                 contents,
                 entries: Vec::new(),
             });
         }
         let mut entries = Vec::new();
         let (mut items, mut entry_texts, mut unreleased_bytes) = (0usize, 0usize, 0usize);
+        let mut rows_without_text = 0;
         let in_use = table.part_starts().enumerate().filter(|(row, _)| rows.contains(*row));
         for (position, (row, starts_part)) in in_use.enumerate() {
             unreleased_bytes += if starts_part { READ_AROUND_BYTES } else { 0 };
@@ -89,6 +93,7 @@ impl TableIndex {
                 entry_texts = 0;
             }
             let texts = table.texts(row, contents)?;
+            rows_without_text += usize::from(texts.is_empty());
             // Duplicates and rows without texts take time to read, too.
             entry_texts += texts.len().max(1);
             unreleased_bytes += texts.iter().map(|t| t.len() + 8).sum::<usize>();
@@ -105,6 +110,7 @@ impl TableIndex {
             table,
             items,
             rows,
+            rows_without_text,
             contents,
             entries,
         })

@@ -14,7 +14,9 @@ use super::index::{READ_AROUND_BYTES, TableIndex};
 use super::published::Published;
 use super::registry::{self, SplitFile};
 use super::table::Table as File;
+use crate::webdataset::TarCounts;
 use crate::{DataError, Result};
+use vlct_util::text::counted;
 
 /// Bytes read from the mapped files before their pages are released.
 const RELEASE_BYTES: usize = 16 << 20;
@@ -326,6 +328,41 @@ impl TableDataset {
         let count = table.index.items_in(location.row)?;
         self.count_bytes_read(table, READ_AROUND_BYTES);
         Ok(first..first + count)
+    }
+
+    /// Says what is left out of each dataset and why, one line for each dataset; empty if nothing is left out.
+    pub fn left_out(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (dataset, part) in self.parts.iter().enumerate() {
+            let mut counts = TarCounts::default();
+            let (mut unreadable, mut endings) = (None, None);
+            let (mut without_text, mut without_image) = (0, 0);
+            for table in self.tables.iter().filter(|table| table.dataset == dataset) {
+                without_text += table.index.rows_without_text;
+                without_image += table.index.table.rows_without_image(self.contents);
+                if let File::Tar(tar) = &table.index.table {
+                    counts.add(tar.counts());
+                    unreadable = unreadable.or(tar.first_unreadable());
+                    endings = endings.or_else(|| tar.other_endings());
+                }
+            }
+            let mut phrases = counts.left_out(unreadable);
+            for (rows, what) in [
+                (without_text, "text"),
+                (without_image, "image, for which training takes others"),
+            ] {
+                if rows > 0 {
+                    phrases.push(format!("{} without {what}", counted(rows, "row")));
+                }
+            }
+            if let (true, Some(endings)) = (part.items.is_empty() && counts.samples == 0, endings) {
+                phrases.push(format!("members with other endings than .jpg, .txt, …: {endings}"));
+            }
+            if !phrases.is_empty() {
+                lines.push(format!("{}: left out {}", part.name, phrases.join("; ")));
+            }
+        }
+        lines
     }
 
     /// Memory of the index in bytes.

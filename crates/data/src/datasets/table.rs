@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::contents::Contents;
 use crate::arrow::ArrowTable;
-use crate::webdataset::{TarCounts, TarTable};
+use crate::webdataset::{TarCounts, TarTable, tar_stem};
 use crate::{DataError, Result};
 
 /// An open file of a dataset.
@@ -124,13 +124,13 @@ impl Table {
         }
     }
 
-    /// Returns the name of a row's image.
+    /// Returns the name of a row's image; `None` if an Arrow file has no column `image_id` of texts or integers.
     ///
     /// # Errors
-    /// Returns an error if there is no such row, or an Arrow file has no column `image_id`.
+    /// Returns an error if there is no such row.
     pub fn image_id(&self, row: usize) -> Result<Option<String>> {
         match self {
-            Self::Arrow(table) => Ok(table.string(row, "image_id")?.map(str::to_string)),
+            Self::Arrow(table) => table.name_at(row, "image_id"),
             Self::Tar(table) => Ok(Some(table.image_id(row)?)),
         }
     }
@@ -173,6 +173,19 @@ impl Table {
         }
     }
 
+    /// Number of rows that lack an image of these contents. A row of a tar has one, and a row with labels may lack it.
+    pub(super) fn rows_without_image(&self, contents: Contents) -> usize {
+        let columns: &[&str] = match contents {
+            Contents::Captions | Contents::Questions => &["image"],
+            Contents::Pairs => &["image_0", "image_1"],
+            Contents::Labels => &[],
+        };
+        match self {
+            Self::Arrow(table) => columns.iter().map(|column| table.null_rows(column)).max().unwrap_or(0),
+            Self::Tar(_) => 0,
+        }
+    }
+
     fn error(&self, reason: &str) -> DataError {
         DataError::Format {
             path: self.path().to_path_buf(),
@@ -182,5 +195,5 @@ impl Table {
 }
 
 fn is_tar(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "tar")
+    tar_stem(path).is_some()
 }

@@ -180,8 +180,6 @@ impl<'a> Header<'a> {
 fn not_a_tar_message(bytes: &[u8]) -> String {
     match bytes {
         [] => "it is empty; make or copy the file again".into(),
-        [0x1f, 0x8b, ..] => "it is compressed; unpack it with gunzip".into(),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => "it is compressed; unpack it with unzstd".into(),
         _ => "it is not a tar file (it does not begin with a tar header)".into(),
     }
 }

@@ -113,6 +113,7 @@ fn keys_end_at_the_first_dot_as_in_webdataset() {
         without_caption: 1,
         without_image: 1,
         others: 3,
+        ..TarCounts::default()
     };
     assert_eq!(table.counts(), counts);
 }
@@ -189,7 +190,6 @@ fn rejects_damaged_files_and_other_formats_in_one_line() {
     }
     assert!(open_error(&tar[..511]).contains("not a tar file"));
     assert!(open_error(b"").contains("is empty"));
-    assert!(open_error(b"\x1f\x8b\x08\0").contains("gunzip"));
     assert!(open_error(&[b'<'; 2000]).contains("not a tar file"));
 
     let mut damaged = tar.clone();
@@ -232,23 +232,152 @@ fn rejects_damaged_files_and_other_formats_in_one_line() {
 }
 
 #[test]
-fn errors_of_captions_name_the_member() {
-    for (name, bytes, reason) in [
-        ("a.txt", &b"\xff\xfe"[..], "not UTF-8"),
-        ("a.json", b"{\"caption\": ", "not a JSON object"),
-        ("a.json", b"{\"caption\": 3}", "not a JSON object"),
-        ("a.json", &[b'['; 100_000], "not a JSON object"),
-    ] {
-        let message = open(&[("a.jpg", b""), (name, bytes)]).unwrap_err().to_string();
-        assert!(message.contains(name) && message.contains(reason), "{message}");
-    }
+fn unreadable_captions_cost_their_sample_only() {
     let large = vec![b' '; (16 << 20) + 1];
-    let message = open(&[("a.jpg", b""), ("a.txt", &large)]).unwrap_err().to_string();
-    assert!(message.contains("too many for a caption"), "{message}");
+    for (name, bytes, reason) in [
+        ("b.txt", &b"\xff\xfe"[..], "\"b.txt\" is not UTF-8"),
+        ("b.json", b"{\"caption\": ", "\"b.json\" is not a JSON object (EOF"),
+        ("b.json", b"", "\"b.json\" is not a JSON object (EOF"),
+        ("b.json", b"{\"caption\": {}}", "neither text nor a list of texts"),
+        ("b.json", &[b'['; 100_000], "is not a JSON object"),
+        (
+            "b.json",
+            b"[{\"caption\": \"c\"}]",
+            "is not a JSON object (invalid type: sequence, expected an object)",
+        ),
+        ("b.txt", &large, "too many for a caption"),
+    ] {
+        let table = open(&[("a.jpg", b"1"), ("a.txt", b"one"), ("b.jpg", b"2"), (name, bytes)]).unwrap();
+        assert_eq!(rows(&table), [row(b"1", &["one"], "a")]);
+        let counts = TarCounts {
+            samples: 1,
+            unreadable: 1,
+            ..TarCounts::default()
+        };
+        assert_eq!(table.counts(), counts, "{name}");
+        let [remark] = &table.left_out()[..] else { panic!() };
+        assert!(
+            remark.starts_with("1 image whose caption cannot be read (") && remark.contains(reason),
+            "{remark}"
+        );
+    }
+}
 
-    let scattered = [("a.jpg", &b""[..]), ("b.jpg", b""), ("a.txt", b"a"), ("b.txt", b"b")];
-    let message = open(&scattered).unwrap_err().to_string();
-    assert!(message.contains("--sort=name"), "{message}");
+#[test]
+fn json_is_needed_only_without_text() {
+    for json in [
+        &br#"{"caption": "x", "similarity": NaN}"#[..],
+        br#"{"caption": 2020}"#,
+        br#"{"caption": "x \ud83d", "key": 4.0}"#,
+        b"[1]",
+        b"",
+        b"\xff",
+    ] {
+        let table = open(&[("a.jpg", b"1"), ("a.json", json), ("a.txt", b"one")]).unwrap();
+        assert_eq!(rows(&table), [row(b"1", &["one"], "a")]);
+    }
+    for (json, captions) in [
+        (
+            &br#"{"caption": "x \ud83d", "size": Infinity}"#[..],
+            &["x \u{fffd}"][..],
+        ),
+        (br#"{"caption": 2020, "caption_": {}}"#, &["2020"]),
+        (br#"{"caption": ["one", null, " two "], "key": [1]}"#, &["one", "two"]),
+    ] {
+        let table = open(&[("a.jpg", b"1"), ("a.txt", b" \n"), ("a.json", json)]).unwrap();
+        assert_eq!(rows(&table), [row(b"1", captions, "a")]);
+    }
+}
+
+#[test]
+fn joins_members_that_are_apart() {
+    let table = open(&[
+        ("a.jpg", b"1"),
+        ("b.jpg", b"2"),
+        ("c.jpg", b"3"),
+        ("d.jpg", b"4"),
+        ("d.txt", b"four"),
+        ("b.json", br#"{"caption": "two", "key": 22}"#),
+        ("x.txt", b"no image"),
+        ("a.txt", b"one"),
+        ("a.json", br#"{"caption": "other", "key": "first"}"#),
+    ])
+    .unwrap();
+    assert_eq!(
+        rows(&table),
+        [
+            row(b"1", &["one"], "first"),
+            row(b"2", &["two"], "22"),
+            row(b"4", &["four"], "d")
+        ]
+    );
+    let counts = TarCounts {
+        samples: 3,
+        without_caption: 1,
+        without_image: 1,
+        ..TarCounts::default()
+    };
+    assert_eq!(table.counts(), counts);
+    assert_eq!(
+        table.left_out(),
+        ["1 image without a caption", "1 caption without an image"]
+    );
+
+    let repeated = open(&[
+        ("a.jpg", b"1"),
+        ("a.jpg", b"2"),
+        ("a.txt", b"one"),
+        ("b.txt", b""),
+        ("a.txt", b"two"),
+    ])
+    .unwrap();
+    assert_eq!(rows(&repeated), [row(b"1", &["two"], "a"), row(b"2", &["one"], "a")]);
+    let strangers = [("a.jpg", &b""[..]), ("a_caption.txt", b"a")];
+    let message = open(&strangers).unwrap_err().to_string();
+    assert!(message.contains("no image has a caption"), "{message}");
+}
+
+#[test]
+fn lists_unknown_endings() {
+    let table = open(&[
+        ("1.input.jpg", b"1"),
+        ("1.outputs.txt", b"one"),
+        ("2.input.jpg", b"1"),
+        ("._2.input.jpg", b"made by macOS"),
+    ])
+    .unwrap();
+    assert_eq!(table.other_endings().unwrap(), "2 input.jpg, 1 outputs.txt");
+    assert_eq!((table.rows(), table.counts().others), (0, 4));
+    assert_eq!(
+        open(&[("a.jpg", b"1"), ("a.txt", b"one")]).unwrap().other_endings(),
+        None
+    );
+}
+
+#[test]
+fn reads_compressed_tars_from_a_temporary_file() {
+    let (directory, path) = tar_of(&[("a.jpg", b"1"), ("b.jpg", b"2"), ("a.txt", b"one")]);
+    let compressed = directory.path().join("1.tar.gz");
+    let write = |bytes: &[u8]| std::fs::write(&compressed, bytes).unwrap();
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, &std::fs::read(&path).unwrap()).unwrap();
+    let bytes = encoder.finish().unwrap();
+    write(&bytes);
+    let message = TarTable::open(&compressed).unwrap_err().to_string();
+    assert!(
+        message.ends_with("1.tar.gz: it is compressed with gzip; unpack it with gunzip"),
+        "{message}"
+    );
+    assert_eq!(
+        rows(&TarTable::open_compressed(&compressed).unwrap()),
+        [row(b"1", &["one"], "a")]
+    );
+    assert_eq!(TarTable::open_compressed(&path).unwrap().rows(), 1);
+    write(&bytes[..bytes.len() / 2]);
+    let message = TarTable::open_compressed(&compressed).unwrap_err().to_string();
+    assert!(message.contains("cut short"), "{message}");
+    write(b"\x1f\x8bnonsense");
+    assert!(TarTable::open_compressed(&compressed).is_err());
 }
 
 /// Reads all values of a file, to find panics. Errors are ignored.
