@@ -88,6 +88,7 @@ fn prepare_hint(error: &PrepareError) -> Option<String> {
         }
         PrepareError::NoUsableRow { missing: Some(_), .. } => "paths are relative to --root",
         PrepareError::UnknownRowSplit { .. } => "or give the file with --annotations SPLIT=FILE",
+        PrepareError::TooManyMalformedRows { first, .. } => return prepare_hint(first),
         PrepareError::MixedDirectories { .. } => "or give one of them as --root",
         PrepareError::UnexpectedAnnotations { .. } => "omit --annotations",
         PrepareError::NoFrequentAnswer { .. } => "or give a smaller --min-answers",

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use log::warn;
 use vlct_data::answers::Vocabulary;
 use vlct_prepare::vgqa::{self, Layout, QuestionsFormat};
 use vlct_util::{IoError, at, atomic};
@@ -50,6 +51,7 @@ pub fn run(args: &MapVgMscoco) -> Result<(), Failure> {
         (None, None) => Layout::ValidVgqa.vocabulary(&args.root)?,
     };
     let selection = vgqa::select(&args.root, &vocabulary)?;
+    selection.remarks.iter().for_each(|remark| warn!("{remark}"));
     let default_path = || args.root.join("valid_vgqa_info.pkl");
     let out = args.out.clone().unwrap_or_else(default_path);
     atomic::write(&out, |file| {

@@ -115,16 +115,36 @@ pub enum PrepareError {
         /// The splits of the dataset.
         known: Vec<&'static str>,
     },
+    /// A row of a table, or an entry of an annotation file, that cannot be used. Other rows can.
+    #[error("{path}: {reason}", path = path.display())]
+    MalformedRow {
+        /// The file.
+        path: PathBuf,
+        /// The row, and what is wrong with it.
+        reason: String,
+    },
     /// A row of a table has an unknown split.
     #[error(
-        "{path}: a row has the split {split:?}; splits are train, val and test, or synonyms such as validation; rename the split",
+        "{path}: {row} has the split {split:?}; splits are train, val and test, or synonyms such as validation; rename the split",
         path = path.display()
     )]
     UnknownRowSplit {
         /// The table.
         path: PathBuf,
+        /// The name of the row.
+        row: String,
         /// The name of the split.
         split: String,
+    },
+    /// At least half of the rows of a file cannot be used.
+    #[error("{first} ({malformed} of {rows} rows cannot be used)")]
+    TooManyMalformedRows {
+        /// The error of the first row that cannot be used.
+        first: Box<PrepareError>,
+        /// Number of rows that cannot be used.
+        malformed: u64,
+        /// Number of rows.
+        rows: u64,
     },
     /// A directory with the name of a split holds classes, but is beside directories with other names.
     #[error(
@@ -235,6 +255,18 @@ impl PrepareError {
             path: path.as_ref().to_path_buf(),
             reason: reason.into(),
         }
+    }
+
+    pub(crate) fn malformed_row(path: impl AsRef<Path>, reason: impl Into<String>) -> Self {
+        Self::MalformedRow {
+            path: path.as_ref().to_path_buf(),
+            reason: reason.into(),
+        }
+    }
+
+    /// Returns whether the error is of one row of a table or annotation file, so that other rows can be used.
+    pub fn is_of_row(&self) -> bool {
+        matches!(self, Self::MalformedRow { .. } | Self::UnknownRowSplit { .. })
     }
 
     /// Returns whether the error ends the preparation. After any other error of an image, only the row of this image is left out.

@@ -19,6 +19,7 @@ pub mod error;
 mod image_files;
 mod image_processing;
 mod json_stream;
+mod malformed;
 mod plan;
 mod published;
 pub mod tables;

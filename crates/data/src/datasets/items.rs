@@ -330,6 +330,17 @@ impl TableDataset {
         Ok(first..first + count)
     }
 
+    /// Describes the number of items and rows: `8 captions of 4 images`.
+    pub fn describe_size(&self) -> String {
+        let rows = |noun| counted(self.rows, noun);
+        match self.contents {
+            Contents::Captions => format!("{} of {}", counted(self.items, "caption"), rows("image")),
+            Contents::Questions => format!("{} about {}", counted(self.items, "question"), rows("image")),
+            Contents::Pairs => format!("{} about {} of images", counted(self.items, "statement"), rows("pair")),
+            Contents::Labels => rows("row"),
+        }
+    }
+
     /// Says what is left out of each dataset and why, one line for each dataset; empty if nothing is left out.
     pub fn left_out(&self) -> Vec<String> {
         let mut lines = Vec::new();

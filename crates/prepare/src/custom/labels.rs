@@ -9,6 +9,7 @@ use super::images::{ImageLocation, Images};
 use super::left_out::LeftOutRows;
 use super::tables::{Tables, split_index};
 use crate::plan::{Plan, RowSource, RowText, Schema};
+use crate::tables::Record;
 use crate::{PrepareError, Result};
 use vlct_data::arrow::LabelKind;
 
@@ -42,10 +43,11 @@ struct Rows {
 
 pub(super) fn plan(tables: &Tables<'_>, kind: LabelKind) -> Result<Plan> {
     let mut splits: [SplitRows; 3] = Default::default();
-    for table in 0..tables.len() {
-        read_table(tables, table, &mut splits)?;
-    }
     let mut plan = Plan::default();
+    for table in 0..tables.len() {
+        let records = tables.records(table, &mut plan.remarks)?;
+        add_records(tables, table, records, &mut splits);
+    }
     let images = Arc::new(tables.images());
     for (split, mut found) in SPLITS.into_iter().zip(splits) {
         plan.remarks
@@ -80,11 +82,10 @@ fn is_test(split: &str) -> bool {
     split == SPLITS[2]
 }
 
-/// Reads table number `table` and adds its rows to their splits, or counts them as left out. Rows of splits that are not written are
+/// Adds the records of table number `table` to their splits, or counts them as left out. Records of splits that are not written are
 /// ignored.
-fn read_table(tables: &Tables<'_>, table: usize, splits: &mut [SplitRows; 3]) -> Result<()> {
-    for record in tables.records(table)? {
-        let record = record?;
+fn add_records(tables: &Tables<'_>, table: usize, records: Vec<Record>, splits: &mut [SplitRows; 3]) {
+    for record in records {
         let split = split_index(&record);
         if !tables.dataset.includes(SPLITS[split]) {
             continue;
@@ -108,7 +109,6 @@ fn read_table(tables: &Tables<'_>, table: usize, splits: &mut [SplitRows; 3]) ->
             origin: (table, record.row),
         });
     }
-    Ok(())
 }
 
 impl Rows {

@@ -11,7 +11,7 @@ use super::images::{ImageLocation, Images};
 use super::left_out::LeftOutRows;
 use super::tables::{Tables, split_index};
 use crate::plan::{Plan, RowSource, RowText, Schema};
-use crate::tables::normal_path;
+use crate::tables::{Record, normal_path};
 use crate::{PrepareError, Result};
 use vlct_image::ImageError;
 use vlct_util::text::quoted;
@@ -55,10 +55,11 @@ struct Rows {
 
 pub(super) fn plan(tables: &Tables<'_>) -> Result<Plan> {
     let mut splits: [SplitStatements; 3] = Default::default();
-    for table in 0..tables.len() {
-        read_table(tables, table, &mut splits)?;
-    }
     let mut plan = Plan::default();
+    for table in 0..tables.len() {
+        let records = tables.records(table, &mut plan.remarks)?;
+        add_records(tables, table, records, &mut splits);
+    }
     let images = Arc::new(tables.images());
     for (split, mut found) in SPLITS.into_iter().zip(splits) {
         // A test split without any truth is written without truths.
@@ -101,11 +102,10 @@ pub(super) fn plan(tables: &Tables<'_>) -> Result<Plan> {
     Ok(plan)
 }
 
-/// Reads table number `table` and adds its statements to their splits, or counts them as left out. Rows of splits that are not written
+/// Adds the statements of table number `table` to their splits, or counts them as left out. Records of splits that are not written
 /// are ignored.
-fn read_table(tables: &Tables<'_>, table: usize, splits: &mut [SplitStatements; 3]) -> Result<()> {
-    for record in tables.records(table)? {
-        let record = record?;
+fn add_records(tables: &Tables<'_>, table: usize, records: Vec<Record>, splits: &mut [SplitStatements; 3]) {
+    for record in records {
         let split = split_index(&record);
         if !tables.dataset.includes(SPLITS[split]) {
             continue;
@@ -139,7 +139,6 @@ fn read_table(tables: &Tables<'_>, table: usize, splits: &mut [SplitStatements; 
             origin: (table, record.row),
         });
     }
-    Ok(())
 }
 
 /// Returns whether a word means true or false; `None` for other words.

@@ -7,6 +7,7 @@ use crate::plan::Plan;
 use crate::{PrepareError, Result};
 use vlct_data::answers::{Vocabulary, normalize_word, score};
 use vlct_data::arrow::{AnsweredQuestion, VqaKind};
+use vlct_util::text::counted;
 
 /// Number of annotators, and thus of answers, of each question in VQA. The counts of the answers to a question are scaled to this
 /// number, so a single answer has score 1.
@@ -52,14 +53,15 @@ pub(super) fn assign_ids(dataset: &CustomDataset, splits: &mut [Vec<Row>; 3], pl
         }
         rows.retain(|row| !row.questions.is_empty());
         if unanswered > 0 {
+            let questions = counted(unanswered, "question");
             plan.remarks.push(format!(
-                "{split}: {unanswered} questions have no answer of the vocabulary and were left out"
+                "{split}: left out {questions} without an answer of the vocabulary"
             ));
         }
     }
     plan.remarks.push(match vocabulary.len() {
         0 => "there are no answers, so these questions can be used for inference, but not for training".into(),
-        count => format!("answer vocabulary: {count} answers"),
+        count => format!("answer vocabulary: {}", counted(count, "answer")),
     });
     plan.vocabulary = Some(vocabulary);
     Ok(kinds)

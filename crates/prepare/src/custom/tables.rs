@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::dataset::{AnnotationTable, CustomDataset, SPLITS, split_of};
 use super::images::Images;
+use crate::malformed::MalformedRows;
 use crate::tables::{self, Record, TableContents, TableFormat};
 use crate::{PrepareError, Result};
 use vlct_util::at;
@@ -108,23 +109,35 @@ impl<'a> Tables<'a> {
         self.annotations.len()
     }
 
-    /// Opens table number `table`. The split of each record is one of [`SPLITS`].
+    /// Reads table number `table`. The split of each record is one of [`SPLITS`]. Rows that cannot be used are left out, with a remark.
     ///
     /// # Errors
-    /// Returns an error if the table cannot be opened. A record is an error if it is malformed or has an unknown split.
-    pub fn records(&self, table: usize) -> Result<impl Iterator<Item = Result<Record>>> {
+    /// Returns an error if the table cannot be read, or if at least half of its rows cannot be used.
+    pub fn records(&self, table: usize, remarks: &mut Vec<String>) -> Result<Vec<Record>> {
         let AnnotationTable { split, file } = &self.annotations[table];
-        let records = tables::read_without_images(file, self.format, &self.dataset.columns, self.contents)?;
-        Ok(records.map(move |record| {
-            let mut record = record?;
-            let word = split.as_deref().or(record.split.as_deref()).unwrap_or(SPLITS[0]);
-            let split = split_of(word).ok_or_else(|| PrepareError::UnknownRowSplit {
-                path: file.clone(),
-                split: word.to_string(),
-            })?;
-            record.split = Some(split.to_string());
-            Ok(record)
-        }))
+        let mut malformed = MalformedRows::default();
+        let mut usable = Vec::new();
+        for record in tables::read_without_images(file, self.format, &self.dataset.columns, self.contents)? {
+            let record = record.and_then(|mut record| {
+                let word = split.as_deref().or(record.split.as_deref()).unwrap_or(SPLITS[0]);
+                let split = split_of(word.trim()).ok_or_else(|| PrepareError::UnknownRowSplit {
+                    path: file.clone(),
+                    row: self.format.row_name(record.row),
+                    split: word.to_string(),
+                })?;
+                record.split = Some(split.to_string());
+                Ok(record)
+            });
+            match record {
+                Ok(record) => {
+                    malformed.keep();
+                    usable.push(record);
+                }
+                Err(error) => malformed.leave_out(error)?,
+            }
+        }
+        remarks.extend(malformed.remark(file)?);
+        Ok(usable)
     }
 
     /// Returns the name of a row in remarks.

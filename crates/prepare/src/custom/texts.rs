@@ -11,9 +11,10 @@ use super::questions;
 use super::row::Row;
 use super::tables::{Tables, split_index};
 use crate::plan::{Plan, RowSource, RowText, Schema};
-use crate::tables;
+use crate::tables::{self, Record};
 use crate::{PrepareError, Result};
 use vlct_image::ImageError;
+use vlct_util::text::counted;
 
 /// Rows of one file: a range of the rows of a split.
 struct Rows {
@@ -28,10 +29,11 @@ pub(super) fn plan(tables: &Tables<'_>) -> Result<Plan> {
     let dataset = tables.dataset;
     let mut splits: [Vec<Row>; 3] = Default::default();
     let mut without_image: [LeftOutRows; 3] = Default::default();
-    for table in 0..tables.len() {
-        read_table(tables, table, &mut splits, &mut without_image)?;
-    }
     let mut plan = Plan::default();
+    for table in 0..tables.len() {
+        let records = tables.records(table, &mut plan.remarks)?;
+        add_records(tables, table, records, &mut splits, &mut without_image);
+    }
     let any_row = |predicate: fn(&Row) -> bool| splits.iter().flatten().any(predicate);
     let has_captions = any_row(|row| !row.captions.is_empty());
     let has_questions =
@@ -67,21 +69,21 @@ pub(super) fn plan(tables: &Tables<'_>) -> Result<Plan> {
     Ok(plan)
 }
 
-/// Reads table number `table` and adds its rows to their splits. Rows that name no image are counted instead.
-fn read_table(
+/// Adds the records of table number `table` to their splits. Rows that name no image are counted instead.
+fn add_records(
     tables: &Tables<'_>,
     table: usize,
+    mut records: Vec<Record>,
     splits: &mut [Vec<Row>; 3],
     without_image: &mut [LeftOutRows; 3],
-) -> Result<()> {
-    let records = tables.records(table)?.filter(|record| match record {
-        Ok(record) if record.images[0].is_none() => {
+) {
+    records.retain(|record| {
+        if record.images[0].is_none() {
             without_image[split_index(record)].add(|| tables.row_name(table, record.row));
-            false
         }
-        _ => true,
+        record.images[0].is_some()
     });
-    for record in tables::join(records)? {
+    for record in tables::join(records) {
         let split = split_index(&record);
         let [Some(image), _] = record.images else { continue };
         splits[split].push(Row {
@@ -93,7 +95,6 @@ fn read_table(
             image_number: 0,
         });
     }
-    Ok(())
 }
 
 /// Removes the rows of a split that have no text, and those whose image file does not exist. Adds the counts of both to the plan.
@@ -111,10 +112,9 @@ fn remove_unusable_rows(split: &str, rows: &mut Vec<Row>, has_questions: bool, i
     });
     if rows.len() < total {
         let what = if has_questions { "question" } else { "caption" };
-        plan.remarks.push(format!(
-            "{split}: {} images have no {what} and were left out",
-            total - rows.len()
-        ));
+        let images = counted(total - rows.len(), "image");
+        plan.remarks
+            .push(format!("{split}: left out {images} without a {what}"));
     }
     plan.coverage
         .push(images.remove_missing(split, rows, |row| std::slice::from_ref(&row.image)));

@@ -12,6 +12,7 @@ use crate::Result;
 use crate::image_files::{ImageDirectory, ImageListing, ListedImage};
 use crate::json_stream;
 use crate::plan::{Plan, PlannedFile, RowText, Schema};
+use vlct_util::text::counted;
 
 /// The raw files of a dataset, and the prefix of the Arrow files.
 struct Layout {
@@ -73,11 +74,11 @@ struct Annotation {
     captions: Vec<String>,
 }
 
-/// Reads the annotations. Also returns the index of the annotation for each file name.
-fn read(path: &Path) -> Result<(Vec<Annotation>, HashMap<String, u32>)> {
+/// Reads the annotations. Also returns the index of the annotation for each file name, and a remark about entries that are left out.
+fn read(path: &Path) -> Result<(Vec<Annotation>, HashMap<String, u32>, Option<String>)> {
     let mut annotations: Vec<Annotation> = Vec::new();
     let mut indices: HashMap<String, u32> = HashMap::new();
-    json_stream::for_each_element_of_field(path, "images", |entry: Entry| {
+    let remark = json_stream::for_each_element_of_field(path, "images", |entry: Entry| {
         let captions = entry.sentences.into_iter().map(|s| s.raw);
         let index = *indices
             .entry(entry.filename.clone())
@@ -95,12 +96,12 @@ fn read(path: &Path) -> Result<(Vec<Annotation>, HashMap<String, u32>)> {
         }
         Ok(())
     })?;
-    Ok((annotations, indices))
+    Ok((annotations, indices, remark))
 }
 
 fn plan(raw: &RawDataset, layout: &Layout) -> Result<Plan> {
     let splits = raw.splits_to_write(layout.splits)?;
-    let (annotations, indices) = read(&raw.root.join(layout.annotations))?;
+    let (annotations, indices, remark) = read(&raw.root.join(layout.annotations))?;
     let directories: Vec<ImageDirectory<'_>> = layout
         .directories
         .iter()
@@ -126,10 +127,11 @@ fn plan(raw: &RawDataset, layout: &Layout) -> Result<Plan> {
             None => unknown_split_count += usize::from(!layout.splits.contains(&split)),
         }
     }
-    let mut remarks = Vec::new();
+    let mut remarks = Vec::from_iter(remark);
     if unknown_split_count > 0 {
         remarks.push(format!(
-            "{unknown_split_count} images are of another split than {} and were left out",
+            "left out {} of another split than {}",
+            counted(unknown_split_count, "image"),
             layout.splits.join(", ")
         ));
     }

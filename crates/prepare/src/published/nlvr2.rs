@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::raw::{RawDataset, require_rows};
 use crate::Result;
@@ -30,15 +31,8 @@ struct Entry {
     identifier: String,
     sentence: String,
     label: String,
-    directory: Option<Directory>,
-}
-
-/// The number of a directory as a JSON string or number.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Directory {
-    Text(String),
-    Number(i64),
+    /// The number of a directory, as a text or a number.
+    directory: Option<Value>,
 }
 
 /// A pair of images, and the sentences about it in the order of the annotations.
@@ -60,7 +54,7 @@ pub fn nlvr2(raw: &RawDataset) -> Result<Plan> {
     let mut plan = Plan::default();
     let mut planned = 0;
     for (split, annotations) in SPLITS.iter().filter(|(name, _)| wanted.contains(name)) {
-        let all = read(&root.join(annotations))?;
+        let all = read(&root.join(annotations), &mut plan.remarks)?;
         let annotated = all.len();
         let (pairs, missing): (Vec<Pair>, Vec<Pair>) = all
             .into_iter()
@@ -92,10 +86,10 @@ pub fn nlvr2(raw: &RawDataset) -> Result<Plan> {
     Ok(plan)
 }
 
-fn read(path: &Path) -> Result<Vec<Pair>> {
+fn read(path: &Path, remarks: &mut Vec<String>) -> Result<Vec<Pair>> {
     let mut pairs: Vec<Pair> = Vec::new();
     let mut indices: HashMap<String, usize> = HashMap::new();
-    json_stream::for_each_line(path, |entry: Entry| {
+    let remark = json_stream::for_each_line(path, |entry: Entry| {
         let Some((pair_name, _)) = entry.identifier.rsplit_once('-') else {
             return Err(format!("the identifier {:?} has no \"-\"", entry.identifier));
         };
@@ -107,32 +101,33 @@ fn read(path: &Path) -> Result<Vec<Pair>> {
         let index = match indices.get(pair_name) {
             Some(index) => *index,
             None => {
-                indices.insert(pair_name.to_string(), pairs.len());
                 pairs.push(Pair {
                     identifier: pair_name.to_string(),
                     directory: image_directory(pair_name, entry.directory)?,
                     sentences: Vec::new(),
                 });
+                indices.insert(pair_name.to_string(), pairs.len() - 1);
                 pairs.len() - 1
             }
         };
         pairs[index].sentences.push((entry.sentence, truth));
         Ok(())
     })?;
+    remarks.extend(remark);
     Ok(pairs)
 }
 
 /// Returns the directory of a pair's images: `images/train/DIRECTORY` in the training split, otherwise the first
 /// word of the pair's identifier.
-fn image_directory(pair_name: &str, directory: Option<Directory>) -> Result<PathBuf, String> {
+fn image_directory(pair_name: &str, directory: Option<Value>) -> Result<PathBuf, String> {
     let split = pair_name.split('-').next().unwrap_or_default();
     if split != "train" {
         return Ok(PathBuf::from(split));
     }
     let directory = match directory {
-        Some(Directory::Text(name)) => name,
-        Some(Directory::Number(number)) => number.to_string(),
-        None => return Err(format!("{pair_name:?} has no \"directory\"")),
+        Some(Value::String(name)) => name,
+        Some(Value::Number(number)) => number.to_string(),
+        _ => return Err(format!("{pair_name:?} has no \"directory\"")),
     };
     Ok(Path::new("images/train").join(directory))
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde_json::Value;
 
 use super::raw::{ListedRows, RawDataset, RowTexts, require_rows};
 use crate::Result;
@@ -140,14 +140,6 @@ datasets! {
     pretrain_vqa = PRETRAIN_VQA;
 }
 
-/// The second element of a pair.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Text {
-    One(String),
-    Several(Vec<String>),
-}
-
 /// Names of image files in order of first occurrence, and their captions. Of pairs with the same name, the last is used.
 #[derive(Default)]
 struct Annotations {
@@ -171,7 +163,7 @@ fn plan(raw: &RawDataset, layouts: &[Layout]) -> Result<Plan> {
 }
 
 fn plan_split(raw: &RawDataset, group: u64, layout: &Layout, plan: &mut Plan) -> Result<()> {
-    let (annotations, indices) = read(raw, layout)?;
+    let (annotations, indices) = read(raw, layout, &mut plan.remarks)?;
     let found = raw
         .search()
         .find(group, layout.directories, |_, name| indices.get(name).copied())?;
@@ -215,15 +207,15 @@ fn plan_split(raw: &RawDataset, group: u64, layout: &Layout, plan: &mut Plan) ->
 }
 
 /// Reads the annotations. Also returns the index of the annotation for each file name.
-fn read(raw: &RawDataset, layout: &Layout) -> Result<(Annotations, HashMap<Box<str>, u32>)> {
+fn read(raw: &RawDataset, layout: &Layout, remarks: &mut Vec<String>) -> Result<(Annotations, HashMap<Box<str>, u32>)> {
     let mut annotations = Annotations::default();
     let mut indices: HashMap<Box<str>, u32> = HashMap::new();
-    json_stream::for_each_element(&raw.root.join(layout.annotations), |(path, text): (String, Text)| {
+    let remark = json_stream::for_each_element(&raw.root.join(layout.annotations), |(path, text): (String, Value)| {
         let captions = match (text, layout.has_lists) {
-            (Text::One(caption), false) => Captions::One(caption.into()),
-            (Text::Several(captions), true) => Captions::Several(captions.into()),
-            (Text::One(_), true) => return Err("[path, list of captions] is expected, not [path, caption]".into()),
-            (Text::Several(_), false) => return Err("[path, caption] is expected, not [path, list]".into()),
+            (Value::String(caption), false) => Captions::One(caption.into()),
+            (Value::Array(captions), true) => Captions::Several(texts(captions)?),
+            (_, true) => return Err("[path, list of captions] is expected".into()),
+            (_, false) => return Err("[path, caption] is expected".into()),
         };
         let name = path.rsplit('/').next().unwrap_or_default();
         match indices.get(name) {
@@ -236,7 +228,17 @@ fn read(raw: &RawDataset, layout: &Layout) -> Result<(Annotations, HashMap<Box<s
         }
         Ok(())
     })?;
+    remarks.extend(remark);
     Ok((annotations, indices))
+}
+
+/// Returns the captions of a list of texts.
+fn texts(items: Vec<Value>) -> Result<Box<[String]>, String> {
+    let texts = items.into_iter().map(|item| match item {
+        Value::String(text) => Ok(text),
+        _ => Err("a caption that is not a text".to_string()),
+    });
+    texts.collect()
 }
 
 /// The captions of one split.

@@ -38,7 +38,7 @@ pub fn vg(raw: &RawDataset) -> Result<Plan> {
     raw.splits_to_write(&["train"])?;
     let mut images: Vec<(i64, Vec<Region>)> = Vec::new();
     let mut indices: HashMap<i64, u32> = HashMap::new();
-    json_stream::for_each_element(&raw.root.join(ANNOTATIONS), |entry: Entry| {
+    let remark = json_stream::for_each_element(&raw.root.join(ANNOTATIONS), |entry: Entry| {
         for region in entry.regions {
             let index = *indices.entry(region.image_id).or_insert(images.len() as u32) as usize;
             if index == images.len() {
@@ -77,6 +77,7 @@ pub fn vg(raw: &RawDataset) -> Result<Plan> {
             rows: Box::new(rows),
         }],
         coverage: vec![coverage],
+        remarks: Vec::from_iter(remark),
         ..Plan::default()
     })
 }

@@ -12,6 +12,7 @@ use crate::plan::{Plan, PlannedFile, RowText, Schema, TailSplit};
 use crate::{PrepareError, Result};
 use vlct_data::answers::{Vocabulary, score};
 use vlct_data::arrow::{AnsweredQuestion, VqaKind};
+use vlct_util::text::counted;
 
 /// A split of VQA v2.
 struct Split {
@@ -122,11 +123,18 @@ struct ImageQuestions {
 /// Returns an error if annotations or directories are missing or damaged, or do not belong together.
 pub fn vqav2(raw: &RawDataset) -> Result<Plan> {
     let wanted = raw.splits_to_write(&SPLITS.map(|split| split.name))?;
+    let mut plan = Plan::default();
     let mut texts = InternedTexts::default();
     let mut majority_answers = Vec::new();
     let mut annotations: Vec<Annotations> = Vec::new();
     for split in SPLITS.iter().filter(|split| split.is_answered) {
-        annotations.push(read_annotations(raw, split, &mut texts, &mut majority_answers)?);
+        annotations.push(read_annotations(
+            raw,
+            split,
+            &mut texts,
+            &mut majority_answers,
+            &mut plan.remarks,
+        )?);
     }
     let vocabulary =
         Vocabulary::of_majority_answers(majority_answers.iter().map(|index| &*texts.texts[*index as usize]));
@@ -139,27 +147,33 @@ pub fn vqav2(raw: &RawDataset) -> Result<Plan> {
         ));
     }
 
-    let mut plan = Plan::default();
     let mut annotations = annotations.into_iter();
     for (group, split) in SPLITS.iter().enumerate() {
         let answers = if split.is_answered { annotations.next() } else { None };
         if !wanted.contains(&split.name) {
             continue;
         }
-        let mut questions = read_questions(raw, split)?;
+        let mut questions = read_questions(raw, split, &mut plan.remarks)?;
         if let Some(answers) = answers {
             let answer_and_id = |answer: u32| {
                 let text = &*texts.texts[answer as usize];
                 vocabulary.id(text).map(|id| (text.to_string(), i64::from(id)))
             };
-            add_answers(&mut questions, answers, answer_and_id)
+            let unknown = add_answers(&mut questions, answers, answer_and_id)
                 .map_err(|reason| PrepareError::malformed(raw.root.join(split.annotations_file_name()), reason))?;
             let dropped = drop_unanswered(&mut questions);
-            if dropped > 0 {
-                plan.remarks.push(format!(
-                    "{}: {dropped} questions have no answer of the vocabulary and were left out",
-                    split.name
-                ));
+            for (count, what) in [
+                (
+                    unknown,
+                    "that the annotations answer, but the questions file does not have",
+                ),
+                (dropped, "without an answer of the vocabulary"),
+            ] {
+                if count > 0 {
+                    let questions = counted(count, "question");
+                    plan.remarks
+                        .push(format!("{}: left out {questions} {what}", split.name));
+                }
             }
         }
         plan_split(raw, group as u64, split, questions, &mut plan)?;
@@ -173,7 +187,7 @@ pub fn vqav2(raw: &RawDataset) -> Result<Plan> {
         });
     }
     plan.remarks
-        .push(format!("answer vocabulary: {} answers", vocabulary.len()));
+        .push(format!("answer vocabulary: {}", counted(vocabulary.len(), "answer")));
     plan.vocabulary = Some(vocabulary);
     Ok(plan)
 }
@@ -184,9 +198,10 @@ fn read_annotations(
     split: &Split,
     texts: &mut InternedTexts,
     majority_answers: &mut Vec<u32>,
+    remarks: &mut Vec<String>,
 ) -> Result<Annotations> {
     let mut all = Vec::new();
-    json_stream::for_each_element_of_field(
+    let remark = json_stream::for_each_element_of_field(
         &raw.root.join(split.annotations_file_name()),
         "annotations",
         |annotation: Annotation| {
@@ -204,12 +219,13 @@ fn read_annotations(
             Ok(())
         },
     )?;
+    remarks.extend(remark);
     Ok(all)
 }
 
-fn read_questions(raw: &RawDataset, split: &Split) -> Result<ImageQuestions> {
+fn read_questions(raw: &RawDataset, split: &Split, remarks: &mut Vec<String>) -> Result<ImageQuestions> {
     let mut all = ImageQuestions::default();
-    json_stream::for_each_element_of_field(
+    let remark = json_stream::for_each_element_of_field(
         &raw.root.join(split.questions_file_name()),
         "questions",
         |question: Question| {
@@ -230,27 +246,33 @@ fn read_questions(raw: &RawDataset, split: &Split) -> Result<ImageQuestions> {
             Ok(())
         },
     )?;
+    remarks.extend(remark);
     Ok(all)
 }
 
 /// Adds to each question its answers that are in the vocabulary; `answer_and_id` returns their texts and ids. Unlike the vocabulary,
-/// the answers are not normalised, because the published models were trained in this way.
+/// the answers are not normalised, because the published models were trained in this way. Returns the number of annotations whose
+/// question is unknown.
+///
+/// # Errors
+/// Returns an error if at least half of the annotations have an unknown question.
 fn add_answers(
     questions: &mut ImageQuestions,
     annotations: Annotations,
     answer_and_id: impl Fn(u32) -> Option<(String, i64)>,
-) -> Result<(), String> {
+) -> Result<usize, String> {
+    let total = annotations.len();
+    let mut unknown = Vec::new();
     for (image, question, counts) in annotations {
         let image_questions = questions
             .indices
             .get(&image)
             .map(|index| &mut questions.images[*index as usize].1);
-        let annotated = image_questions
-            .and_then(|questions| questions.iter_mut().find(|q| q.question_id == question))
-            .ok_or_else(|| {
-                format!("it answers question {question} of image {image}, which the questions file does not have; the two files do \
-                         not belong together")
-            })?;
+        let annotated = image_questions.and_then(|questions| questions.iter_mut().find(|q| q.question_id == question));
+        let Some(annotated) = annotated else {
+            unknown.push((image, question));
+            continue;
+        };
         // Of several annotations of a question, the first is used.
         if annotated.answers.is_empty() {
             let scored = counts.iter().filter_map(|(answer, count)| {
@@ -260,7 +282,13 @@ fn add_answers(
             annotated.answers = scored.collect();
         }
     }
-    Ok(())
+    match unknown.first() {
+        Some((image, question)) if 2 * unknown.len() >= total => Err(format!(
+            "it answers question {question} of image {image}, which the questions file does not have; the two files do not belong \
+             together"
+        )),
+        _ => Ok(unknown.len()),
+    }
 }
 
 /// Drops questions without answers, and images without questions. Returns the number of dropped questions.

@@ -1,5 +1,7 @@
 //! Conversion of the values of a row to a [`Record`].
 
+use std::path::Path;
+
 use vlct_data::arrow::LabelKind;
 
 use super::columns::{ROLES, Role, TableContents};
@@ -19,7 +21,7 @@ pub(super) enum Cell {
     Null,
     Text(String),
     Texts(Vec<String>),
-    Number(i64),
+    Number(i128),
     Truth(bool),
     Bytes(Vec<u8>),
     /// An image as Hugging Face's datasets store it.
@@ -32,6 +34,19 @@ pub(super) enum Cell {
 }
 
 impl Cell {
+    /// Returns a floating-point number as an integer if it is whole. Tables have such numbers because pandas converts the integers of a
+    /// column to them if one is missing; the missing one is not a number.
+    pub fn of_float(value: f64) -> Self {
+        // Up to 2^53, a float represents every integer exactly.
+        if value.fract() == 0.0 && value.abs() <= 9_007_199_254_740_992.0 {
+            Self::Number(value as i128)
+        } else if value.is_nan() {
+            Self::Null
+        } else {
+            Self::Other("a number that is not an integer")
+        }
+    }
+
     fn kind(&self) -> &'static str {
         match self {
             Self::Null => "nothing",
@@ -58,8 +73,12 @@ pub(super) fn to_record(
     column_name: impl Fn(Role) -> String,
 ) -> Result<Record, String> {
     let error: ColumnError<'_> = &|role, what| format!("column {:?} {what}", column_name(role));
-    let [image, second_image, text, question, answer, label, id, split] = cells;
+    let [image, second_image, text, question, answer, label, id, split, file] = cells;
     let (image, file_name) = image_source(Role::Image, image, error)?;
+    let image = match file {
+        Cell::Text(file) if !file.trim().is_empty() => Some(in_directory(image, file)),
+        _ => image,
+    };
     let (second_image, _) = image_source(Role::SecondImage, second_image, error)?;
     let captions = match contents {
         TableContents::Texts => texts(Role::Text, text, error)?,
@@ -82,9 +101,29 @@ pub(super) fn to_record(
         captions,
         questions: Vec::from_iter(question.map(|text| Question { text, answers })),
         labels,
-        image_id: single_text(Role::Id, id, error)?.or(file_name),
+        image_id: name(id).or(file_name),
         split: single_text(Role::Split, split, error)?,
     })
+}
+
+/// Returns the source of the image `file`, whose directory, or path, is in another column.
+fn in_directory(directory: Option<ImageSource>, file: String) -> ImageSource {
+    match directory {
+        Some(ImageSource::File(path)) if Path::new(&path).file_name() == Some(file.as_ref()) => ImageSource::File(path),
+        Some(ImageSource::File(path)) => ImageSource::File(format!("{}/{file}", path.trim_end_matches('/'))),
+        Some(bytes) => bytes,
+        None => ImageSource::File(file),
+    }
+}
+
+/// Returns the name of an image; `None` if the value is neither a text nor an integer. A name is not necessary.
+fn name(cell: Cell) -> Option<String> {
+    match cell {
+        Cell::Number(number) => Some(number.to_string()),
+        Cell::Text(text) if !text.trim().is_empty() => Some(text),
+        Cell::Bytes(bytes) => String::from_utf8(bytes).ok().filter(|text| !text.trim().is_empty()),
+        _ => None,
+    }
 }
 
 fn type_error(role: Role, cell: &Cell, expected: &str, error: ColumnError<'_>) -> String {
@@ -106,12 +145,12 @@ fn image_source(
         Cell::Image {
             bytes: None,
             path: Some(path),
-        } if !path.is_empty() => (Some(ImageSource::File(path)), None),
+        } if !path.trim().is_empty() => (Some(ImageSource::File(path)), None),
         Cell::Text(path) if path.contains("://") => {
             let reason = format!("holds the URL {path:?}: download the images and give their paths");
             return Err(error(role, &reason));
         }
-        Cell::Text(path) if !path.is_empty() => (Some(ImageSource::File(path)), None),
+        Cell::Text(path) if !path.trim().is_empty() => (Some(ImageSource::File(path)), None),
         Cell::Null | Cell::Text(_) | Cell::Image { .. } => (None, None),
         other => return Err(type_error(role, &other, "the path of an image or its bytes", error)),
     })

@@ -5,7 +5,13 @@ use std::fmt;
 use vlct_data::arrow::LabelKind;
 
 /// Number of roles.
-pub(super) const ROLES: usize = 8;
+pub(super) const ROLES: usize = 9;
+
+/// The usual names of captions. The last one, open_clip's, is not that of texts of rows with labels: it may be the title of a thing.
+const CAPTION_NAMES: &[&str] = &["caption", "captions", "text", "sentence", "sentences", "title"];
+
+/// Names of columns of images that may hold a directory if there is a column of file names, as in Karpathy's annotations.
+const DIRECTORY_NAMES: [&str; 3] = ["filepath", "file_path", "path"];
 
 /// Roles of columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +32,8 @@ pub enum Role {
     Id,
     /// The split of the row.
     Split,
+    /// The file of the image, in the directory that the column of the image names.
+    FileName,
 }
 
 /// The contents of the rows of a table.
@@ -61,9 +69,10 @@ impl Role {
         Self::Label,
         Self::Id,
         Self::Split,
+        Self::FileName,
     ];
 
-    /// Returns the usual names of columns with this role; case is ignored. The first name that a table has is used. The list is empty if
+    /// Returns the usual names of columns with this role; case, and blanks at both ends, are ignored. The first name that a table has is used. The list is empty if
     /// tables with these contents have no such column.
     pub fn names(self, contents: TableContents) -> &'static [&'static str] {
         use TableContents::{Labels, Pairs, Texts};
@@ -81,10 +90,11 @@ impl Role {
                 "bytes",
             ],
             (Self::SecondImage, Pairs) => &["image_1", "right_image"],
-            (Self::Text, Texts | Labels(_)) => &["caption", "captions", "text", "sentence", "sentences"],
+            (Self::Text, Texts) => CAPTION_NAMES,
+            (Self::Text, Labels(_)) => &CAPTION_NAMES[..5],
             (Self::Text, Pairs) => &["statement", "sentence", "text", "caption"],
             (Self::Question, Texts) => &["question"],
-            (Self::Answer, Texts) => &["answer", "answers"],
+            (Self::Answer, Texts) => &["answer", "answers", "multiple_choice_answer"],
             (Self::Label, Labels(kind)) => match kind {
                 LabelKind::Single => &["label"],
                 LabelKind::Multiple => &["labels"],
@@ -93,7 +103,21 @@ impl Role {
             (Self::Id, Texts | Labels(_)) => &["image_id", "id", "key"],
             (Self::Id, Pairs) => &["identifier", "id", "key"],
             (Self::Split, _) => &["split"],
-            (Self::SecondImage | Self::Question | Self::Answer | Self::Label, _) => &[],
+            (Self::FileName, Texts | Labels(_)) => &["filename", "file_name"],
+            (Self::SecondImage | Self::Question | Self::Answer | Self::Label | Self::FileName, _) => &[],
+        }
+    }
+}
+
+impl Role {
+    /// Returns the fields of a struct or JSON object one of which is the text, in a list or instead of a text: `raw` in Karpathy's
+    /// annotations, `answer` in those of VQA.
+    pub(super) fn text_fields(self) -> &'static [&'static str] {
+        match self {
+            Self::Text => &["raw", "caption", "text", "sentence"],
+            Self::Answer => &["answer"],
+            Self::Image | Self::SecondImage => &["path"],
+            Self::Question | Self::Label | Self::Id | Self::Split | Self::FileName => &[],
         }
     }
 }
@@ -137,7 +161,7 @@ impl ColumnNames {
             (Role::Label, Pairs) => self.label.as_deref().or(self.answer.as_deref()),
             (Role::Id, _) => self.id.as_deref(),
             (Role::Split, _) => self.split.as_deref(),
-            (Role::Image | Role::SecondImage | Role::Question | Role::Answer | Role::Label, _) => None,
+            (Role::Image | Role::SecondImage | Role::Question | Role::Answer | Role::Label | Role::FileName, _) => None,
         }
     }
 
@@ -147,13 +171,19 @@ impl ColumnNames {
         contents: TableContents,
         names: impl Iterator<Item = &'a str> + Clone,
     ) -> Positions {
-        Role::ALL.map(|role| match self.given_name(role, contents) {
-            Some(given) => names.clone().position(|name| name == given),
+        let mut positions = Role::ALL.map(|role| match self.given_name(role, contents) {
+            Some(given) => names.clone().position(|name| is_given(name, given)),
             None => role
                 .names(contents)
                 .iter()
-                .find_map(|usual| names.clone().position(|name| name.eq_ignore_ascii_case(usual))),
-        })
+                .find_map(|usual| names.clone().position(|name| is_usual(name, usual))),
+        });
+        let image = positions[Role::Image as usize].and_then(|position| names.clone().nth(position));
+        let may_be_directory = |name: &str| DIRECTORY_NAMES.iter().any(|usual| is_usual(name, usual));
+        if self.image.is_some() || !image.is_some_and(may_be_directory) {
+            positions[Role::FileName as usize] = None;
+        }
+        positions
     }
 
     /// Returns the contents of a table with the columns `names`.
@@ -164,7 +194,8 @@ impl ColumnNames {
         self.check_given([&self.label, &self.labels], names.clone())?;
         self.check_given(self.given_except_labels(), names.clone())?;
         let contents = self.detect(names.clone())?;
-        self.check_necessary(contents, names)?;
+        self.check_necessary(contents, names.clone())?;
+        self.check_unique(contents, names)?;
         Ok(contents)
     }
 
@@ -178,7 +209,27 @@ impl ColumnNames {
         names: impl Iterator<Item = &'a str> + Clone,
     ) -> Result<(), String> {
         self.check_given(self.given_except_labels(), names.clone())?;
-        self.check_necessary(contents, names)
+        self.check_necessary(contents, names.clone())?;
+        self.check_unique(contents, names)
+    }
+
+    /// Checks that no column that is used has the name of another column.
+    fn check_unique<'a>(
+        &self,
+        contents: TableContents,
+        names: impl Iterator<Item = &'a str> + Clone,
+    ) -> Result<(), String> {
+        for position in self.positions(contents, names.clone()).into_iter().flatten() {
+            let name = names.clone().nth(position).unwrap_or_default();
+            let count = names.clone().filter(|other| other.trim() == name.trim()).count();
+            if count > 1 {
+                return Err(format!(
+                    "there are {count} columns {:?}; rename all but one",
+                    name.trim()
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn given_except_labels(&self) -> [&Option<String>; 6] {
@@ -197,7 +248,7 @@ impl ColumnNames {
         given: [&Option<String>; N],
         names: impl Iterator<Item = &'a str> + Clone,
     ) -> Result<(), String> {
-        let exists = |given: &&String| names.clone().any(|name| name == *given);
+        let exists = |given: &&String| names.clone().any(|name| is_given(name, given));
         match given.into_iter().flatten().find(|given| !exists(given)) {
             Some(missing) => Err(format!("there is no column {missing:?}")),
             None => Ok(()),
@@ -209,7 +260,7 @@ impl ColumnNames {
         let has = |usual: &[&str]| {
             names
                 .clone()
-                .any(|name| usual.iter().any(|usual| name.eq_ignore_ascii_case(usual)))
+                .any(|name| usual.iter().any(|usual| is_usual(name, usual)))
         };
         if self.question.is_some() {
             return Ok(Texts);
@@ -253,7 +304,7 @@ impl ColumnNames {
         let usual = |role: Role| role.names(contents).join(", ");
         match contents {
             TableContents::Texts if !has(Role::Image) => {
-                let url_hint = if names.clone().any(|name| name.eq_ignore_ascii_case("url")) {
+                let url_hint = if names.clone().any(|name| is_usual(name, "url")) {
                     " (URLs are not followed: download the images first, with img2dataset for example)"
                 } else {
                     ""
@@ -298,13 +349,23 @@ impl ColumnNames {
             .given_except_labels()
             .into_iter()
             .chain([&self.label, &self.labels]);
-        given.flatten().any(|given| given == name)
-            || name.eq_ignore_ascii_case("url")
+        given.flatten().any(|given| is_given(name, given))
+            || is_usual(name, "url")
             || kinds.into_iter().any(|contents| {
                 let names = Role::ALL.into_iter().flat_map(|role| role.names(contents));
-                names.into_iter().any(|usual| name.eq_ignore_ascii_case(usual))
+                names.into_iter().any(|usual| is_usual(name, usual))
             })
     }
+}
+
+/// Whether a column has the name that was given for it.
+fn is_given(name: &str, given: &str) -> bool {
+    name == given || name.trim() == given.trim()
+}
+
+/// Whether a column has a usual name.
+fn is_usual(name: &str, usual: &str) -> bool {
+    name.trim().eq_ignore_ascii_case(usual)
 }
 
 /// Completes an error about missing columns with the existing columns.

@@ -4,18 +4,13 @@ use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
 use super::record::{ImageSource, Record};
-use crate::Result;
 
 /// Joins the rows that name the same image file in the same split: the first of these rows gets the captions and questions of all, in
 /// order. Rows that hold the bytes of their image, or have no image, are not joined.
-///
-/// # Errors
-/// Returns the first error of `records`.
-pub fn join(records: impl Iterator<Item = Result<Record>>) -> Result<Vec<Record>> {
+pub fn join(records: impl IntoIterator<Item = Record>) -> Vec<Record> {
     let mut rows: Vec<Record> = Vec::new();
     let mut indices: HashMap<(PathBuf, Option<String>), usize> = HashMap::new();
     for record in records {
-        let record = record?;
         let Some(ImageSource::File(path)) = &record.images[0] else {
             rows.push(record);
             continue;
@@ -32,7 +27,7 @@ pub fn join(records: impl Iterator<Item = Result<Record>>) -> Result<Vec<Record>
             None => rows.push(record),
         }
     }
-    Ok(rows)
+    rows
 }
 
 /// Returns the path without `.` and repeated separators: `./a//b` and `a/b` are the same file.

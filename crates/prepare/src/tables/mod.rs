@@ -24,7 +24,7 @@ pub use record::{ImageSource, MAX_ROW_BYTES, Question, Record, TableFormat};
 use crate::Result;
 use parquet::Projection;
 
-/// The rows of a table, in order. The iterator ends after the first error.
+/// The rows of a table, in order. The iterator ends after the first error that is not [of a row](crate::PrepareError::is_of_row).
 pub type Records = Box<dyn Iterator<Item = Result<Record>>>;
 
 /// Reads the columns of a table, in JSON lines the keys of all objects. Returns the contents of the rows.
@@ -107,7 +107,8 @@ fn open(
     };
     let mut failed = false;
     Ok(Box::new(records.take_while(move |record| {
-        !std::mem::replace(&mut failed, record.is_err())
+        let fails = record.as_ref().is_err_and(|error| !error.is_of_row());
+        !std::mem::replace(&mut failed, fails)
     })))
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use log::{info, warn};
 use serde_json::{Map, Value};
-use vlct_data::datasets::{Contents, Dataset, Split, VqaTest};
+use vlct_data::datasets::{Dataset, Split, VqaTest};
 use vlct_model::checkpoint;
 use vlct_model::files::LoadReport;
 use vlct_tasks::description::WeightsKind;
@@ -47,18 +47,7 @@ pub(super) fn run(spec: &RunSpec, control: &Control) -> Result<Finished> {
     if control.run_directory.is_none() {
         std::fs::create_dir_all(&spec.experiment).map_err(at::<TrainError>(&spec.experiment))?;
     }
-    let unit = match dataset.contents() {
-        Contents::Captions => "captions of images:",
-        Contents::Questions => "questions about images:",
-        Contents::Pairs => "statements about pairs of images:",
-        Contents::Labels => "items:",
-    };
-    info!(
-        "evaluating {unit} {} in {} rows, {}",
-        dataset.len(),
-        dataset.rows(),
-        spec.compute.describe()
-    );
+    info!("evaluating {}, {}", dataset.describe_size(), spec.compute.describe());
     let recall = evaluate::recall_evaluator(spec, Split::Test, &inputs)?;
     let split = evaluate::split_evaluator(spec, dataset, &inputs)?;
     let recall = recall.as_ref().map(|evaluator| RecallRun {

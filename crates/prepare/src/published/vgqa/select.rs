@@ -19,6 +19,8 @@ pub struct Selection {
     pub kept: u64,
     /// The images with a selected question, in the order of `image_data.json`.
     pub images: Vec<ImageWithQuestions>,
+    /// Remarks about entries that are left out because they cannot be used.
+    pub remarks: Vec<String>,
 }
 
 /// An entry of `image_data.json`.
@@ -53,7 +55,7 @@ struct QuestionAnswer {
 pub fn select(root: &Path, vocabulary: &Vocabulary) -> Result<Selection> {
     let mut images: Vec<ImageWithQuestions> = Vec::new();
     let mut indices: HashMap<i64, usize> = HashMap::new();
-    json_stream::for_each_element(&root.join("image_data.json"), |image: ImageData| {
+    let image_remark = json_stream::for_each_element(&root.join("image_data.json"), |image: ImageData| {
         if image.coco_id.is_none() {
             return Ok(());
         }
@@ -70,28 +72,30 @@ pub fn select(root: &Path, vocabulary: &Vocabulary) -> Result<Selection> {
         }
     })?;
     let (mut considered, mut kept) = (0, 0);
-    json_stream::for_each_element(&root.join("question_answers.json"), |entry: QuestionAnswers| {
-        for qa in entry.qas {
-            let Some(index) = indices.get(&qa.image_id) else {
-                continue;
-            };
-            considered += 1;
-            let answer = normalize_word(&qa.answer);
-            if vocabulary.id(&answer).is_some() {
-                kept += 1;
-                images[*index].questions.push(Question {
-                    id: qa.qa_id,
-                    question: qa.question,
-                    answer,
-                });
+    let question_remark =
+        json_stream::for_each_element(&root.join("question_answers.json"), |entry: QuestionAnswers| {
+            for qa in entry.qas {
+                let Some(index) = indices.get(&qa.image_id) else {
+                    continue;
+                };
+                considered += 1;
+                let answer = normalize_word(&qa.answer);
+                if vocabulary.id(&answer).is_some() {
+                    kept += 1;
+                    images[*index].questions.push(Question {
+                        id: qa.qa_id,
+                        question: qa.question,
+                        answer,
+                    });
+                }
             }
-        }
-        Ok(())
-    })?;
+            Ok(())
+        })?;
     images.retain(|image| !image.questions.is_empty());
     Ok(Selection {
         considered,
         kept,
         images,
+        remarks: image_remark.into_iter().chain(question_remark).collect(),
     })
 }

@@ -20,6 +20,7 @@ enum Kind {
     Bytes,
     Signed,
     Unsigned,
+    Float,
     Truth,
     Unsupported,
 }
@@ -76,6 +77,16 @@ impl Column {
             };
             leaves.iter().find(is_part).cloned()
         };
+        // The field `name` of the structs in a list.
+        let list_of = |name: &str| {
+            let is_field = |leaf: &&Leaf| {
+                let path = schema.column(leaf.index);
+                list_depth(leaf) == 1
+                    && path.path().parts().len() > 2
+                    && path.path().parts().last().is_some_and(|last| last == name)
+            };
+            leaves.iter().find(is_field).cloned()
+        };
         let is_list = root.get_basic_info().converted_type() == ConvertedType::LIST
             || matches!(root.get_basic_info().logical_type_ref(), Some(LogicalType::List))
             || root.is_primitive();
@@ -83,6 +94,13 @@ impl Column {
             Shape::Value(first)
         } else if leaves.len() == 1 && list_depth(&first) == 1 && is_list {
             Shape::List(first)
+        } else if let Some(texts) = role
+            .text_fields()
+            .iter()
+            .find_map(|field| list_of(field))
+            .filter(|_| is_list)
+        {
+            Shape::List(texts)
         } else if is_list {
             Shape::Other(first, "a list whose items are not texts")
         } else if matches!(role, Role::Image | Role::SecondImage) {
@@ -96,7 +114,7 @@ impl Column {
         Some(Self {
             shape,
             min_definition: is_optional(root).into(),
-            has_number_items: role == Role::Label,
+            has_number_items: matches!(role, Role::Label | Role::Answer),
         })
     }
 
@@ -202,6 +220,7 @@ fn kind_of(column: &ColumnDescriptor) -> Kind {
             }
         }
         (PhysicalType::BOOLEAN, ..) => Kind::Truth,
+        (PhysicalType::FLOAT | PhysicalType::DOUBLE, ..) => Kind::Float,
         _ => Kind::Unsupported,
     }
 }
@@ -283,9 +302,8 @@ impl LeafReader {
                 _ => UNSUPPORTED,
             }),
             ColumnReader::Int64ColumnReader(reader) => read_leaf(leaf, reader, rows, |value| match leaf.kind {
-                Kind::Signed => Cell::Number(value),
-                Kind::Unsigned if value >= 0 => Cell::Number(value),
-                Kind::Unsigned => Cell::Other("a number of 2⁶³ or more"),
+                Kind::Signed => Cell::Number(value.into()),
+                Kind::Unsigned => Cell::Number(value.cast_unsigned().into()),
                 _ => UNSUPPORTED,
             }),
             ColumnReader::BoolColumnReader(reader) => read_leaf(leaf, reader, rows, |value| match leaf.kind {
@@ -293,8 +311,10 @@ impl LeafReader {
                 _ => UNSUPPORTED,
             }),
             ColumnReader::Int96ColumnReader(reader) => read_leaf(leaf, reader, rows, |_| UNSUPPORTED),
-            ColumnReader::FloatColumnReader(reader) => read_leaf(leaf, reader, rows, |_| UNSUPPORTED),
-            ColumnReader::DoubleColumnReader(reader) => read_leaf(leaf, reader, rows, |_| UNSUPPORTED),
+            ColumnReader::FloatColumnReader(reader) => {
+                read_leaf(leaf, reader, rows, |value| Cell::of_float(value.into()))
+            }
+            ColumnReader::DoubleColumnReader(reader) => read_leaf(leaf, reader, rows, Cell::of_float),
             ColumnReader::FixedLenByteArrayColumnReader(reader) => read_leaf(leaf, reader, rows, |_| UNSUPPORTED),
         }
     }

@@ -235,7 +235,7 @@ impl Iterator for Rows {
         let row = self.row - 1;
         Some(
             to_record(self.contents, row, cells, name)
-                .map_err(|reason| PrepareError::malformed(&self.path, format!("row {row}, {reason}"))),
+                .map_err(|reason| PrepareError::malformed_row(&self.path, format!("row {row}, {reason}"))),
         )
     }
 }

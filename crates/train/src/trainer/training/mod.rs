@@ -33,6 +33,7 @@ use crate::spec::{self, RunSpec};
 use crate::state::RunState;
 use crate::weights::Weights;
 use vlct_model::checkpoint;
+use vlct_util::text::counted;
 
 /// The result of a run.
 #[derive(Clone, Debug)]
@@ -357,13 +358,15 @@ impl<'a> Trainer<'a> {
     fn log_run_summary(&self) {
         let parameters = self.weights.model.parameters();
         info!(
-            "{} items in {} rows, {} trainable parameters, {} steps of {} samples ({} micro-batches each), {}",
-            self.data.train.len(),
-            self.data.train.rows(),
-            parameters.trainable_values(),
-            self.plan.total_steps,
-            self.plan.batch_size,
-            self.plan.grad_steps,
+            "{}, {}, {} of {} ({} each), {}",
+            self.data.train.describe_size(),
+            counted(parameters.trainable_values(), "trainable parameter"),
+            counted(self.plan.total_steps, "step"),
+            counted(self.plan.batch_size, "sample"),
+            match self.plan.grad_steps {
+                1 => "1 micro-batch".into(),
+                count => format!("{count} micro-batches"),
+            },
             self.spec.compute.describe(),
         );
         if let Some(parts) = self.spec.freeze.describe() {
