@@ -225,7 +225,7 @@ impl<R: BufRead> Scanner<R> {
         }
         match is_found {
             true => Ok(()),
-            false => Err(ScanError::Structure(missing(), self.position)),
+            false => Err(ScanError::Structure(format!("the key {key:?}"), self.position)),
         }
     }
 
@@ -386,7 +386,7 @@ mod tests {
         let (found, remark) = elements(text, Some("images"));
         assert_eq!((found, remark.unwrap()), (vec![json!(2), json!(3)], None));
         for (text, part) in [
-            (&b"{\"image\": []}"[..], "an object with the key \"images\" is missing"),
+            (&b"{\"image\": []}"[..], "the key \"images\" is missing"),
             (b"{\"images\": {}}", "an array is missing at byte 11"),
             (b"[]", "an object with the key \"images\""),
             (b"{\"images\": [1}", "a comma or the end of the array"),

@@ -233,7 +233,7 @@ fn reports_faults_of_raw_data_in_one_line() {
     fs::write(&annotations, r#"{"images": [{"filename": "a.jpg"}]}"#).unwrap();
     assert!(prepare_error(Dataset::Coco, raw.path()).contains("missing field `split`"));
     fs::write(&annotations, r#"{"photos": []}"#).unwrap();
-    assert!(prepare_error(Dataset::Coco, raw.path()).contains("no key \"images\""));
+    assert!(prepare_error(Dataset::Coco, raw.path()).contains("the key \"images\" is missing"));
     fs::write(
         &annotations,
         r#"{"images": [{"filename": "x.jpg", "split": "train", "sentences": [{"raw": "x"}]}]}"#,
@@ -273,7 +273,9 @@ fn rejects_annotation_pairs_of_another_form() {
     for (text, part) in [
         (r#"[["a.jpg", ["x"]]]"#, "entry 0: [path, caption] is expected"),
         (r#"[["a.jpg", "x"], ["b.jpg"]]"#, "invalid length 1"),
-        (r#"[["a.jpg", 3]]"#, "not the annotations expected here"),
+        (r#"[["a.jpg", 3]]"#, "entry 0: [path, caption] is expected"),
+        (r#"[["a.jpg", "x"], 3]"#, "entry 1: not the annotation expected here"),
+        (r#"[["a.jpg", "x"]"#, "cut short"),
         (r#"{"a.jpg": "x"}"#, "an array"),
     ] {
         fs::write(raw.path().join("gqa_annt.json"), text).unwrap();

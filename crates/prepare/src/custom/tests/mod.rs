@@ -109,7 +109,7 @@ fn tables_become_files_named_after_the_dataset() {
         ]
     );
     assert_eq!(rows(out.path(), "cats", Split::Val), [row("3", &["three"], "p/3.jpg")]);
-    assert_eq!(report.remarks, ["train: 1 images have no caption and were left out"]);
+    assert_eq!(report.remarks, ["train: left out 1 image without a caption"]);
     let train = &report.coverage[0];
     assert_eq!((train.kept, train.annotated, train.without_image), (2, 3, 1));
     assert_eq!(train.examples, ["p/none.jpg"]);
@@ -168,6 +168,32 @@ fn rows_without_image_are_left_out_and_counted() {
     assert_eq!(
         report.remarks,
         ["train: left out 2 rows without an image (train.jsonl, line 2; train.jsonl, line 3)"]
+    );
+}
+
+#[test]
+fn malformed_rows_are_left_out_and_counted() {
+    let lines = "image,caption,split\np/1.jpg,one,train\np/1.jpg,two\np/1.jpg,three,trial\np/1.jpg,four,\np/1.jpg,five, Train\n";
+    let (raw, out) = (
+        directory_of(&[("p/1.jpg", "1"), ("train.csv", lines)]),
+        tempfile::tempdir().unwrap(),
+    );
+    let mut dataset = CustomDataset::new("cats", InputFormat::Table(TableFormat::Csv), raw.path());
+    dataset.annotations = vec![AnnotationTable {
+        split: None,
+        file: raw.path().join("train.csv"),
+    }];
+    let report = prepare(&dataset, out.path()).unwrap();
+    assert_eq!(
+        rows(out.path(), "cats", Split::Train),
+        [row("1", &["one", "four", "five"], "p/1.jpg")]
+    );
+    assert_eq!(
+        report.remarks,
+        [
+            "train.csv: left out 2 rows that cannot be used (line 3 has 2 values, the first line 3; quote values that hold separators; \
+          line 4 has the unknown split \"trial\")"
+        ]
     );
 }
 
@@ -346,7 +372,7 @@ fn answer_ids_come_from_the_training_split() {
     assert_eq!(
         report.remarks,
         [
-            "val: 1 questions have no answer of the vocabulary and were left out",
+            "val: left out 1 question without an answer of the vocabulary",
             "answer vocabulary: 3 answers"
         ]
     );

@@ -4,6 +4,7 @@ mod parquet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::PrepareError;
 use ::parquet::basic::Compression;
 use parquet::{hugging_face_columns, parquet_file};
 
@@ -100,6 +101,78 @@ fn reads_csv_and_tsv() {
 }
 
 #[test]
+fn reads_columns_of_other_programs() {
+    // Karpathy's annotations: the directory and the file, and sentences as objects.
+    let text = "{\"filepath\": \"train2014\", \"filename\": \"a.jpg\", \"sentences\": [{\"raw\": \"one\", \"tokens\": []}]}\n\
+                {\"filepath\": \"train2014/b.jpg\", \"filename\": \"b.jpg\", \"sentences\": [\"two\", null]}\n\
+                {\"filename\": \"c.jpg\", \"filepath\": null, \"sentences\": {\"caption\": \"three\"}}\n";
+    assert_eq!(
+        records(TableFormat::Jsonl, text),
+        [
+            caption_record("train2014/a.jpg", &["one"]),
+            caption_record("train2014/b.jpg", &["two"]),
+            caption_record("c.jpg", &["three"])
+        ]
+    );
+    // open_clip's names, without quotes.
+    let text = "filepath\tTitle\na.jpg\t\"Lorem\" ipsum\nb.jpg\t\"dolor\n";
+    assert_eq!(
+        records(TableFormat::Tsv, text),
+        [
+            caption_record("a.jpg", &["\"Lorem\" ipsum"]),
+            caption_record("b.jpg", &["\"dolor"])
+        ]
+    );
+    let text = "image, caption\na.jpg, \"a, b\"\nb.jpg,c,\n";
+    assert_eq!(
+        records(TableFormat::Csv, text),
+        [caption_record("a.jpg", &["a, b"]), caption_record("b.jpg", &["c"])]
+    );
+    // Answers of VQA, and names that pandas made floating-point numbers.
+    let text = "{\"image\": \"a\", \"question\": \"q\", \"answers\": [{\"answer\": \"yes\", \"answer_id\": 1}, {\"answer\": \"no\"}], \
+                \"image_id\": 9.0, \"score\": NaN}\n\
+                {\"image\": \"b\", \"question\": \"q\", \"answers\": null, \"image_id\": NaN, \"multiple_choice_answer\": \"\"}\n\
+                {\"image\": \"c\", \"question\": \"q\", \"image_id\": [1]}\n\
+                {\"image\": \"d\", \"question\": \"q\", \"image_id\": 18446744073709551615}\n";
+    let read: Vec<(Option<String>, Vec<String>)> = records(TableFormat::Jsonl, text)
+        .into_iter()
+        .map(|record| (record.image_id, record.questions[0].answers.clone()))
+        .collect();
+    assert_eq!(
+        read,
+        [
+            (Some("9".into()), vec!["yes".into(), "no".into()]),
+            (None, Vec::new()),
+            (None, Vec::new()),
+            (Some("18446744073709551615".into()), Vec::new())
+        ]
+    );
+}
+
+#[test]
+fn reads_the_rows_beside_malformed_ones() {
+    for (format, text, lines) in [
+        (
+            TableFormat::Jsonl,
+            &b"{\"image\": \"a\", \"caption\": \"b\"}\n{\"image\": \"x\n{\"image\": \"c\", \"caption\": \"\xff\"}\n[]\n\
+               {\"image\": \"d\", \"caption\": {}}\n{\"image\": \"e\", \"caption\": \"f\"}\n"[..],
+            [1, 6],
+        ),
+        (
+            TableFormat::Csv,
+            b"image,caption\na,b\nb\nc,d,e\nd,\xff\nhttp://x/y.jpg,e\ng,\"h\ni,j\n",
+            [2, 8],
+        ),
+    ] {
+        let file = file_with(text);
+        let records: Vec<Result<Record>> = read(file.path(), format, &ColumnNames::default()).unwrap().collect();
+        let good: Vec<u64> = records.iter().flatten().map(|record| record.row).collect();
+        assert_eq!(good, lines, "{format:?}");
+        assert!(records.iter().flat_map(|record| record.as_ref().err()).all(PrepareError::is_of_row));
+    }
+}
+
+#[test]
 fn reads_columns_with_given_names() {
     let columns = ColumnNames {
         image: Some("photo".into()),
@@ -193,16 +266,20 @@ fn errors_name_line_and_column() {
             &["no column of images", "\"image;caption\""],
         ),
         (TableFormat::Csv, "", &["no column of images"]),
-        (TableFormat::Csv, &open_quote, &["quote that is not closed"]),
+        (
+            TableFormat::Csv,
+            &open_quote,
+            &["the quote that begins a value in line 2 is not closed within 16 MiB"],
+        ),
         (
             TableFormat::Csv,
             "\u{feff}\"image\",caption\r\na,b\r\nc,\"d\"\"\r\ne,f\r\n",
             &["line 5: the quote that begins a value in line 3 is not closed"],
         ),
         (
-            TableFormat::Tsv,
-            "image\tcaption\na\t\"The sea\nb\tcats\nc\t\"Hello\n",
-            &["line 4: the quote that begins a value in line 2 is closed before the value ends"],
+            TableFormat::Csv,
+            "image,caption, caption\na,b,c\n",
+            &["there are 2 columns \"caption\"; rename all but one"],
         ),
         (
             TableFormat::Jsonl,
