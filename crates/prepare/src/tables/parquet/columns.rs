@@ -3,13 +3,17 @@
 //! A column of Parquet is a tree of fields, whose leaves store the values. Each value has two levels. Its definition level is the
 //! number of optional and repeated fields on its path that exist. Its repetition level is 0 where a row begins.
 
-use parquet::basic::{ConvertedType, LogicalType, Type as PhysicalType};
+use std::fs::File;
+use std::sync::Arc;
+
+use parquet::basic::{Compression, ConvertedType, LogicalType, Type as PhysicalType};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::DataType;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::reader::RowGroupReader;
 use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor, Type};
 
+use super::zstd;
 use crate::tables::cells::Cell;
 use crate::tables::columns::Role;
 
@@ -154,11 +158,19 @@ impl Column {
     ///
     /// # Errors
     /// Returns an error if a page cannot be read.
-    pub fn open(&self, group: &dyn RowGroupReader) -> Result<ColumnDecoder> {
+    pub fn open(&self, group: &dyn RowGroupReader, file: &Arc<File>, max_page: usize) -> Result<ColumnDecoder> {
         let leaf_reader = |leaf: &Leaf| {
+            let metadata = group.metadata().column(leaf.index);
+            let reader = match metadata.compression() {
+                Compression::ZSTD(_) => {
+                    let rows = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
+                    zstd::open(file, metadata, rows, max_page)?
+                }
+                _ => group.get_column_reader(leaf.index)?,
+            };
             Ok::<_, ParquetError>(LeafReader {
                 leaf: leaf.clone(),
-                reader: group.get_column_reader(leaf.index)?,
+                reader,
             })
         };
         let readers = match &self.shape {

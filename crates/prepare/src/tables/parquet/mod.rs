@@ -5,11 +5,12 @@
 
 mod columns;
 mod page_headers;
+mod zstd;
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::vec::IntoIter;
 
 use parquet::basic::Compression;
@@ -69,6 +70,10 @@ pub(super) fn check_columns<T>(path: &Path, check: impl Fn(&[&str]) -> Result<T,
 pub(super) struct Rows {
     path: PathBuf,
     reader: SerializedFileReader<File>,
+    /// The same file, for columns that are compressed with zstd.
+    file: Arc<File>,
+    /// The size in bytes of the largest page of the columns that are read, decompressed.
+    max_page: usize,
     /// The name of the column of each role.
     names: [Option<String>; ROLES],
     /// The column of each role, if it is read.
@@ -127,11 +132,13 @@ impl Rows {
             }
         }
         let leaves: Vec<usize> = columns.iter().flatten().flat_map(Column::leaves).collect();
-        check_pages(path, reader.metadata(), &leaves)?;
+        let max_page = check_pages(path, reader.metadata(), &leaves)?;
         Ok(Self {
             path: path.to_path_buf(),
             names: positions.map(|position| position.map(|position| fields[position].name().to_string())),
             reader,
+            file: Arc::new(open_file(path)?),
+            max_page,
             columns,
             contents,
             skips_bytes,
@@ -156,7 +163,10 @@ impl Rows {
             let skip = usize::try_from(std::mem::take(&mut self.skip)).unwrap_or(usize::MAX);
             let mut columns = [const { None }; ROLES];
             for (opened, column) in columns.iter_mut().zip(&self.columns) {
-                *opened = column.as_ref().map(|column| column.open(&*group)).transpose()?;
+                *opened = column
+                    .as_ref()
+                    .map(|column| column.open(&*group, &self.file, self.max_page))
+                    .transpose()?;
             }
             columns.iter_mut().flatten().try_for_each(|column| column.skip(skip))?;
             return Ok(Some(Group {
@@ -350,10 +360,10 @@ fn check_metadata(path: &Path, metadata: &ParquetMetaData, length: u64) -> Resul
             | Compression::SNAPPY
             | Compression::GZIP(_)
             | Compression::LZ4_RAW
-            | Compression::LZ4 => {
+            | Compression::LZ4
+            | Compression::ZSTD(_) => {
                 continue;
             }
-            Compression::ZSTD(_) => "zstd",
             Compression::BROTLI(_) => "brotli",
             Compression::LZO => "lzo",
         };
@@ -366,10 +376,11 @@ fn check_metadata(path: &Path, metadata: &ParquetMetaData, length: u64) -> Resul
     Ok(())
 }
 
-/// Rejects pages whose headers claim more than their bytes can decompress to.
-fn check_pages(path: &Path, metadata: &ParquetMetaData, leaves: &[usize]) -> Result<()> {
+/// Rejects pages whose headers claim more than their bytes can decompress to. Returns the size of the largest page.
+fn check_pages(path: &Path, metadata: &ParquetMetaData, leaves: &[usize]) -> Result<usize> {
     let file = MappedFile::open(path)?;
     file.advise_sparse_reads(true);
+    let mut largest = 0;
     for group in metadata.row_groups() {
         for column in leaves.iter().filter_map(|leaf| group.columns().get(*leaf)) {
             let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
@@ -378,12 +389,13 @@ fn check_pages(path: &Path, metadata: &ParquetMetaData, leaves: &[usize]) -> Res
                 .ok()
                 .zip(length.ok())
                 .and_then(|(start, length)| Some(start..start.checked_add(length)?));
-            if !range.is_some_and(|range| page_headers::are_plausible(&file, range, column.compression())) {
+            let size = range.and_then(|range| page_headers::largest_page(&file, range, column.compression()));
+            largest = largest.max(size.ok_or_else(|| {
                 let name = column.column_path().string();
                 let reason = format!("column {name:?} claims more than it can hold; make or copy the file again");
-                return Err(PrepareError::malformed(path, reason));
-            }
+                PrepareError::malformed(path, reason)
+            })?);
         }
     }
-    Ok(())
+    Ok(usize::try_from(largest).unwrap_or(usize::MAX - 1))
 }

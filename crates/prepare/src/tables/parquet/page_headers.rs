@@ -12,6 +12,9 @@ const MAX_DEPTH: usize = 8;
 /// Uncompressed size in bytes that is plausible for every page, however small its compressed size is.
 const ALWAYS_PLAUSIBLE_BYTES: u64 = 1 << 16;
 
+/// Size in bytes of a page up to which zstd's largest compression ratio is plausible.
+const MAX_REPETITIVE_BYTES: u64 = 16 << 20;
+
 /// The fields of a page header that are checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Page {
@@ -23,33 +26,34 @@ struct Page {
     values: u64,
 }
 
-/// Returns whether every page in this range of a file can decompress to the size that its header claims. Also returns false for an
-/// unreadable header, because the `parquet` crate might be able to read it.
-pub(super) fn are_plausible(file: &[u8], pages: Range<u64>, compression: Compression) -> bool {
+/// Returns the largest size in bytes, after decompression, that the header of a page in this range of a file claims. Returns `None` if
+/// a page cannot decompress to its claimed size. Also returns `None` for an unreadable header, because the `parquet` crate might be able
+/// to read it.
+pub(super) fn largest_page(file: &[u8], pages: Range<u64>, compression: Compression) -> Option<u64> {
     // Largest compression ratios: Snappy encodes a copy of 64 bytes in three, LZ4 extends a length by 255 per byte, and DEFLATE
-    // encodes 258 bytes in two bits.
-    let ratio = match compression {
+    // encodes 258 bytes in two bits. Zstd encodes up to 128 KiB of a repeated byte in four; larger pages of images and texts do not
+    // consist of repeated bytes.
+    let ratio = |uncompressed: u64| match compression {
         Compression::UNCOMPRESSED => 1,
         Compression::SNAPPY => 22,
         Compression::LZ4 | Compression::LZ4_RAW => 255,
+        Compression::ZSTD(_) if uncompressed <= MAX_REPETITIVE_BYTES => 1 << 15,
         _ => 1032,
     };
+    let mut largest = 0;
     let mut offset = pages.start;
     while offset < pages.end {
-        let rest = usize::try_from(offset).ok().and_then(|offset| file.get(offset..));
-        let Some((page, length)) =
-            rest.and_then(|rest| read_header(rest).map(|(page, after)| (page, rest.len() - after.len())))
-        else {
-            return false;
-        };
-        if page.uncompressed > page.compressed.saturating_mul(ratio).max(ALWAYS_PLAUSIBLE_BYTES)
-            || page.values > page.uncompressed
-        {
-            return false;
+        let rest = file.get(usize::try_from(offset).ok()?..)?;
+        let (page, after) = read_header(rest)?;
+        let length = rest.len() - after.len();
+        let plausible = page.compressed.saturating_mul(ratio(page.uncompressed));
+        if page.uncompressed > plausible.max(ALWAYS_PLAUSIBLE_BYTES) || page.values > page.uncompressed {
+            return None;
         }
+        largest = largest.max(page.uncompressed);
         offset = offset.saturating_add(length as u64).saturating_add(page.compressed);
     }
-    true
+    Some(largest)
 }
 
 /// Reads a page header. Also returns the bytes after it.
@@ -242,7 +246,7 @@ mod tests {
             bytes.extend([0; 10]);
             bytes
         };
-        let is_plausible = |bytes: &[u8]| are_plausible(bytes, 0..bytes.len() as u64, Compression::SNAPPY);
+        let is_plausible = |bytes: &[u8]| largest_page(bytes, 0..bytes.len() as u64, Compression::SNAPPY).is_some();
         let small = [page_of_size(100), page_of_size(60_000)].concat();
         assert!(is_plausible(&small));
         assert!(!is_plausible(&page_of_size(1 << 30)));
@@ -259,7 +263,7 @@ mod tests {
     proptest! {
         #[test]
         fn terminates_on_arbitrary_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300), start in 0..400u64) {
-            are_plausible(&bytes, start..u64::MAX, Compression::SNAPPY);
+            let _ = largest_page(&bytes, start..u64::MAX, Compression::SNAPPY);
             if let Some((_, rest)) = read_header(&bytes) {
                 prop_assert!(rest.len() < bytes.len());
             }

@@ -342,7 +342,7 @@ proptest! {
 
     #[test]
     fn reading_damaged_tables_never_panics(
-        table in 0..8usize,
+        table in 0..9usize,
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),
         cut in prop::option::weighted(0.2, any::<prop::sample::Index>()),
         window in prop::sample::select(vec![500usize, 100_000]),
@@ -357,6 +357,7 @@ proptest! {
             4 => (TableFormat::Csv, b"image_0,image_1,statement,truth\na,b,c,True\nd,e,f,0\n".to_vec()),
             5 => (TableFormat::Tsv, b"text\tlabel\na\tb\nc\t1\n".to_vec()),
             6 => (TableFormat::Parquet, parquet_file(hugging_face_columns(), Compression::SNAPPY)),
+            7 => (TableFormat::Parquet, include_bytes!("data/vqa.parquet").to_vec()),
             _ => (TableFormat::Parquet, parquet_file(hugging_face_columns(), Compression::UNCOMPRESSED)),
         };
         damage(&mut bytes, &edits, cut, window);

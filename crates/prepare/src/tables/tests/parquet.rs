@@ -193,6 +193,67 @@ fn reads_parquet_with_plain_columns() {
     }
 }
 
+/// Row `row` of the files `zstd_v1.parquet` and `zstd_v2.parquet`, which pyarrow has written.
+fn zstd_record(row: u64) -> Record {
+    let bytes = vec![row as u8; row as usize % 7 + 1];
+    let (has_image, has_captions) = (row % 11 != 3, row % 13 != 5);
+    let path = (has_image && row % 2 == 0).then(|| format!("{row}.jpg"));
+    let captions = (0..row % 3).map(|caption| format!("text {caption} of row {row}"));
+    Record {
+        row,
+        images: [has_image.then_some(ImageSource::Bytes(bytes)), None],
+        captions: captions.filter(|_| has_captions).collect(),
+        image_id: if row % 17 == 2 { path } else { Some(row.to_string()) },
+        split: Some(if row % 5 == 0 { "val" } else { "train" }.into()),
+        ..Record::default()
+    }
+}
+
+#[test]
+fn reads_zstd_in_both_versions_of_pages() {
+    for file in [
+        &include_bytes!("data/zstd_v1.parquet")[..],
+        include_bytes!("data/zstd_v2.parquet"),
+    ] {
+        let table = file_with(file);
+        let open = |projection, first| {
+            Rows::open(
+                table.path(),
+                &ColumnNames::default(),
+                TableContents::Texts,
+                projection,
+                first,
+            )
+            .unwrap()
+        };
+        let expected: Vec<Record> = (0..300).map(zstd_record).collect();
+        let read: Vec<Record> = open(Projection::All, 0).map(Result::unwrap).collect();
+        assert_eq!(read, expected);
+        for first in [1, 50, 119, 120, 257, 299] {
+            let read = open(Projection::ImagesOnly, first).next().unwrap().unwrap();
+            assert_eq!(read.images, expected[first as usize].images, "{first}");
+        }
+    }
+}
+
+#[test]
+fn reads_lists_of_structs() {
+    let read = |file| read_bytes(TableFormat::Parquet, file, &ColumnNames::default()).unwrap();
+    let answers = |record: &Record| record.questions[0].answers.clone();
+    let questions = read(include_bytes!("data/vqa.parquet"));
+    assert_eq!(answers(&questions[0]), ["rice", "soup"]);
+    assert!(answers(&questions[1]).is_empty());
+    assert_eq!(questions[0].image_id.as_deref(), Some("458752"));
+    let captions = read(include_bytes!("data/karpathy.parquet"));
+    assert_eq!(
+        captions,
+        [
+            caption_record("train2014/a.jpg", &["one", "two"]),
+            caption_record("val2014/b.jpg", &[])
+        ]
+    );
+}
+
 #[test]
 fn a_damaged_page_of_images_ends_the_preparation() {
     let image = vec![7u8; 4096];
@@ -258,7 +319,7 @@ fn file_of(rows: &[Row], properties: WriterProperties) -> Vec<u8> {
 fn record_of((row, (image, texts, id)): (u64, &Row)) -> Record {
     let (image, name) = match image.clone().unwrap_or_default() {
         (Some(bytes), path) => (Some(ImageSource::Bytes(bytes)), path),
-        (None, path) => (path.filter(|path| !path.is_empty()).map(ImageSource::File), None),
+        (None, path) => (path.filter(|path| !path.trim().is_empty()).map(ImageSource::File), None),
     };
     let texts = texts.iter().flatten().flatten().filter(|text| !text.trim().is_empty());
     Record {
