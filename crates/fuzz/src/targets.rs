@@ -155,7 +155,13 @@ fn description() -> Vec<u8> {
         max_text_len: 8,
     };
     let answers = vec![Some("yes".into()), None];
-    let description = Description::new(&model, &TaskSpec::Vqa(VqaSpec { answers }), &inputs, WeightsKind::Raw);
+    let description = Description::new(
+        &model,
+        &TaskSpec::Vqa(VqaSpec { answers }),
+        &inputs,
+        None,
+        WeightsKind::Raw,
+    );
     serde_json::to_vec(&description).expect("a description in JSON")
 }
 

@@ -48,7 +48,7 @@ fn main() {
             bench.iter(|| {
                 count += 1;
                 let mut random = ChaCha8Rng::seed_from_u64(count);
-                transform.load_into(&file, &mut random, &mut out)
+                transform.load_into(&file, Reading::default(), &mut random, &mut out)
             })
         });
     }

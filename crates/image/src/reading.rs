@@ -18,6 +18,14 @@ pub struct Reading {
     pub orientation: Orientation,
 }
 
+impl Reading {
+    /// The default for images of one's own: on white, as web pages show them, and upright, as viewers show them.
+    pub const CUSTOM: Self = Self {
+        background: Background::WHITE,
+        orientation: Orientation::Upright,
+    };
+}
+
 /// What stands behind transparent pixels. As text, and in serialised form: `keep`, `white`, `black` or `#rrggbb`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

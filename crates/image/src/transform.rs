@@ -18,7 +18,7 @@ use rand::{Rng, RngExt};
 
 use super::augment::rand_augment;
 use super::resize::{CropBox, resize_into};
-use super::{decode, normalise, recycle};
+use super::{Reading, decode_with, normalise, recycle};
 use crate::{ImageError, Result};
 
 /// The steps of a [`Transform`].
@@ -144,16 +144,16 @@ impl Transform {
         3 * self.size() * self.size()
     }
 
-    /// Decodes the bytes of an image file and writes the image, transformed and normalised, into `out`
+    /// Decodes the bytes of an image file as `reading` says and writes the image, transformed and normalised, into `out`
     /// `[3, size, size]`.
     ///
     /// Draws from `rng` in the order augmentation, crop, mirroring; `mae_test` draws nothing.
     ///
     /// # Errors
-    /// Returns [`ImageError::Decode`] as [`decode()`] does, and [`ImageError::Length`] if `out` does not have [`Self::values`] elements.
-    pub fn load_into(&self, bytes: &[u8], rng: &mut impl Rng, out: &mut [f32]) -> Result<StageTimes> {
+    /// Returns [`ImageError::Decode`] as [`decode()`](super::decode()) does, and [`ImageError::Length`] if `out` does not have [`Self::values`] elements.
+    pub fn load_into(&self, bytes: &[u8], reading: Reading, rng: &mut impl Rng, out: &mut [f32]) -> Result<StageTimes> {
         let start = Instant::now();
-        let mut image = decode(bytes)?;
+        let mut image = decode_with(bytes, reading)?.image;
         let decoded = Instant::now();
         self.augment(&mut image, rng);
         let augmented = Instant::now();
@@ -270,8 +270,16 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         assert!(transform.apply(RgbImage::new(0, 0), &mut rng).is_err());
         let file = crate::encode_png(&RgbImage::new(3, 3)).unwrap();
-        assert!(transform.load_into(&file, &mut rng, &mut [0.0; 47]).is_err());
-        assert!(transform.load_into(&file, &mut rng, &mut [0.0; 48]).is_ok());
+        assert!(
+            transform
+                .load_into(&file, Reading::default(), &mut rng, &mut [0.0; 47])
+                .is_err()
+        );
+        assert!(
+            transform
+                .load_into(&file, Reading::default(), &mut rng, &mut [0.0; 48])
+                .is_ok()
+        );
     }
 
     #[test]

@@ -35,6 +35,6 @@ pub use error::{PredictError, Result};
 pub use head::Head;
 pub use item::{Item, PairItem};
 pub use open::{OpenOptions, Predictor};
-pub use preparation::{Preparation, Upright};
+pub use preparation::Preparation;
 pub use records::Record;
 pub use scores::Scored;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use vlct_data::text::Tokenizer;
-use vlct_image::{MEAN, STD, Transform, TransformKind};
+use vlct_image::{Background, MEAN, Orientation, Reading, STD, Transform, TransformKind};
 use vlct_model::checkpoint::{self, CheckpointError};
 use vlct_model::files::{self, WeightIndex};
 use vlct_model::sizes::{self, GivenHeads, Sizes};
@@ -11,7 +11,7 @@ use vlct_model::{Vlc, VlcConfig};
 use vlct_tasks::{Description, TaskSpec};
 use vlct_tensor::{Compute, Precision};
 
-use crate::{Head, PredictError, Preparation, Result, Upright};
+use crate::{Head, PredictError, Preparation, Result};
 
 /// Largest image size in pixels.
 const MAX_IMAGE_SIZE: usize = 4096;
@@ -29,8 +29,10 @@ pub struct OpenOptions {
     pub precision: Option<Precision>,
     /// Numbers of attention heads, for files that do not state them.
     pub heads: GivenHeads,
-    /// Whether images are turned by their orientation tag.
-    pub upright: Upright,
+    /// What stands behind transparent pixels; `None` means as in training on custom datasets, else white.
+    pub background: Option<Background>,
+    /// Whether the orientation tag is applied; `None` means as in training on custom datasets, else upright.
+    pub orientation: Option<Orientation>,
     /// Whether texts that are too long are truncated, as in training. Otherwise they are errors.
     pub truncate: bool,
 }
@@ -220,11 +222,15 @@ fn preparation(
             rows: config.vocab_size,
         });
     }
+    let reading = inputs.and_then(|inputs| inputs.reading).unwrap_or(Reading::CUSTOM);
     let max_text_len = inputs.map_or(config.max_text_len, |inputs| inputs.max_text_len);
     Ok(Preparation {
         transform: Transform::new(TransformKind::MaeTest, config.image_size)
             .map_err(|error| PredictError::Data(error.into()))?,
-        upright: options.upright,
+        reading: Reading {
+            background: options.background.unwrap_or(reading.background),
+            orientation: options.orientation.unwrap_or(reading.orientation),
+        },
         tokenizer,
         max_text_len: max_text_len.min(config.max_text_len),
         truncate: options.truncate,

@@ -5,7 +5,7 @@ use std::path::Path;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use vlct_data::text::Tokenizer;
-use vlct_image::{Orientation, Reading, RgbImage, Transform, decode_with};
+use vlct_image::{Reading, RgbImage, Transform, decode_with};
 use vlct_util::read_at_most;
 
 use crate::{PredictError, Result};
@@ -15,21 +15,11 @@ pub(crate) const MAX_IMAGE_BYTES: u64 = 1 << 30;
 /// Maximum number of characters of a text in an error message.
 const SHOWN_CHARACTERS: usize = 40;
 
-/// Whether images are turned by their orientation tag.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Upright {
-    /// Images are turned upright, as viewers show them.
-    #[default]
-    ByTag,
-    /// The tag is ignored, as in the original.
-    AsStored,
-}
-
 /// Prepares image files and texts for a model, on any thread.
 #[derive(Clone, Debug)]
 pub struct Preparation {
     pub(crate) transform: Transform,
-    pub(crate) upright: Upright,
+    pub(crate) reading: Reading,
     pub(crate) tokenizer: Tokenizer,
     pub(crate) max_text_len: usize,
     pub(crate) truncate: bool,
@@ -55,7 +45,12 @@ impl Preparation {
         self.transform.size()
     }
 
-    /// Decodes an image file and transforms it as in evaluation: turned upright, resized to a square, normalised.
+    /// How image files become pixels.
+    pub fn reading(&self) -> Reading {
+        self.reading
+    }
+
+    /// Decodes an image file and transforms it as in evaluation: resized to a square, normalised.
     ///
     /// # Errors
     /// Returns an error that names the file if it cannot be read or is not an image.
@@ -69,16 +64,9 @@ impl Preparation {
     /// # Errors
     /// Returns [`PredictError::Image`] if the bytes are not an image.
     pub fn image_from_bytes(&self, path: &Path, bytes: &[u8]) -> Result<LoadedImage> {
-        let reading = Reading {
-            orientation: match self.upright {
-                Upright::ByTag => Orientation::Upright,
-                Upright::AsStored => Orientation::AsStored,
-            },
-            ..Reading::default()
-        };
         // The transform of evaluation draws nothing.
         let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let loaded = decode_with(bytes, reading).and_then(|decoded| {
+        let loaded = decode_with(bytes, self.reading).and_then(|decoded| {
             let image = decoded.image;
             let values = self.transform.apply(image.clone(), &mut rng)?;
             Ok(LoadedImage { image, values })

@@ -13,10 +13,10 @@ use vlct_util::{IoError, at, atomic, read_at_most};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::preparation::MAX_IMAGE_BYTES;
-use crate::{Head, Predictor, Preparation, Result, Upright};
+use crate::{Head, Predictor, Preparation, Result};
 
 /// Version of the cached files, which is part of their names.
-const CACHE_VERSION: u8 = 2;
+const CACHE_VERSION: u8 = 3;
 /// The parameters that determine an embedded image.
 const EMBEDDING: [&str; 5] = [
     "transformer.patch_embed.proj.weight",
@@ -107,12 +107,9 @@ impl Cache {
         std::fs::create_dir_all(directory).map_err(at::<IoError>(directory))?;
         let (model, preparation) = (predictor.model(), predictor.preparation());
         let mut hash = Xxh3::new();
-        let settings = [
-            CACHE_VERSION,
-            u8::from(preparation.upright == Upright::ByTag),
-            u8::from(model.compute().precision == Precision::Bf16),
-        ];
+        let settings = [CACHE_VERSION, u8::from(model.compute().precision == Precision::Bf16)];
         hash.update(&settings);
+        hash.update(format!("{:?}", preparation.reading()).as_bytes());
         hash.update(&(preparation.image_size() as u64).to_le_bytes());
         for name in EMBEDDING {
             let parameters = model.parameters();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use vlct_data::DataError;
 use vlct_data::text::{Tokenizer, Vocabulary};
-use vlct_image::{MEAN, STD, TransformKind};
+use vlct_image::{MEAN, Reading, STD, TransformKind};
 use vlct_model::VlcConfig;
 use vlct_model::checkpoint::{Checkpoint, CheckpointError};
 
@@ -46,6 +46,9 @@ pub struct InputDescription {
     pub lower_case: bool,
     /// Maximum number of tokens of a text, including `[CLS]` and `[SEP]`.
     pub max_text_len: usize,
+    /// How the images of custom datasets became pixels; `None` for published datasets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reading: Option<Reading>,
 }
 
 /// The kind of weights in a checkpoint.
@@ -59,8 +62,14 @@ pub enum WeightsKind {
 }
 
 impl Description {
-    /// Makes the description for the checkpoints of a run.
-    pub fn new(model: &VlcConfig, task: &TaskSpec, inputs: &InputSpec, weights: WeightsKind) -> Self {
+    /// Makes the description for the checkpoints of a run. `reading` is how the images of custom datasets became pixels.
+    pub fn new(
+        model: &VlcConfig,
+        task: &TaskSpec,
+        inputs: &InputSpec,
+        reading: Option<Reading>,
+        weights: WeightsKind,
+    ) -> Self {
         Self {
             model: model.clone(),
             task: task.clone(),
@@ -73,6 +82,7 @@ impl Description {
                 vocabulary: inputs.tokenizer.vocabulary().iter().map(str::to_owned).collect(),
                 lower_case: inputs.tokenizer.lower_case(),
                 max_text_len: inputs.max_text_len,
+                reading,
             },
             weights,
         }
@@ -136,7 +146,7 @@ mod tests {
         };
         let answers = vec![Some("yes".into()), None];
         let task = TaskSpec::Vqa(crate::vqa::VqaSpec { answers });
-        let description = Description::new(&model, &task, &inputs, WeightsKind::Raw);
+        let description = Description::new(&model, &task, &inputs, Some(Reading::CUSTOM), WeightsKind::Raw);
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("checkpoint.safetensors");
         let json = serde_json::to_value(&description).unwrap();

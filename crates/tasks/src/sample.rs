@@ -80,7 +80,7 @@ impl Source {
             return Err(self.data.error(item, "has no image"));
         };
         let mut pixels = self.buffers.take(self.transform.values());
-        match self.transform.load_into(bytes, rng, &mut pixels) {
+        match self.transform.load_into(bytes, example.reading, rng, &mut pixels) {
             Ok(_) => Ok(pixels),
             Err(error) => Err(self.data.error(item, &error.to_string())),
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use log::warn;
 use vlct_data::datasets::{Split, TableDataset};
 use vlct_data::text::Tokenizer;
+use vlct_image::Reading;
 use vlct_tasks::{InputSpec, LoaderSpec, Mode};
 
 use crate::error::{Result, TrainError};
@@ -91,6 +92,20 @@ fn open_datasets(spec: &RunSpec, names: &[String], split: Split) -> Result<Arc<T
         warn!("{line} ({split} split)");
     }
     Ok(Arc::new(dataset))
+}
+
+/// Returns how the images of custom datasets become pixels, for the description of the model; `None` if all datasets are published. Warns
+/// if files differ.
+pub(crate) fn custom_reading(dataset: &TableDataset) -> Option<Reading> {
+    let (reading, differs) = dataset.custom_reading()?;
+    if differs {
+        warn!(
+            "the datasets differ in background or orientation of their images; predictions will use background={} and orientation={}, those \
+             of the first custom dataset (the keys background and orientation set one for all)",
+            reading.background, reading.orientation
+        );
+    }
+    Some(reading)
 }
 
 /// Returns the settings of a run's loader.

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use vlct_data::text::Tokenizer;
+use vlct_image::{Background, Orientation};
 use vlct_model::sizes::GivenHeads;
 use vlct_predict::batches::BatchSpec;
-use vlct_predict::{Head, OpenOptions, PredictError, Predictor, Record, Upright, records};
+use vlct_predict::{Head, OpenOptions, PredictError, Predictor, Record, records};
 use vlct_tensor::{Device, Precision};
 use vlct_train::trainer::{Threads, use_threads};
 use vlct_util::open_file;
@@ -41,9 +42,13 @@ pub struct ModelOptions {
     /// Number of attention heads, for weights that do not state it [default: one per 64 of the width]
     #[arg(long, value_name = "N", value_parser = parse_count, help_heading = "Model")]
     pub heads: Option<usize>,
-    /// Use images as they are stored, as the original does; otherwise their EXIF orientation is applied
+    /// Use images as they are stored; otherwise their EXIF orientation is applied, unless the model was trained without
     #[arg(long, help_heading = "Model")]
     pub as_stored: bool,
+    /// What is behind transparent pixels: white, black, #rrggbb, or keep, which makes their hidden colours visible [default: that of the
+    /// training on custom data, else white]
+    #[arg(long, value_name = "COLOUR", help_heading = "Model")]
+    pub background: Option<Background>,
     /// Truncate texts that are longer than the limit of the model; otherwise they are errors
     #[arg(long, help_heading = "Model")]
     pub truncate: bool,
@@ -75,10 +80,8 @@ impl ModelOptions {
                 encoder: self.heads,
                 decoder: None,
             },
-            upright: match self.as_stored {
-                true => Upright::AsStored,
-                false => Upright::ByTag,
-            },
+            background: self.background,
+            orientation: self.as_stored.then_some(Orientation::AsStored),
             truncate: self.truncate,
         };
         change(&mut options);

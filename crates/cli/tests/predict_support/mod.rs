@@ -188,7 +188,7 @@ pub fn write_label_checkpoint(run: &Path, vocabulary: &Path, several: bool) {
         names: LABELS.map(str::to_owned).into(),
         several,
     });
-    let description = Description::new(model.config(), &task, &inputs, WeightsKind::Raw);
+    let description = Description::new(model.config(), &task, &inputs, None, WeightsKind::Raw);
     let parameters = model.parameters();
     let tensors: Vec<TensorRef> = parameters
         .iter()

@@ -10,6 +10,7 @@ use arrow_buffer::Buffer;
 use arrow_ipc::{CompressionType, Endianness, Message, MessageHeader, MetadataVersion, Schema};
 
 use super::kinds::{Column, Kind, columns_of};
+use vlct_image::Reading;
 
 const MAGIC: &[u8] = b"ARROW1";
 /// Number of bytes after the footer: its length (4 bytes) and the magic bytes.
@@ -52,7 +53,12 @@ pub(super) struct Batch {
 pub(super) struct Layout {
     pub columns: Vec<Column>,
     pub batches: Vec<Batch>,
+    /// How the images become pixels, if the file says so.
+    pub reading: Option<Reading>,
 }
+
+/// Key of the file's metadata whose value says how the images become pixels, as JSON.
+pub(super) const READING_KEY: &str = "vlct.images";
 
 /// Reads the layout of a file or a stream. The error is a message that says what is wrong.
 pub(super) fn parse(bytes: &[u8]) -> Result<Layout, String> {
@@ -89,7 +95,20 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Layout, String> {
             .map_err(|reason| format!("record batch {index} {reason}"))?;
         batches.push(batch);
     }
-    Ok(Layout { columns, batches })
+    let mut metadata = footer.custom_metadata().into_iter().flatten();
+    let reading = match metadata.find(|entry| entry.key() == Some(READING_KEY)) {
+        Some(entry) => Some(
+            serde_json::from_str(entry.value().unwrap_or_default()).map_err(|error| {
+                format!("its metadata {READING_KEY} cannot be read ({error}); prepare the dataset again")
+            })?,
+        ),
+        None => None,
+    };
+    Ok(Layout {
+        columns,
+        batches,
+        reading,
+    })
 }
 
 /// Reads the layout of a stream: messages one after the other, each with a header and a body.
@@ -145,7 +164,11 @@ fn parse_stream(bytes: &[u8]) -> Result<Layout, String> {
         }
     }
     let columns = columns.ok_or("it is an Arrow stream without a schema; make it again")?;
-    Ok(Layout { columns, batches })
+    Ok(Layout {
+        columns,
+        batches,
+        reading: None,
+    })
 }
 
 /// Returns the columns of a schema.

@@ -7,6 +7,7 @@ use std::path::Path;
 use super::kinds::{Column, Kind};
 use super::layout::{self, Array, Layout, VIEW_BYTES};
 use crate::{DataError, Result};
+use vlct_image::Reading;
 use vlct_util::MappedFile;
 
 /// The required type of a column.
@@ -130,6 +131,11 @@ impl ArrowTable {
             starts,
             rows,
         })
+    }
+
+    /// How the images become pixels, if the file says so.
+    pub fn reading(&self) -> Option<Reading> {
+        self.layout.reading
     }
 
     /// The path that the file was opened with.

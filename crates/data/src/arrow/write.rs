@@ -9,12 +9,14 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_ipc::convert::IpcSchemaEncoder;
 use arrow_ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions, write_message};
-use arrow_ipc::{Block, FooterBuilder, MetadataVersion};
+use arrow_ipc::{Block, FooterBuilder, KeyValue, KeyValueArgs, MetadataVersion};
 use arrow_schema::{ArrowError, Field, Schema};
 use flatbuffers::FlatBufferBuilder;
 use serde_json::json;
 
+use super::layout::READING_KEY;
 use crate::{DataError, Result};
+use vlct_image::Reading;
 use vlct_util::at;
 use vlct_util::atomic::{hidden_sibling, sync_directory};
 
@@ -94,6 +96,8 @@ pub(super) struct TableFile {
     keep_temporary: bool,
     out: BufWriter<File>,
     schema: Arc<Schema>,
+    /// How the images become pixels, for the metadata of the footer.
+    reading: Option<Reading>,
     options: IpcWriteOptions,
     context: IpcWriteContext,
     /// Positions of the written batches.
@@ -140,6 +144,7 @@ impl TableFile {
             keep_temporary,
             out: BufWriter::with_capacity(1 << 20, file),
             schema,
+            reading: None,
             options: IpcWriteOptions::default(),
             context: IpcWriteContext::default(),
             blocks,
@@ -265,6 +270,18 @@ impl TableFile {
             .iter()
             .map(|b| Block::new(b.offset as i64, b.metadata as i32, b.body as i64))
             .collect();
+        let metadata = self.reading.map(|reading| {
+            let key = builder.create_string(READING_KEY);
+            let value = builder.create_string(&json!(reading).to_string());
+            let entry = KeyValue::create(
+                &mut builder,
+                &KeyValueArgs {
+                    key: Some(key),
+                    value: Some(value),
+                },
+            );
+            builder.create_vector(&[entry])
+        });
         let dictionaries = builder.create_vector::<Block>(&[]);
         let batches = builder.create_vector(&blocks);
         let schema = IpcSchemaEncoder::new().schema_to_fb_offset(&mut builder, &self.schema);
@@ -273,9 +290,17 @@ impl TableFile {
         footer.add_schema(schema);
         footer.add_dictionaries(dictionaries);
         footer.add_recordBatches(batches);
+        if let Some(metadata) = metadata {
+            footer.add_custom_metadata(metadata);
+        }
         let root = footer.finish();
         builder.finish(root, None);
         builder.finished_data().to_vec()
+    }
+
+    /// Sets how the images of the file become pixels.
+    pub fn set_reading(&mut self, reading: Reading) {
+        self.reading = Some(reading);
     }
 
     /// Completes the file, flushes it to the disk, calls `before_rename` with its size in bytes, and renames it. Returns its number of

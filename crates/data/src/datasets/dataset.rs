@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::Result;
 use crate::loader::Order;
+use vlct_image::Reading;
 
 /// A sequence of items. An item is a row with one of its texts, or a row with labels.
 pub trait Dataset: Send + Sync {
@@ -64,6 +65,8 @@ pub trait Dataset: Send + Sync {
 pub struct Example<'a> {
     /// The bytes of the image files: one image, or left and right of a pair. A row with labels may have no image.
     pub images: [Option<Cow<'a, [u8]>>; 2],
+    /// How the image files become pixels.
+    pub reading: Reading,
     /// The caption, question, sentence or other text. A row with labels may have no text.
     pub text: Option<Cow<'a, str>>,
     /// What a model must predict.

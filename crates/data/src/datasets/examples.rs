@@ -67,10 +67,12 @@ impl TableDataset {
     /// Returns an error if there is no such location, the row has no image (with labels: neither image nor text), or its columns are
     /// damaged or have different lengths.
     pub fn example_at(&self, location: &Location) -> Result<Example<'_>> {
+        let reading = self.reading_at(location);
         let image = |column: &str| -> Result<_> { Ok(Some(Cow::Borrowed(self.image_in(location, column)?))) };
         match self.contents() {
             Contents::Captions => Ok(Example {
                 images: [image("image")?, None],
+                reading,
                 text: Some(self.text_at(location)?),
                 answer: Answer::None,
             }),
@@ -78,13 +80,19 @@ impl TableDataset {
                 let images = [image("image")?, None];
                 let (text, answer) = self.question(location)?;
                 let text = Some(Cow::Owned(text));
-                Ok(Example { images, text, answer })
+                Ok(Example {
+                    images,
+                    reading,
+                    text,
+                    answer,
+                })
             }
             Contents::Pairs => {
                 let images = [image("image_0")?, image("image_1")?];
                 let (text, answer) = self.sentence(location)?;
                 Ok(Example {
                     images,
+                    reading,
                     text: Some(Cow::Borrowed(text)),
                     answer,
                 })
@@ -184,6 +192,7 @@ impl TableDataset {
         self.count_bytes_read_at(location, image.map_or(0, <[u8]>::len) + READ_AROUND_BYTES);
         Ok(Example {
             images: [image.map(Cow::Borrowed), None],
+            reading: self.reading_at(location),
             text: text.map(Cow::Borrowed),
             answer: labels.map_or(Answer::None, |labels| {
                 Answer::Labels(labels.into_iter().map(str::to_string).collect())

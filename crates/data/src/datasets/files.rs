@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::manifest::unfinished_files;
 use crate::{DataError, Result};
+use vlct_image::{Background, Orientation, Reading};
 
 /// A split of a dataset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,8 +44,34 @@ pub struct FileRules {
     /// Fraction of the training rows of a custom dataset without validation files that its validation split consists of, instead of the
     /// training split. With 0 the validation split is empty.
     pub val_fraction: f64,
+    /// How the images become pixels.
+    pub reading: ReadingRule,
     /// The file of the test split of `vqa`: `vqav2_{name}`.
     pub vqa_test: VqaTest,
+}
+
+/// How the images of datasets become pixels: these values, else those that the file records, else for custom datasets
+/// [`Reading::CUSTOM`] and for published ones the default, as published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadingRule {
+    /// What stands behind transparent pixels.
+    pub background: Option<Background>,
+    /// Whether the orientation tag is applied.
+    pub orientation: Option<Orientation>,
+}
+
+impl ReadingRule {
+    /// Returns how the images of a file become pixels. `recorded` is what the file says.
+    pub(super) fn resolve(self, recorded: Option<Reading>, is_published: bool) -> Reading {
+        let base = recorded.unwrap_or(match is_published {
+            true => Reading::default(),
+            false => Reading::CUSTOM,
+        });
+        Reading {
+            background: self.background.unwrap_or(base.background),
+            orientation: self.orientation.unwrap_or(base.orientation),
+        }
+    }
 }
 
 /// The file of the test split of `vqa`.

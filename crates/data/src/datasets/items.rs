@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use super::contents::Contents;
-use super::files::{FileRules, Split};
+use super::files::{FileRules, ReadingRule, Split};
 use super::held_out::{Part as RowPart, RowView};
 use super::index::{READ_AROUND_BYTES, TableIndex};
 use super::published::Published;
@@ -16,6 +16,7 @@ use super::registry::{self, SplitFile};
 use super::table::Table as File;
 use crate::webdataset::TarCounts;
 use crate::{DataError, Result};
+use vlct_image::Reading;
 use vlct_util::text::counted;
 
 /// Bytes read from the mapped files before their pages are released.
@@ -48,6 +49,8 @@ struct Table {
     dataset: usize,
     first_item: usize,
     first_row: usize,
+    /// How the images become pixels.
+    reading: Reading,
     /// Whether the file was read since its pages were last released.
     was_read: AtomicBool,
 }
@@ -105,7 +108,7 @@ impl TableDataset {
             }
         }
         let files = registry::files_of_all(data_root.as_ref(), names, split, rules)?;
-        Self::of_split_files(contents, names, &files)
+        Self::of_split_files(contents, names, &files, rules.reading)
     }
 
     /// Opens `files`. Each has the index of its dataset in `names`; the files must be ordered by this index.
@@ -119,10 +122,15 @@ impl TableDataset {
             part: RowPart::Whole,
         };
         let files: Vec<SplitFile> = files.into_iter().map(whole).collect();
-        Self::of_split_files(contents, names, &files)
+        Self::of_split_files(contents, names, &files, ReadingRule::default())
     }
 
-    fn of_split_files(contents: Contents, names: &[impl AsRef<str>], files: &[SplitFile]) -> Result<Self> {
+    fn of_split_files(
+        contents: Contents,
+        names: &[impl AsRef<str>],
+        files: &[SplitFile],
+        reading: ReadingRule,
+    ) -> Result<Self> {
         let open = |file: &SplitFile| File::open_with_contents(&file.path, contents);
         let opened: Vec<File> = files.par_iter().map(open).collect::<Result<_>>()?;
         // Index of each file among those of its dataset, and the number of rows before it.
@@ -151,7 +159,9 @@ impl TableDataset {
                 let (first_item, first_row) = (items, rows);
                 items += index.items;
                 rows += index.rows.len();
+                let is_published = Published::find(name.as_ref()).is_some();
                 tables.push(Table {
+                    reading: reading.resolve(index.table.reading(), is_published),
                     index,
                     dataset,
                     first_item,
@@ -374,6 +384,23 @@ impl TableDataset {
             }
         }
         lines
+    }
+
+    /// Returns how the images at a location become pixels.
+    pub fn reading_at(&self, location: &Location) -> Reading {
+        self.tables
+            .get(location.table)
+            .map(|table| table.reading)
+            .unwrap_or_default()
+    }
+
+    /// Returns how the images of custom datasets become pixels: that of the first file, and whether other files differ. `None` if all
+    /// datasets are published.
+    pub fn custom_reading(&self) -> Option<(Reading, bool)> {
+        let is_custom = |table: &&Table| Published::find(&self.parts[table.dataset].name).is_none();
+        let mut readings = self.tables.iter().filter(is_custom).map(|table| table.reading);
+        let first = readings.next()?;
+        Some((first, readings.any(|reading| reading != first)))
     }
 
     /// Memory of the index in bytes.

@@ -24,7 +24,7 @@ mod vocabulary;
 pub use contents::Contents;
 pub use custom::{split_tars, tars};
 pub use dataset::{Answer, Dataset, Example};
-pub use files::{FileRules, Split, VqaTest};
+pub use files::{FileRules, ReadingRule, Split, VqaTest};
 pub use items::{Location, TableDataset};
 pub use label_names::LabelNames;
 pub use name::is_custom_name;

@@ -25,8 +25,10 @@ impl Dataset for RowsOf {
     }
 
     fn example(&self, item: usize) -> Result<Example<'_>> {
-        let image = self.0.image_at(&self.0.locate_row(item)?)?;
+        let location = self.0.locate_row(item)?;
+        let image = self.0.image_at(&location)?;
         Ok(Example {
+            reading: self.0.reading_at(&location),
             images: [Some(Cow::Borrowed(image)), None],
             text: None,
             answer: Answer::None,

@@ -7,6 +7,7 @@ use super::contents::Contents;
 use crate::arrow::ArrowTable;
 use crate::webdataset::{TarCounts, TarTable, tar_stem};
 use crate::{DataError, Result};
+use vlct_image::Reading;
 
 /// An open file of a dataset.
 #[derive(Debug)]
@@ -110,6 +111,14 @@ impl Table {
                 Ok(texts.into_iter().map(Cow::Borrowed).collect())
             }
             Self::Tar(table) => table.captions(row),
+        }
+    }
+
+    /// How the images become pixels, if the file says so. Tars do not.
+    pub fn reading(&self) -> Option<Reading> {
+        match self {
+            Self::Arrow(table) => table.reading(),
+            Self::Tar(_) => None,
         }
     }
 

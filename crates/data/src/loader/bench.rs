@@ -196,7 +196,7 @@ impl Job for Repeat {
         let mut rng = stream(0, Purpose::Augmentation, *epoch, index as u64);
         let spent = self
             .transform
-            .load_into(bytes, &mut rng, &mut out)
+            .load_into(bytes, vlct_image::Reading::default(), &mut rng, &mut out)
             .map_err(|e| DataError::Invalid(format!("{name}: {e}")))?;
         *self.spent() += spent;
         Ok(out)

@@ -5,6 +5,7 @@ use super::types::{
     half_open,
 };
 use super::value::Value;
+use vlct_image::{Background, Orientation};
 use vlct_tensor::Precision;
 
 /// One key of the configuration.
@@ -135,6 +136,8 @@ table! {
         image_size: usize = 384, between(1.0, 8192.0), "Side of the square input images, in pixels.";
         draw_false_image: u64 = 1, between(0.0, 1024.0), "Number of false images drawn per sample; itm needs at least 1.";
         draw_false_text: u64 = 0, between(0.0, 1024.0), "Number of false captions drawn per sample; irtr needs at least 1.";
+        background: Option<Background> = None, Range::Any, "What is behind transparent pixels: 'keep' (alpha is dropped, and hidden colours become visible), 'white', 'black' or '#rrggbb'. None means what prepare recorded in the file; without a record 'white' for custom datasets and 'keep' for published ones.";
+        orientation: Option<Orientation> = None, Range::Any, "Whether the EXIF orientation of images is applied: 'upright' or 'as_stored'. None means what prepare recorded in the file; without a record 'upright' for custom datasets and 'as_stored' for published ones.";
         image_only: bool = false, Range::Any, "Whether datasets have no text; no task supports this.";
         tokenizer: String = "bert-base-uncased".into(), Range::Any, "WordPiece tokeniser: bert-base-uncased or the path of a vocabulary. Text is lower-cased if the name contains 'uncased'.";
         max_text_len: usize = 40, between(2.0, 65536.0), "Maximum number of tokens of a caption or question, including CLS and SEP; longer texts are truncated.";

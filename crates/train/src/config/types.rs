@@ -5,6 +5,7 @@ use std::fmt;
 use super::value::Value;
 use serde::{Deserialize, Serialize};
 use vlct_data::datasets;
+use vlct_image::{Background, Orientation};
 use vlct_tensor::Precision;
 
 /// The type of a key.
@@ -369,6 +370,36 @@ impl KeyType for Precision {
             Self::F32 => Value::Int(32),
             Self::Bf16 => Value::Str("bf16".into()),
         }
+    }
+}
+
+impl KeyType for Background {
+    fn type_name() -> String {
+        "'keep', 'white', 'black' or '#rrggbb'".into()
+    }
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::Str(text) => text.parse().ok(),
+            _ => None,
+        }
+    }
+    fn to_value(&self) -> Value {
+        Value::Str(self.to_string())
+    }
+}
+
+impl KeyType for Orientation {
+    fn type_name() -> String {
+        "'upright' or 'as_stored'".into()
+    }
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::Str(text) => text.parse().ok(),
+            _ => None,
+        }
+    }
+    fn to_value(&self) -> Value {
+        Value::Str(self.to_string())
     }
 }
 

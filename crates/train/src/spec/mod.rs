@@ -10,7 +10,7 @@ mod validate;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use vlct_data::datasets::{FileRules, VqaTest};
+use vlct_data::datasets::{FileRules, ReadingRule, VqaTest};
 use vlct_data::text::MaskingConfig;
 use vlct_image::TransformKind;
 use vlct_model::VlcConfig;
@@ -292,6 +292,10 @@ fn file_rules(config: &Config) -> FileRules {
         honest_validation: config.honest_validation,
         vgqa: config.vgqa,
         val_fraction: config.val_fraction,
+        reading: ReadingRule {
+            background: config.background,
+            orientation: config.orientation,
+        },
         vqa_test: match config.vqa_test_split.as_str() {
             "test-dev" => VqaTest::TestDev,
             "rest_val" => VqaTest::RestVal,

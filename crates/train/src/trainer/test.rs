@@ -49,6 +49,7 @@ pub(super) fn run(spec: &RunSpec, control: &Control) -> Result<Finished> {
     }
     info!("evaluating {}, {}", dataset.describe_size(), spec.compute.describe());
     let recall = evaluate::recall_evaluator(spec, Split::Test, &inputs)?;
+    let reading = data::custom_reading(&dataset);
     let split = evaluate::split_evaluator(spec, dataset, &inputs)?;
     let recall = recall.as_ref().map(|evaluator| RecallRun {
         evaluator,
@@ -67,7 +68,7 @@ pub(super) fn run(spec: &RunSpec, control: &Control) -> Result<Finished> {
         best_metrics: Vec::new(),
     };
     if let Some(Evaluated { report, scores }) = evaluated {
-        let description = Description::new(&spec.model, &spec.task, &inputs, WeightsKind::Raw);
+        let description = Description::new(&spec.model, &spec.task, &inputs, reading, WeightsKind::Raw);
         let directory = control.run_directory.clone();
         let mut run = RunDirectory::create(spec, directory, &description, Progress::quiet())?;
         finished.metrics = report.values(Phase::Val);

@@ -71,6 +71,11 @@ macro_rules! writer_methods {
             self.file.sync()
         }
 
+        /// Sets how the images of the file become pixels. Readers find it in the metadata of the file.
+        pub fn set_reading(&mut self, reading: vlct_image::Reading) {
+            self.file.set_reading(reading);
+        }
+
         /// Completes the file and renames it to its final name, replacing an existing file. Returns the number of rows.
         ///
         /// # Errors

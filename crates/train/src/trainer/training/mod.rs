@@ -119,7 +119,13 @@ impl<'a> Trainer<'a> {
             Some(from) => Some(resume(from, &spec, &mut weights)?),
             None => None,
         };
-        let description = Description::new(&spec.model, &spec.task, &data.inputs, WeightsKind::Raw);
+        let description = Description::new(
+            &spec.model,
+            &spec.task,
+            &data.inputs,
+            data::custom_reading(&data.train),
+            WeightsKind::Raw,
+        );
         let (state, run) = initial_state(&spec, &plan, &description, resumed, control)?;
         Ok(Self {
             task: spec.task.build(&spec.model)?,
