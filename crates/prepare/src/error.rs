@@ -97,7 +97,7 @@ pub enum PrepareError {
         /// The directory of the custom dataset.
         root: PathBuf,
         /// The missing data.
-        what: &'static str,
+        what: String,
     },
     /// No published dataset has this name.
     #[error("unknown dataset {name:?}; the published datasets are {known}", known = known.join(", "))]

@@ -14,7 +14,7 @@ use super::index::{READ_AROUND_BYTES, TableIndex};
 use super::published::Published;
 use super::registry::{self, SplitFile};
 use super::table::Table as File;
-use crate::webdataset::TarCounts;
+use crate::webdataset::{TarCounts, TarTable};
 use crate::{DataError, Result};
 use vlct_image::Reading;
 use vlct_util::text::counted;
@@ -148,7 +148,20 @@ impl TableDataset {
                 Ok((file.dataset, TableIndex::new(table, rows, contents)?))
             })
             .collect::<Result<_>>()?;
+        Self::of_indices(contents, names, indices)
+    }
 
+    /// Opens a tar, plain or compressed with gzip, as the only file of the dataset `name`; see [`TarTable::open_compressed`].
+    ///
+    /// # Errors
+    /// Returns the errors of [`TarTable::open_compressed`].
+    pub fn of_tar(name: &str, path: &Path) -> Result<Self> {
+        let table = File::Tar(TarTable::open_compressed(path)?);
+        let index = TableIndex::new(table, Contents::Captions)?;
+        Self::of_indices(Contents::Captions, &[name], vec![(0, index)])
+    }
+
+    fn of_indices(contents: Contents, names: &[impl AsRef<str>], indices: Vec<(usize, TableIndex)>) -> Result<Self> {
         let mut tables: Vec<Table> = Vec::with_capacity(indices.len());
         let mut parts: Vec<Part> = Vec::with_capacity(names.len());
         let (mut items, mut rows) = (0usize, 0usize);

@@ -22,18 +22,21 @@ pub enum InputFormat {
     Table(TableFormat),
     /// WebDataset tars.
     WebDataset,
-    /// One directory of images per class. The name of the class is the caption.
+    /// Images with captions in files beside them.
+    Files,
+    /// One directory of images per class, whose name is the caption; or Hugging Face's tables `metadata.jsonl`, `.csv` or `.parquet`.
     ImageFolder,
 }
 
 impl InputFormat {
     /// All input formats.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Table(TableFormat::Jsonl),
         Self::Table(TableFormat::Csv),
         Self::Table(TableFormat::Tsv),
         Self::Table(TableFormat::Parquet),
         Self::WebDataset,
+        Self::Files,
         Self::ImageFolder,
     ];
 
@@ -42,6 +45,7 @@ impl InputFormat {
         match self {
             Self::Table(format) => format.extension(),
             Self::WebDataset => "webdataset",
+            Self::Files => "files",
             Self::ImageFolder => "imagefolder",
         }
     }
@@ -153,9 +157,9 @@ impl CustomDataset {
     }
 
     /// Returns the plan, or an error if it has no rows because `what` is missing.
-    pub(super) fn require_rows(&self, plan: Plan, what: &'static str) -> Result<Plan> {
+    pub(super) fn require_rows(&self, plan: Plan, what: impl Into<String>) -> Result<Plan> {
         if plan.rows() == 0 {
-            let root = self.root.clone();
+            let (root, what) = (self.root.clone(), what.into());
             return Err(PrepareError::NothingToWrite { root, what });
         }
         Ok(plan)

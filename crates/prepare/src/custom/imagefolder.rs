@@ -1,4 +1,5 @@
-//! Reads one directory of images per class, like torchvision's `ImageFolder`. The name of the class is the caption.
+//! Reads one directory of images per class, like torchvision's `ImageFolder`. The name of the class is the caption. Directories with
+//! `metadata.jsonl`, `.csv` or `.parquet` are read by `metadata.rs` instead.
 //!
 //! Hidden files and directories are skipped.
 
@@ -8,19 +9,17 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::dataset::{CustomDataset, SPLITS};
+use super::dataset::{CustomDataset, SPLITS, split_of};
+use super::directories::{collect_directories, entries};
 use crate::image_files::read_image;
 use crate::plan::{Plan, RowSource, RowText, Schema};
 use crate::{PrepareError, Result};
 use vlct_data::manifest::Coverage;
-use vlct_util::at;
 
 /// Extensions of image files (torchvision's `IMG_EXTENSIONS`).
 const IMAGE_EXTENSIONS: [&str; 9] = [
     ".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp",
 ];
-/// Maximum depth of directories in a class. There is a maximum because symbolic links can form a cycle.
-const MAX_DEPTH: usize = 32;
 
 /// An image and the index of its class in [`ImageFolder::classes`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,8 +112,8 @@ impl RowSource for Rows {
     }
 }
 
-/// Returns each split with its directory: `train`, `val` and `test` in `root`, if `root` has no other directories; otherwise `root`
-/// itself as `train`.
+/// Returns each split with its directory: `train`, `val` and `test` in `root`, or synonyms such as `validation`, if `root` has no other
+/// directories; otherwise `root` itself as `train`.
 ///
 /// # Errors
 /// Returns an error if `root` cannot be read or has no directories, or if a directory with the name of a split holds classes and is
@@ -126,7 +125,8 @@ fn split_directories(root: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
             "it has no directories; give a directory that has train, val or test, or a directory for each class";
         return Err(PrepareError::malformed(root, reason));
     }
-    let is_split = |name: &&OsString| SPLITS.iter().any(|split| *name == split);
+    let split = |name: &OsString| name.to_str().and_then(split_of);
+    let is_split = |name: &&OsString| split(name).is_some();
     if let Some(other) = directories.iter().find(|name| !is_split(name)) {
         for name in directories.iter().filter(is_split) {
             let (classes, files) = entries(&root.join(name))?;
@@ -140,10 +140,18 @@ fn split_directories(root: &Path) -> Result<Vec<(&'static str, PathBuf)>> {
         }
         return Ok(vec![("train", root.to_path_buf())]);
     }
-    let found = SPLITS
-        .into_iter()
-        .filter(|split| directories.iter().any(|name| name == split));
-    Ok(found.map(|split| (split, root.join(split))).collect())
+    let mut found = Vec::new();
+    for known in SPLITS {
+        let mut of_split = directories.iter().filter(|name| split(name) == Some(known));
+        let Some(name) = of_split.next() else { continue };
+        if let Some(other) = of_split.next() {
+            let (name, other) = (name.to_string_lossy(), other.to_string_lossy());
+            let reason = format!("its directories {name} and {other} are both the split {known}; join them");
+            return Err(PrepareError::malformed(root, reason));
+        }
+        found.push((known, root.join(name)));
+    }
+    Ok(found)
 }
 
 impl ImageFolder {
@@ -151,7 +159,7 @@ impl ImageFolder {
     ///
     /// # Errors
     /// Returns an error if a directory cannot be read, if there are no classes, if a class has no images (as in torchvision) or a name
-    /// that is not UTF-8, or if directories are nested more than [`MAX_DEPTH`] deep.
+    /// that is not UTF-8, or if directories are nested too deep.
     fn read(root: &Path) -> Result<Self> {
         let (names, _) = entries(root)?;
         let mut found = Self {
@@ -166,7 +174,7 @@ impl ImageFolder {
             let (class, first_image) = (found.classes.len(), found.images.len());
             found.classes.push(name);
             let mut directories = Vec::new();
-            collect_directories(&directory, 0, &mut directories)?;
+            collect_directories(&directory, &mut directories)?;
             // Paths are sorted as text, as in torchvision: `a-b` comes before `a/c`.
             directories.sort_by(|(a, _), (b, _)| a.as_os_str().cmp(b.as_os_str()));
             for (directory, files) in directories {
@@ -195,40 +203,6 @@ impl ImageFolder {
 fn is_image(name: &OsString) -> bool {
     let name = name.to_string_lossy().to_lowercase();
     IMAGE_EXTENSIONS.iter().any(|extension| name.ends_with(extension))
-}
-
-/// Adds a directory and the directories in it to `found`, each with the names of its files.
-fn collect_directories(directory: &Path, depth: usize, found: &mut Vec<(PathBuf, Vec<OsString>)>) -> Result<()> {
-    if depth > MAX_DEPTH {
-        let reason =
-            format!("it is more than {MAX_DEPTH} directories deep in its class; is it a link to one of its parents?");
-        return Err(PrepareError::malformed(directory, reason));
-    }
-    let (directories, files) = entries(directory)?;
-    found.push((directory.to_path_buf(), files));
-    for name in directories {
-        collect_directories(&directory.join(name), depth + 1, found)?;
-    }
-    Ok(())
-}
-
-/// Returns the sorted names of the directories in `directory` and those of the files, without hidden ones. Symbolic links are followed.
-fn entries(directory: &Path) -> Result<(Vec<OsString>, Vec<OsString>)> {
-    let (mut directories, mut files) = (Vec::new(), Vec::new());
-    for entry in std::fs::read_dir(directory).map_err(at::<PrepareError>(directory))? {
-        let entry = entry.map_err(at::<PrepareError>(directory))?;
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
-            continue;
-        }
-        if entry.path().is_dir() {
-            directories.push(entry.file_name());
-        } else {
-            files.push(entry.file_name());
-        }
-    }
-    directories.sort();
-    files.sort();
-    Ok((directories, files))
 }
 
 #[cfg(test)]
@@ -288,6 +262,18 @@ mod tests {
         let root = directory_of(&["train/a/1.jpg", "val/a/1.jpg"]);
         let splits = [("train", root.path().join("train")), ("val", root.path().join("val"))];
         assert_eq!(split_directories(root.path()).unwrap(), splits);
+        let root = directory_of(&["train/a/1.jpg", "validation/a/1.jpg"]);
+        let splits = [
+            ("train", root.path().join("train")),
+            ("val", root.path().join("validation")),
+        ];
+        assert_eq!(split_directories(root.path()).unwrap(), splits);
+        let root = directory_of(&["train/a/1.jpg", "validation/a/1.jpg", "val/a/1.jpg"]);
+        let message = split_directories(root.path()).unwrap_err().to_string();
+        assert!(
+            message.contains("val and validation are both the split val"),
+            "{message}"
+        );
         assert!(split_directories(directory_of(&["1.jpg"]).path()).is_err());
         assert!(ImageFolder::read(directory_of(&["1.jpg"]).path()).is_err());
     }

@@ -1,5 +1,7 @@
 //! Counts of the rows of tables that are left out.
 
+use vlct_util::text::counted;
+
 /// Maximum number of rows that a remark names.
 const MAX_EXAMPLES: usize = 5;
 
@@ -22,11 +24,16 @@ impl LeftOutRows {
 
     /// Returns the remark about the rows, if there are any. `reason` completes "3 rows …".
     pub fn remark(&self, split: &str, reason: &str) -> Option<String> {
+        self.remark_of("row", split, reason)
+    }
+
+    /// Like [`Self::remark`], for something else than rows; `noun` is its name.
+    pub fn remark_of(&self, noun: &str, split: &str, reason: &str) -> Option<String> {
         (self.count > 0).then(|| {
             let more = if self.count > self.examples.len() { "; …" } else { "" };
             let examples = self.examples.join("; ");
-            let rows = if self.count == 1 { "row" } else { "rows" };
-            format!("{split}: left out {} {rows} {reason} ({examples}{more})", self.count)
+            let rows = counted(self.count, noun);
+            format!("{split}: left out {rows} {reason} ({examples}{more})")
         })
     }
 }

@@ -1,12 +1,15 @@
-//! Custom datasets: tables of images and texts, WebDataset tars, class directories.
+//! Custom datasets: tables of images and texts, WebDataset tars, images with files of captions, class directories.
 //!
 //! For every input format, a dataset is written as `NAME_{train,val,test}_{0, 1, …}.arrow`, which `datasets='["NAME"]'` reads.
 
 mod dataset;
+mod directories;
+mod files;
 mod imagefolder;
 mod images;
 mod labels;
 mod left_out;
+mod metadata;
 mod pairs;
 mod questions;
 mod row;
@@ -15,7 +18,7 @@ mod texts;
 mod webdataset;
 
 use crate::plan::Plan;
-use crate::tables::{TableContents, TableFormat};
+use crate::tables::TableContents;
 use crate::{PrepareError, Result};
 use dataset::SPLITS;
 pub use dataset::{AnnotationTable, CustomDataset, InputFormat};
@@ -46,34 +49,37 @@ impl CustomDataset {
             });
         }
         match self.format {
-            InputFormat::Table(format) => plan_tables(self, format),
+            InputFormat::Table(format) => plan_tables(&Tables::open(self, format)?),
             InputFormat::WebDataset => webdataset::plan(self),
-            InputFormat::ImageFolder => imagefolder::plan(self),
+            InputFormat::Files => files::plan(self),
+            InputFormat::ImageFolder => match metadata::find(&self.root)? {
+                Some((format, tables)) => plan_tables(&Tables::of_metadata(self, format, tables)?),
+                None => imagefolder::plan(self),
+            },
         }
     }
 }
 
 /// Plans the files of a dataset whose rows are in tables.
-fn plan_tables(dataset: &CustomDataset, format: TableFormat) -> Result<Plan> {
-    let tables = Tables::open(dataset, format)?;
+fn plan_tables(tables: &Tables<'_>) -> Result<Plan> {
     let (plan, needs) = match tables.contents {
-        TableContents::Texts => (texts::plan(&tables)?, "both a text and an image that exists"),
+        TableContents::Texts => (texts::plan(tables)?, "both a text and an image that exists"),
         TableContents::Labels(kind) => {
             let needs = match kind {
                 LabelKind::Single => "a label, and a text or an image that exists",
                 LabelKind::Multiple => "labels, and a text or an image that exists",
             };
-            (labels::plan(&tables, kind)?, needs)
+            (labels::plan(tables, kind)?, needs)
         }
         TableContents::Pairs => (
-            pairs::plan(&tables)?,
+            pairs::plan(tables)?,
             "two images that exist, a statement, and whether it is true",
         ),
     };
     if plan.rows() == 0 {
         let missing = plan.coverage.iter().flat_map(|coverage| &coverage.examples).next();
         return Err(PrepareError::NoUsableRow {
-            root: dataset.root.clone(),
+            root: tables.dataset.root.clone(),
             needs,
             missing: missing.cloned(),
             left_out: plan.remarks.into_iter().next(),

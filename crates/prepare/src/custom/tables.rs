@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::dataset::{AnnotationTable, CustomDataset, SPLITS, split_of};
 use super::images::Images;
+use super::metadata::MetadataTable;
 use crate::malformed::MalformedRows;
-use crate::tables::{self, Record, TableContents, TableFormat};
+use crate::tables::{self, ImageSource, Record, TableContents, TableFormat};
 use crate::{PrepareError, Result};
 use vlct_util::at;
 
@@ -16,6 +17,8 @@ pub(super) struct Tables<'a> {
     /// The contents of the rows of all tables.
     pub contents: TableContents,
     annotations: Vec<AnnotationTable>,
+    /// For each table, the directory that its paths of images are relative to, relative to the root of the dataset.
+    directories: Vec<String>,
 }
 
 /// Lists the tables in `root` whose names begin with the name of a split, such as `val-00000-of-00002.parquet`, sorted by path.
@@ -96,11 +99,31 @@ impl<'a> Tables<'a> {
         } else {
             dataset.annotations.clone()
         };
+        let directories = vec![String::new(); annotations.len()];
+        Self::new(dataset, format, annotations, directories)
+    }
+
+    /// Reads the columns of the tables in directories of images.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Self::open`].
+    pub fn of_metadata(dataset: &'a CustomDataset, format: TableFormat, tables: Vec<MetadataTable>) -> Result<Self> {
+        let (annotations, directories) = tables.into_iter().map(|table| (table.table, table.directory)).unzip();
+        Self::new(dataset, format, annotations, directories)
+    }
+
+    fn new(
+        dataset: &'a CustomDataset,
+        format: TableFormat,
+        annotations: Vec<AnnotationTable>,
+        directories: Vec<String>,
+    ) -> Result<Self> {
         Ok(Self {
             dataset,
             format,
             contents: contents_of_all(dataset, format, &annotations)?,
             annotations,
+            directories,
         })
     }
 
@@ -126,6 +149,12 @@ impl<'a> Tables<'a> {
                     split: word.to_string(),
                 })?;
                 record.split = Some(split.to_string());
+                let directory = &self.directories[table];
+                for image in record.images.iter_mut().flatten() {
+                    if let (false, ImageSource::File(path)) = (directory.is_empty(), image) {
+                        *path = format!("{directory}/{path}");
+                    }
+                }
                 Ok(record)
             });
             match record {

@@ -1,5 +1,7 @@
 //! The rows of tables of all formats.
 
+use std::fmt;
+
 /// Maximum size in bytes of a row of a text file.
 pub const MAX_ROW_BYTES: usize = 16 << 20;
 
@@ -33,6 +35,12 @@ impl TableFormat {
             Self::Tsv => "tsv",
             Self::Parquet => "parquet",
         }
+    }
+}
+
+impl fmt::Display for TableFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.extension())
     }
 }
 

@@ -1,3 +1,4 @@
+mod directories;
 mod labels;
 mod pairs;
 
