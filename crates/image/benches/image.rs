@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use vlct_image::augment::OPERATIONS;
 use vlct_image::resize::{LevelMap, resize_into};
-use vlct_image::{CropBox, RgbImage, Transform, TransformKind, decode, encode_jpeg};
+use vlct_image::{CropBox, Reading, RgbImage, Transform, TransformKind, decode, encode_jpeg};
 
 /// Size of the images, as in MS-COCO.
 const WIDTH: u32 = 640;

@@ -1,6 +1,7 @@
 //! Options of custom datasets.
 
 use clap::Args;
+use vlct_image::{Background, Orientation, Reading};
 use vlct_prepare::custom::{AnnotationTable, CustomDataset, InputFormat};
 use vlct_prepare::tables::ColumnNames;
 
@@ -46,12 +47,30 @@ pub struct CustomArgs {
     /// Column of the splits
     #[arg(long, value_name = "COLUMN")]
     pub split_column: Option<String>,
+    /// What is behind transparent pixels: white, black, #rrggbb, or keep, which makes their hidden colours visible. Training and prediction
+    /// read it from the Arrow files [default: white]
+    #[arg(long, value_name = "COLOUR")]
+    pub background: Option<Background>,
+    /// Do not apply the EXIF orientation of images, by which cameras and phones say how they were held
+    #[arg(long)]
+    pub as_stored: bool,
     /// Keep an answer if it is the majority answer of at least N questions [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub min_answers: Option<u32>,
 }
 
 impl CustomArgs {
+    /// Returns how the images become pixels.
+    pub fn reading(&self) -> Reading {
+        Reading {
+            background: self.background.unwrap_or(Reading::CUSTOM.background),
+            orientation: match self.as_stored {
+                true => Orientation::AsStored,
+                false => Reading::CUSTOM.orientation,
+            },
+        }
+    }
+
     /// Returns whether any option is given.
     pub fn any_given(&self) -> bool {
         *self != Self::default()

@@ -12,6 +12,7 @@ use clap::{Args, ValueEnum};
 use log::info;
 use vlct_data::DataError;
 use vlct_data::answers::Vocabulary;
+use vlct_image::Reading;
 use vlct_prepare::custom::InputFormat;
 use vlct_prepare::{self as prepare, Dataset, Plan, RawDataset};
 
@@ -124,13 +125,13 @@ fn rows_per_file(args: &Prepare) -> usize {
     usize::try_from(args.rows_per_file).unwrap_or(usize::MAX)
 }
 
-/// Returns the name of the dataset and the plan of its files.
-fn plan(args: &Prepare) -> Result<(String, Plan), Failure> {
+/// Returns the name of the dataset, the plan of its files, and how the images of a custom dataset become pixels.
+fn plan(args: &Prepare) -> Result<(String, Plan, Option<Reading>), Failure> {
     let log_start = |name: &str| info!("{name}: reading annotations and image names");
     match args.dataset {
         DatasetArg::Published(dataset) => {
             if args.custom.any_given() {
-                let reason = "--name, --annotations, --min-answers and columns are options of custom datasets";
+                let reason = "--name, --annotations, --background, --as-stored, --min-answers and columns are options of custom datasets";
                 return Err(Failure::Usage(format!("prepare {dataset}: {reason}")));
             }
             let raw = RawDataset {
@@ -141,7 +142,7 @@ fn plan(args: &Prepare) -> Result<(String, Plan), Failure> {
                 vocabulary: args.labels.as_deref().map(open_vocabulary).transpose()?,
             };
             log_start(dataset.name());
-            Ok((dataset.name().to_string(), dataset.plan(&raw)?))
+            Ok((dataset.name().to_string(), dataset.plan(&raw)?, None))
         }
         DatasetArg::Custom(format) => {
             if !args.root.is_dir() {
@@ -153,7 +154,7 @@ fn plan(args: &Prepare) -> Result<(String, Plan), Failure> {
             let dataset = custom::custom_dataset(args, format)?;
             log_start(&dataset.name);
             let plan = dataset.plan()?;
-            Ok((dataset.name, plan))
+            Ok((dataset.name, plan, Some(args.custom.reading())))
         }
     }
 }
@@ -161,8 +162,8 @@ fn plan(args: &Prepare) -> Result<(String, Plan), Failure> {
 /// Prepares the dataset and prints what was written.
 pub fn run(args: &Prepare) -> Result<(), Failure> {
     let signals = Signals::listen()?;
-    let (name, plan) = plan(args)?;
-    args.writing.write(&name, &plan, &signals)
+    let (name, plan, reading) = plan(args)?;
+    args.writing.write(&name, &plan, reading, &signals)
 }
 
 /// Opens the answer vocabulary of a label file, or of a directory with prepared vqav2 files.

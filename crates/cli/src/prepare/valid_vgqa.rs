@@ -40,5 +40,5 @@ pub fn run(args: &WriteValidVgqa) -> Result<(), Failure> {
     let signals = Signals::listen()?;
     let labels = args.labels.as_deref().map(open_vocabulary).transpose()?;
     let plan = vgqa::plan(&RawDataset::new(&args.root), Layout::ValidVgqa, labels.as_ref())?;
-    args.writing.write("vgqa", &plan, &signals)
+    args.writing.write("vgqa", &plan, None, &signals)
 }

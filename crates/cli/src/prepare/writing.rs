@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use clap::Args;
 use log::{info, warn};
+use vlct_image::{Background, Reading};
 use vlct_prepare::{
     self as prepare, Coverage, Downscale, ImageProcessing, LabelCounts, Outcome, Plan, Report, WriteOptions,
 };
@@ -47,9 +48,10 @@ pub struct WriteArgs {
 }
 
 impl WriteArgs {
-    /// Writes the files of a plan for the dataset `name`, and prints what was written.
-    pub fn write(&self, name: &str, plan: &Plan, signals: &Signals) -> Result<(), Failure> {
-        let options = self.options();
+    /// Writes the files of a plan for the dataset `name`, and prints what was written. `reading` is how the images of a custom dataset
+    /// become pixels.
+    pub fn write(&self, name: &str, plan: &Plan, reading: Option<Reading>, signals: &Signals) -> Result<(), Failure> {
+        let options = self.options(reading);
         let started = Instant::now();
         let (mut bar, mut rows_before, mut bytes) = (None, 0, 0);
         let mut on_progress = |progress: prepare::Progress| {
@@ -99,7 +101,7 @@ impl WriteArgs {
         }
     }
 
-    fn options(&self) -> WriteOptions {
+    fn options(&self, reading: Option<Reading>) -> WriteOptions {
         WriteOptions {
             out: self.out.clone(),
             processing: ImageProcessing {
@@ -108,6 +110,7 @@ impl WriteArgs {
                     max_side,
                     quality: self.quality,
                 }),
+                reading,
             },
             overwrite: self.overwrite,
             threads: match self.threads {
@@ -147,6 +150,9 @@ impl WriteArgs {
         for counts in &report.labels {
             let _ = writeln!(text, "{}", describe_labels(counts));
         }
+        if let Some(line) = describe_transparency(report) {
+            let _ = writeln!(text, "{line}");
+        }
         for remark in &report.remarks {
             let _ = writeln!(text, "{remark}");
         }
@@ -172,6 +178,23 @@ impl WriteArgs {
             let _ = writeln!(text, "  … complete list in {}", path.display());
         }
     }
+}
+
+/// Says how many images have transparent pixels and what becomes of these; `None` if none has.
+fn describe_transparency(report: &Report) -> Option<String> {
+    let background = report.reading?.background;
+    let transparent: u64 = report.files.iter().map(|file| file.transparent).sum();
+    if transparent == 0 {
+        return None;
+    }
+    let becomes = match background {
+        Background::Keep => "keep their hidden colour".to_string(),
+        colour => format!("are filled with {colour}"),
+    };
+    Some(format!(
+        "images with transparent pixels: {}; these pixels {becomes} in training and prediction (--background)",
+        with_thousands_separators(transparent)
+    ))
 }
 
 /// Maximum number of labels that are listed.

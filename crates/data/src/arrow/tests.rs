@@ -570,3 +570,34 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn how_images_become_pixels_is_recorded_in_the_file() {
+    use vlct_image::{Background, Orientation, Reading};
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, reading: Option<Reading>| {
+        let path = directory.path().join(name);
+        let mut writer = CaptionWriter::create(&path).unwrap();
+        writer.push(b"x", &["a"], "1", "train").unwrap();
+        if let Some(reading) = reading {
+            writer.set_reading(reading);
+        }
+        writer.finish().unwrap();
+        path
+    };
+    let reading = Reading {
+        background: Background::Colour([1, 2, 3]),
+        orientation: Orientation::Upright,
+    };
+    let path = write("a.arrow", Some(reading));
+    assert_eq!(ArrowTable::open(&path).unwrap().reading(), Some(reading));
+    assert_eq!(ArrowTable::open(write("b.arrow", None)).unwrap().reading(), None);
+
+    let bytes = std::fs::read(&path).unwrap();
+    let position = bytes.windows(7).position(|window| window == b"#010203").unwrap();
+    let mut damaged = bytes.clone();
+    damaged[position] = b'?';
+    std::fs::write(&path, damaged).unwrap();
+    let error = ArrowTable::open(&path).unwrap_err().to_string();
+    assert!(error.contains("its metadata vlct.images cannot be read"), "{error}");
+}

@@ -103,3 +103,26 @@ pub(super) fn reject_unfinished(data_root: &Path, name: &str, is_needed: impl Fn
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_read_as_given_else_as_recorded_else_as_usual() {
+        let black = Reading {
+            background: Background::BLACK,
+            orientation: Orientation::AsStored,
+        };
+        let rule = ReadingRule::default();
+        assert_eq!(rule.resolve(None, true), Reading::default());
+        assert_eq!(rule.resolve(None, false), Reading::CUSTOM);
+        assert_eq!(rule.resolve(Some(black), false), black);
+        let given = ReadingRule {
+            background: Some(Background::Keep),
+            orientation: None,
+        };
+        assert_eq!(given.resolve(Some(black), false).background, Background::Keep);
+        assert_eq!(given.resolve(None, false).orientation, Orientation::Upright);
+    }
+}

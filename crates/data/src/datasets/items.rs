@@ -148,7 +148,7 @@ impl TableDataset {
                 Ok((file.dataset, TableIndex::new(table, rows, contents)?))
             })
             .collect::<Result<_>>()?;
-        Self::of_indices(contents, names, indices)
+        Self::of_indices(contents, names, indices, reading)
     }
 
     /// Opens a tar, plain or compressed with gzip, as the only file of the dataset `name`; see [`TarTable::open_compressed`].
@@ -157,11 +157,17 @@ impl TableDataset {
     /// Returns the errors of [`TarTable::open_compressed`].
     pub fn of_tar(name: &str, path: &Path) -> Result<Self> {
         let table = File::Tar(TarTable::open_compressed(path)?);
-        let index = TableIndex::new(table, Contents::Captions)?;
-        Self::of_indices(Contents::Captions, &[name], vec![(0, index)])
+        let rows = RowView::new(RowPart::Whole, table.rows(), 0, 0);
+        let index = TableIndex::new(table, rows, Contents::Captions)?;
+        Self::of_indices(Contents::Captions, &[name], vec![(0, index)], ReadingRule::default())
     }
 
-    fn of_indices(contents: Contents, names: &[impl AsRef<str>], indices: Vec<(usize, TableIndex)>) -> Result<Self> {
+    fn of_indices(
+        contents: Contents,
+        names: &[impl AsRef<str>],
+        indices: Vec<(usize, TableIndex)>,
+        reading: ReadingRule,
+    ) -> Result<Self> {
         let mut tables: Vec<Table> = Vec::with_capacity(indices.len());
         let mut parts: Vec<Part> = Vec::with_capacity(names.len());
         let (mut items, mut rows) = (0usize, 0usize);

@@ -21,6 +21,8 @@ pub struct FileState {
     pub blocks: Vec<BatchBlock>,
     /// Those of the `consumed` rows that are left out.
     pub left_out: Vec<LeftOut>,
+    /// Number of images of the `consumed` rows with a pixel that is not opaque.
+    pub transparent: u64,
     /// The size of the file in bytes, if it is finished.
     pub finished: Option<u64>,
 }
@@ -42,6 +44,8 @@ struct Entry {
     consumed: usize,
     blocks: Vec<BatchBlock>,
     left_out: Vec<LeftOut>,
+    #[serde(default)]
+    transparent: u64,
     finished: Option<u64>,
 }
 
@@ -145,6 +149,7 @@ impl Journal {
             consumed: 0,
             blocks: Vec::new(),
             left_out: Vec::new(),
+            transparent: 0,
             finished: None,
         };
         self.append(&entry)
@@ -161,6 +166,7 @@ impl Journal {
             consumed: state.consumed,
             blocks: state.blocks[before.blocks.len()..].to_vec(),
             left_out: state.left_out[before.left_out.len()..].to_vec(),
+            transparent: state.transparent,
             finished: state.finished,
         };
         self.append(&entry)?;
@@ -214,6 +220,7 @@ fn replay(text: &[u8], fingerprint: &str, files: usize) -> (Vec<FileState>, u64)
                 *state = FileState::default();
             }
             state.consumed = entry.consumed;
+            state.transparent = entry.transparent;
             state.blocks.extend(entry.blocks);
             state.left_out.extend(entry.left_out);
             state.finished = entry.finished;
@@ -252,6 +259,7 @@ mod tests {
             consumed: 3,
             blocks: vec![block(0)],
             left_out: vec![left_out(2)],
+            transparent: 3,
             finished: None,
         };
         let mut second = first.clone();

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::{DataError, Result};
+use vlct_image::Reading;
 use vlct_util::{at, atomic};
 
 /// Counts of the image files and annotations of a group of images.
@@ -55,6 +56,9 @@ pub struct WrittenFile {
     pub bytes: u64,
     /// Hash of everything that determines the content of the file, except the content of images.
     pub fingerprint: String,
+    /// Number of images with a pixel that is not opaque; 0 if the images were not decoded.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub transparent: u64,
 }
 
 /// The class labels of a split, in the written files.
@@ -90,9 +94,16 @@ pub struct Report {
     /// Hash of the answer vocabulary, if the files have answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vocabulary: Option<String>,
+    /// How the images become pixels, if the dataset is a custom one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reading: Option<Reading>,
     /// The class labels of each split, if the files have labels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<LabelCounts>,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Report {

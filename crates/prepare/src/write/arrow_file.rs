@@ -7,6 +7,7 @@ use crate::{PrepareError, Result};
 use vlct_data::arrow::{
     BatchBlock, CaptionWriter, LabelRow, LabelWriter, Nlvr2Row, Nlvr2Writer, VgWriter, VqaRow, VqaWriter,
 };
+use vlct_image::Reading;
 
 /// Returns the path of the file `name` in the directory `out`.
 pub fn arrow_path(out: &Path, name: &str) -> PathBuf {
@@ -49,6 +50,11 @@ impl ArrowFileWriter {
             Schema::ImagePairs => Self::ImagePairs(Nlvr2Writer::resume(path, blocks)?),
             Schema::Labels(kind) => Self::Labels(LabelWriter::resume(path, kind, blocks)?),
         })
+    }
+
+    /// Records how the images become pixels.
+    pub fn set_reading(&mut self, reading: Reading) {
+        with_any_writer!(self, writer => writer.set_reading(reading));
     }
 
     /// Adds a row.

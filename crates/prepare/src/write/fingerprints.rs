@@ -3,6 +3,7 @@
 //! Fingerprints are stored in reports and journals. A file whose fingerprint is unchanged is not written again, so the texts that are
 //! hashed keep the names that types had in the first release.
 
+use std::fmt::Write;
 use std::hash::Hasher;
 
 use xxhash_rust::xxh3::Xxh3;
@@ -11,6 +12,7 @@ use crate::Result;
 use crate::image_processing::ImageProcessing;
 use crate::plan::{Plan, PlannedFile, Schema, TailSplit};
 use vlct_data::arrow::{LabelKind, VqaKind};
+use vlct_image::Reading;
 
 /// Version of the written files, which is part of every fingerprint. It must change if the same plan gives other files than before.
 const VERSION: &str = "2";
@@ -78,7 +80,15 @@ fn processing_text(processing: &ImageProcessing) -> String {
             format!("Some(Shrink {{ max_side: {max_side}, quality: {quality} }})")
         }
     };
-    format!("Treatment {{ validate: {}, shrink: {downscale} }}", processing.validate)
+    let mut text = format!("Treatment {{ validate: {}, shrink: {downscale} }}", processing.validate);
+    if let Some(Reading {
+        background,
+        orientation,
+    }) = processing.reading
+    {
+        let _ = write!(text, " {background} {orientation}");
+    }
+    text
 }
 
 fn schema_text(schema: Schema) -> &'static str {
@@ -123,6 +133,7 @@ mod tests {
         let mut processing = ImageProcessing {
             validate: true,
             downscale: None,
+            reading: None,
         };
         assert_eq!(
             processing_text(&processing),

@@ -10,7 +10,7 @@ mod tail_split;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use crate::image_processing::ImageProcessing;
+use crate::image_processing::{ImageProcessing, ProcessedImage};
 use crate::plan::{Plan, PlannedFile, RowText};
 use crate::{PrepareError, Result};
 use arrow_file::{ArrowFileWriter, arrow_path};
@@ -66,7 +66,7 @@ pub enum Outcome {
 
 /// The images and the other columns of a row, or their errors.
 struct Prepared<'a> {
-    images: Result<Vec<Vec<u8>>>,
+    images: Result<Vec<ProcessedImage>>,
     text: Result<RowText<'a>>,
 }
 
@@ -74,7 +74,7 @@ impl ByteSize for Prepared<'_> {
     fn byte_size(&self) -> usize {
         self.images
             .as_ref()
-            .map_or(0, |images| images.iter().map(Vec::len).sum())
+            .map_or(0, |images| images.iter().map(|image| image.bytes.len()).sum())
     }
 }
 
@@ -144,7 +144,7 @@ pub fn write(
     for split in &plan.tail_splits {
         split.write(out)?;
     }
-    let mut report = build_report(name, plan, out, &fingerprints, &journal)?;
+    let mut report = build_report(name, plan, options, &fingerprints, &journal)?;
     if let Some(earlier) = earlier {
         report.merge(earlier);
     }
@@ -220,6 +220,7 @@ fn reconcile(
                 consumed: file.rows.rows(),
                 blocks: Vec::new(),
                 left_out: left_out.cloned().collect(),
+                transparent: written.transparent,
                 finished: Some(written.bytes),
             };
             journal.record(index, state)?;
@@ -242,6 +243,9 @@ fn write_file(
     let first = state.consumed;
     let path = arrow_path(&options.out, &file.name);
     let mut writer = ArrowFileWriter::resume(&path, file.schema, state.blocks.clone())?;
+    if let Some(reading) = options.processing.reading {
+        writer.set_reading(reading);
+    }
     let make = |row| Prepared {
         images: rows.images(row).and_then(|images| {
             let processed = images.into_iter().map(|bytes| options.processing.apply(bytes));
@@ -252,8 +256,13 @@ fn write_file(
     let take = |row: usize, prepared: Prepared<'_>| {
         let bytes = prepared.byte_size() as u64;
         let text = prepared.text?;
+        let mut transparent = 0;
         match prepared.images {
-            Ok(images) => writer.push(&images, &text)?,
+            Ok(images) => {
+                transparent = images.iter().filter(|image| image.is_transparent).count() as u64;
+                let images: Vec<Vec<u8>> = images.into_iter().map(|image| image.bytes).collect();
+                writer.push(&images, &text)?;
+            }
             Err(error) if error.ends_preparation() => return Err(error.into()),
             Err(error) => state.left_out.push(LeftOut {
                 file: file.name.clone(),
@@ -268,6 +277,7 @@ fn write_file(
             state.blocks = writer.blocks().to_vec();
             journal.record(index, state.clone())?;
         }
+        state.transparent += transparent;
         progress.done += 1;
         progress.bytes += bytes;
         match watch(*progress) {
@@ -285,7 +295,14 @@ fn write_file(
     Ok(())
 }
 
-fn build_report(name: &str, plan: &Plan, out: &Path, fingerprints: &Fingerprints, journal: &Journal) -> Result<Report> {
+fn build_report(
+    name: &str,
+    plan: &Plan,
+    options: &WriteOptions,
+    fingerprints: &Fingerprints,
+    journal: &Journal,
+) -> Result<Report> {
+    let (out, reading) = (options.out.as_path(), options.processing.reading);
     let files = fingerprints
         .by_name(plan)
         .map(|(name, fingerprint)| {
@@ -297,6 +314,9 @@ fn build_report(name: &str, plan: &Plan, out: &Path, fingerprints: &Fingerprints
                 rows: table.rows() as u64,
                 bytes: metadata.len(),
                 fingerprint: fingerprint.to_string(),
+                // Parts of a divided file have no count of their own.
+                transparent: (plan.files.iter().position(|file| file.name == name))
+                    .map_or(0, |index| journal.state(index).transparent),
             })
         })
         .collect::<Result<_>>()?;
@@ -309,6 +329,7 @@ fn build_report(name: &str, plan: &Plan, out: &Path, fingerprints: &Fingerprints
             .flat_map(|index| journal.state(index).left_out.clone())
             .collect(),
         vocabulary: vocabulary_fingerprint(plan),
+        reading,
         labels: label_counts(plan, out)?,
     })
 }
