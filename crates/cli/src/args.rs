@@ -86,6 +86,7 @@ Updates (each is one word):
   PATH                 a .json or .toml file of keys and values, such as a run's config.toml
 
 Values are Python literals: 4096, 5e-4, True, None, '[\"coco\", \"vg\"]'; anything else is text.
+Lists of texts need neither quotes nor brackets: datasets=coco,vg
 KEY=VALUE overrides named configs and files, at any position; among named configs and files, the last one wins.
 
 Option, at any position:
@@ -95,7 +96,7 @@ Examples:
   vlct run with data_root=arrow num_gpus=1 num_nodes=1 task_mlm_itm_mae per_gpu_batchsize=8 \\
       whole_word_masking=True step25k image_size=384 pretrain_path=mae.pth log_dir=result
   vlct run with RUN/config.toml resume_from=RUN
-  vlct run with data_root=arrow datasets='[\"coco\"]' loss_names.irtr=0.5 get_recall_metric=True \\
+  vlct run with data_root=arrow datasets=coco loss_names.irtr=0.5 get_recall_metric=True \\
       test_only=True is_pretrain=False val_transform_keys='[\"mae_test\"]' per_gpu_batchsize=8 \\
       load_path=vlc_baseset.ckpt
   vlct run with data_root=arrow task_finetune_nlvr2_mae_randaug per_gpu_batchsize=4 load_path=vlc_baseset.ckpt
@@ -278,7 +279,7 @@ pub enum Style {
 /// Describe a file or directory, and check it for damage
 #[derive(Args)]
 #[command(after_help = "\
-Reads Arrow tables, WebDataset shards (.tar), directories of tables or shards, weight files (.ckpt, .pth, .safetensors),
+Reads Arrow tables, WebDataset shards (.tar, .tar.gz), directories of tables or shards, weight files (.ckpt, .pth, .safetensors),
 checkpoints and run directories. The exit status is 1 if something is damaged.
 
 Examples:

@@ -6,6 +6,7 @@ use clap::Args;
 use log::warn;
 use vlct_data::answers::Vocabulary;
 use vlct_prepare::vgqa::{self, Layout, QuestionsFormat};
+use vlct_util::text::counted;
 use vlct_util::{IoError, at, atomic};
 
 use crate::output::{Failure, print};
@@ -59,10 +60,10 @@ pub fn run(args: &MapVgMscoco) -> Result<(), Failure> {
     })
     .map_err(at::<IoError>(&out))?;
     print(&format!(
-        "wrote {}: {} questions on COCO images; {} kept, on {} images\n",
+        "wrote {}: {} on COCO images; {} kept, on {}\n",
         out.display(),
-        selection.considered,
+        counted(selection.considered, "question"),
         selection.kept,
-        selection.images.len()
+        counted(selection.images.len(), "image")
     ))
 }

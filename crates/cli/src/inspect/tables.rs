@@ -44,7 +44,7 @@ impl WordCounts {
 impl fmt::Display for WordCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let texts: u64 = self.counts.iter().sum();
-        write!(f, "{} texts", with_thousands_separators(texts))?;
+        write!(f, "{}", counted(with_thousands_separators(texts), "text"))?;
         let (mut seen, mut median) = (0, 0);
         for (words, count) in self.counts.iter().enumerate() {
             if 2 * seen < texts {
@@ -54,6 +54,7 @@ impl fmt::Display for WordCounts {
         }
         match self.counts.iter().position(|count| *count > 0) {
             None => Ok(()),
+            Some(fewest) if fewest + 1 == self.counts.len() => write!(f, " of {}", counted(fewest, "word")),
             Some(fewest) => write!(f, " of {fewest} to {} words, median {median}", self.counts.len() - 1),
         }
     }
@@ -66,14 +67,20 @@ pub fn describe_arrow(path: &Path) -> Result<String, Failure> {
     let mut text = format!("{}\n", path.display());
     let _ = writeln!(
         text,
-        "  Arrow table of {} rows in {} record batches; columns {}",
-        with_thousands_separators(table.rows() as u64),
-        table.batches().len(),
+        "  Arrow table of {} in {}; columns {}",
+        counted(with_thousands_separators(table.rows() as u64), "row"),
+        match table.batches().len() {
+            1 => "1 record batch".to_string(),
+            batches => format!("{batches} record batches"),
+        },
         columns.join(", ")
     );
     match label_kind(&table)? {
         Some(kind) => describe_labels(&table, kind, &mut text)?,
         None => describe_images_and_texts(&table, &columns, &mut text)?,
+    }
+    if let Ok(contents) = Contents::of_table(&table) {
+        contents.check_rows(&table)?;
     }
     if table.rows() > 0 && table.has_text_column("split") {
         let mut splits: BTreeMap<String, u64> = BTreeMap::new();
@@ -100,16 +107,25 @@ fn describe_images_and_texts(table: &ArrowTable, columns: &[&str], text: &mut St
         .iter()
         .filter(|c| IMAGE_COLUMNS.contains(c) && table.has_typed_column(c))
     {
-        let mut bytes = 0u64;
+        let (mut bytes, mut without_image) = (0u64, 0u64);
         for row in 0..table.rows() {
-            bytes += table.image(row, column)?.len() as u64;
+            if table.is_null(row, column)? {
+                without_image += 1;
+            } else {
+                bytes += table.image(row, column)?.len() as u64;
+            }
         }
-        let _ = writeln!(
+        let images = table.rows() as u64 - without_image;
+        let _ = write!(
             text,
             "  {column}: {} of images, {} on average",
             format_bytes(bytes),
-            format_bytes(bytes / table.rows().max(1) as u64)
+            format_bytes(bytes / images.max(1))
         );
+        if without_image > 0 {
+            let _ = write!(text, "; rows without any: {}", with_thousands_separators(without_image));
+        }
+        text.push('\n');
     }
     for column in columns
         .iter()

@@ -12,7 +12,7 @@ use crate::output::Failure;
 #[derive(Args, Default, PartialEq)]
 #[command(next_help_heading = "Custom datasets")]
 pub struct CustomArgs {
-    /// Name of the dataset, for datasets='["NAME"]' in `vlct run`
+    /// Name of the dataset, for datasets=NAME in `vlct run`
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
     /// A table and the split of its rows; may be repeated. Without SPLIT, the split of each row is read from the split column;

@@ -78,8 +78,11 @@ Custom datasets, under --name NAME, and what --root holds:
   jsonl csv tsv        images; the --annotations file has their paths, with captions or with questions and answers; or
                        images, texts or both with class labels (label or labels); or pairs (image_0, image_1, statement, label)
   parquet              train*.parquet, …, with paths of images or the images themselves
-  webdataset           *.tar, or train/*.tar  val/*.tar  test/*.tar, as img2dataset writes them (vlct run also reads them directly)
-  imagefolder          CLASS/*.jpg, or train/CLASS/*.jpg  val/CLASS/*.jpg; the name of the class is the caption
+  webdataset           *.tar, or train/*.tar  val/*.tar  test/*.tar, as img2dataset writes them; also .tar.gz
+                       (vlct run reads .tar directly)
+  files                x.jpg with x.txt, x.caption or x.json beside it, in any directories; those in train/  val/  test/ are of this split
+  imagefolder          metadata.jsonl, .csv or .parquet (file_name, text) with images, also in train/  validation/  test/;
+                       or CLASS/*.jpg, or train/CLASS/*.jpg  val/CLASS/*.jpg: the name of the class is the caption
 
 The report, OUT/prepare_DATASET.json (for custom datasets OUT/prepare_NAME.json), lists every image that was left out, and why.
 
@@ -88,6 +91,7 @@ Examples:
   vlct prepare vqav2 --root downloads/vqa --out arrow --splits train,val
   vlct prepare gcc --root downloads/gcc --out arrow --max-side 512 --quality 90
   vlct prepare csv --root photos --annotations photos.csv --text-column alt --name photos --out arrow
+  vlct prepare files --root downloads --name photos --out arrow
   vlct prepare jsonl --root posters --annotations films.jsonl --labels-column genres --name films --out arrow";
 
 /// The argument DATASET.

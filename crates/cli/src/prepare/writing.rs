@@ -13,7 +13,7 @@ use vlct_prepare::{
     self as prepare, Coverage, Downscale, ImageProcessing, LabelCounts, Outcome, Plan, Report, WriteOptions,
 };
 use vlct_train::logs::Progress;
-use vlct_util::text::{escape_control, quoted};
+use vlct_util::text::{counted, escape_control, quoted};
 
 use crate::output::{Failure, format_bytes, print, with_thousands_separators};
 use crate::signals::Signals;
@@ -60,9 +60,9 @@ impl WriteArgs {
                     rows_before = progress.done;
                     if rows_before > 0 {
                         info!(
-                            "{} of {} rows exist already",
+                            "{} of {} exist already",
                             with_thousands_separators(rows_before),
-                            with_thousands_separators(progress.total)
+                            count(progress.total, "row")
                         );
                     }
                     bar = Some(Progress::counting("row", progress.total, rows_before));
@@ -91,8 +91,8 @@ impl WriteArgs {
                 let seconds = started.elapsed().as_secs_f64();
                 let rows = plan.rows() - rows_before;
                 info!(
-                    "{} rows in {seconds:.1} s: {:.0} rows/s, {:.1} MB/s of images",
-                    with_thousands_separators(rows),
+                    "{} in {seconds:.1} s: {:.0} rows/s, {:.1} MB/s of images",
+                    count(rows, "row"),
                     rows as f64 / seconds,
                     bytes as f64 / 1e6 / seconds
                 );
@@ -133,14 +133,14 @@ impl WriteArgs {
             let is_planned = plan.names().any(|name| file.file.strip_suffix(".arrow") == Some(name));
             let _ = writeln!(
                 text,
-                "{} {}: {} rows, {}",
+                "{} {}: {}, {}",
                 if is_planned {
                     "wrote"
                 } else {
                     "unchanged, from an earlier preparation:"
                 },
                 self.out.join(&file.file).display(),
-                with_thousands_separators(file.rows),
+                count(file.rows, "row"),
                 format_bytes(file.bytes)
             );
         }
@@ -197,6 +197,11 @@ fn describe_transparency(report: &Report) -> Option<String> {
     ))
 }
 
+/// Returns a count with a noun in the singular or plural.
+fn count(number: u64, noun: &str) -> String {
+    counted(with_thousands_separators(number), noun)
+}
+
 /// Maximum number of labels that are listed.
 const MAX_LABELS: usize = 16;
 
@@ -244,11 +249,14 @@ fn describe_untrained(part: &str, names: &[&str]) -> String {
 /// Describes one part of a dataset in one line: how many images and annotations match.
 fn describe_coverage(part: &Coverage) -> String {
     let mut line = format!(
-        "{}: {} image files and {} annotated images; {} images have both a file and an annotation",
+        "{}: {} and {}; {} both a file and an annotation",
         part.part,
-        with_thousands_separators(part.found as u64),
-        with_thousands_separators(part.annotated as u64),
-        with_thousands_separators(part.kept as u64)
+        count(part.found as u64, "image file"),
+        count(part.annotated as u64, "annotated image"),
+        match part.kept {
+            1 => "1 image has".to_string(),
+            kept => format!("{} images have", with_thousands_separators(kept as u64)),
+        }
     );
     if !part.examples.is_empty() {
         let ellipsis = if part.without_image > part.examples.len() {
@@ -258,8 +266,8 @@ fn describe_coverage(part: &Coverage) -> String {
         };
         let _ = write!(
             line,
-            "; no file for {} annotated images ({}{ellipsis})",
-            with_thousands_separators(part.without_image as u64),
+            "; no file for {} ({}{ellipsis})",
+            count(part.without_image as u64, "annotated image"),
             part.examples.join(", ")
         );
     }

@@ -177,6 +177,12 @@ impl ArrowTable {
         columns.any(|c| c.name == column && c.kind.is_text())
     }
 
+    /// Whether the column exists and holds lists of 64-bit integers.
+    pub fn has_integer_lists(&self, column: &str) -> bool {
+        let mut columns = self.layout.columns.iter();
+        columns.any(|c| c.name == column && ColumnType::Integers.matches(&c.kind))
+    }
+
     /// Number of rows whose value in this column is null. 0 if there is no such column.
     pub fn null_rows(&self, column: &str) -> usize {
         let Some(position) = self.layout.columns.iter().position(|c| c.name == column) else {

@@ -53,6 +53,47 @@ impl Contents {
         }
     }
 
+    /// Checks that lists of the same row, such as questions and their answers, or captions and the boxes of their regions, have the
+    /// same length.
+    ///
+    /// # Errors
+    /// Returns [`DataError::Format`], which names the first row that is not so, or the error of a damaged value.
+    pub fn check_rows(self, table: &ArrowTable) -> Result<()> {
+        let has_column = |name: &str| table.has_typed_column(name);
+        match self {
+            Self::Captions => {
+                let boxes = ["width", "height", "x", "y"];
+                // Other datasets may have columns with some of these names.
+                let boxes: &[&str] = if boxes.iter().all(|name| table.has_integer_lists(name)) {
+                    &boxes
+                } else {
+                    &[]
+                };
+                table.for_each_row(|row| {
+                    let captions = table.texts(row, "caption")?.len();
+                    for column in boxes {
+                        let count = table.integers(row, column)?.len();
+                        if count != captions {
+                            let reason = format!("it has {captions} captions, but {count} values of {column}");
+                            return Err(table.row_error(row, &reason));
+                        }
+                    }
+                    Ok(())
+                })
+            }
+            Self::Questions if has_column("question_id") => table.for_each_row(|row| table.questions(row).map(drop)),
+            Self::Pairs if has_column("answers") => table.for_each_row(|row| {
+                let (sentences, answers) = (table.texts(row, "questions")?.len(), table.texts(row, "answers")?.len());
+                if answers > 0 && sentences != answers {
+                    let reason = format!("it has {sentences} sentences, but {answers} answers");
+                    return Err(table.row_error(row, &reason));
+                }
+                Ok(())
+            }),
+            Self::Questions | Self::Pairs | Self::Labels => Ok(()),
+        }
+    }
+
     /// Checks that an Arrow file has the columns of these contents, with the right types.
     ///
     /// # Errors

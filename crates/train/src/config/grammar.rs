@@ -9,7 +9,6 @@ use std::io::Read;
 use std::path::Path;
 
 use super::error::ConfigError;
-use super::literal;
 use super::named_config::{NAMED_CONFIGS, NamedConfig};
 use super::table::{Config, KEYS};
 use super::value::{Value, toml_entries};
@@ -38,7 +37,7 @@ pub fn resolve<S: AsRef<str>>(words: &[S]) -> Result<Resolved, ConfigError> {
     for word in words {
         let word = word.as_ref();
         match word.split_once('=') {
-            Some((key, value)) => assignments.push((key.trim(), literal::parse_value(value.trim()))),
+            Some((key, value)) => assignments.push((key.trim(), Config::parse_value(key.trim(), value.trim()))),
             None => apply_name(&mut config, word.trim())?,
         }
     }
@@ -161,6 +160,33 @@ mod tests {
     }
 
     #[test]
+    fn texts_and_lists_of_texts_need_no_quotes() {
+        for (word, datasets) in [
+            ("datasets=coco", &["coco"][..]),
+            ("datasets=photos,laion", &["photos", "laion"]),
+            ("datasets=[photos, laion]", &["photos", "laion"]),
+            ("datasets=2020,photos,", &["2020", "photos"]),
+            ("datasets=2020", &["2020"]),
+            ("datasets=1e5", &["1e5"]),
+            ("datasets=\"coco\"", &["coco"]),
+            ("datasets='coco','vg'", &["coco", "vg"]),
+            ("datasets=('coco',)", &["coco"]),
+        ] {
+            assert_eq!(config(&[word]).datasets, datasets, "{word}");
+        }
+        for (word, name) in [
+            ("exp_name=1e5", "1e5"),
+            ("exp_name=5", "5"),
+            ("exp_name='\"5\"'", "\"5\""),
+            ("exp_name=007", "007"),
+            ("exp_name=True", "True"),
+            ("exp_name=1_000", "1_000"),
+        ] {
+            assert_eq!(config(&[word]).exp_name, name, "{word}");
+        }
+    }
+
+    #[test]
     fn key_values_override_named_configs_and_later_words_override_earlier_ones() {
         let vqa = "task_finetune_vqa_mae_randaug";
         assert_eq!(config(&["learning_rate=5e-4", vqa]).learning_rate, 5e-4);
@@ -201,8 +227,9 @@ mod tests {
             (&["test_only=1"], &["expected bool", "did you mean True?"]),
             (&["max_steps=null"], &["expected int or None", "did you mean None?"]),
             (&["batch_size='8'"], &["did you mean 8?"]),
-            (&["datasets=coco"], &["expected list of str", "did you mean ['coco']?"]),
-            (&["exp_name=5"], &["expected str", "exp_name='\"5\"'"]),
+            (&["datasets="], &["datasets='' is out of range"]),
+            (&["datasets=coco,vqa/"], &["datasets", "vqa/", "is out of range"]),
+            (&["exp_name=[5]"], &["expected str", "exp_name='\"[5]\"'"]),
             (&["load_path=None"], &["expected str", "load_path="]),
             (&["batch_size=2.5"], &["batch_size=2.5: expected int"]),
             (&["loss_names=3"], &["expected dict of numbers"]),

@@ -44,6 +44,31 @@ impl Config {
         })
     }
 
+    /// Returns the value of a word `KEY=VALUE`. It is a Python literal, but for a key that is a text, a number is the text as typed, and
+    /// for a key that is a list of texts, names separated by commas are a list, without quotes and with or without brackets.
+    pub(super) fn parse_value(path: &str, text: &str) -> Value {
+        let value = literal::parse_value(text);
+        let type_name = Key::find(path).map(|key| (key.type_name)());
+        match (type_name.as_deref(), &value) {
+            (Some("str"), Value::Int(_) | Value::Float(_) | Value::Bool(_)) => Value::Str(text.to_string()),
+            (Some("list of str"), Value::Str(_) | Value::Int(_) | Value::Float(_)) if !text.is_empty() => {
+                let bare = match &value {
+                    Value::Str(bare) => bare,
+                    _ => text,
+                };
+                let inner = bare.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+                let names = inner.unwrap_or(bare).split(',').map(str::trim);
+                Value::List(
+                    names
+                        .filter(|name| !name.is_empty())
+                        .map(|name| Value::Str(name.into()))
+                        .collect(),
+                )
+            }
+            _ => value,
+        }
+    }
+
     /// Does the same as [`Config::set`], without suggestions in errors.
     fn try_set(&mut self, path: &str, value: &Value) -> Result<(), SetError> {
         let (name, entry) = match path.split_once('.') {
