@@ -52,21 +52,28 @@ fn arrow_cell(table: &ArrowTable, row: usize) -> Result<(Option<&[u8]>, String),
     let image_column = ["image", "image_0"]
         .into_iter()
         .find(|column| table.has_typed_column(column));
-    let text_column = ["caption", "questions"]
-        .into_iter()
-        .find(|column| table.has_typed_column(column));
-    let texts = text_column
-        .map(|column| table.texts(row, column))
-        .transpose()?
-        .unwrap_or_default();
+    let texts = if table.has_typed_column(table.caption_column()) {
+        table.captions(row)?
+    } else if table.has_typed_column("questions") {
+        table.texts(row, "questions")?
+    } else {
+        Vec::new()
+    };
     let text = texts.first().map(|text| text.to_string()).unwrap_or_default();
-    Ok((image_column.map(|column| table.image(row, column)).transpose()?, text))
+    let image = match image_column {
+        Some(column) if !table.is_null(row, column)? => Some(table.image(row, column)?),
+        _ => None,
+    };
+    Ok((image, text))
 }
 
 /// Writes the PNG file `out` with `count` rows, sampled at equal intervals from all rows of `files`. If there are fewer rows, writes
 /// all. Returns the number of rows written.
 pub fn write(files: &[PathBuf], count: usize, out: &Path) -> Result<usize, Failure> {
-    let tables: Vec<Table> = files.iter().map(|path| Table::open(path)).collect::<Result<_, _>>()?;
+    let tables: Vec<Table> = files
+        .iter()
+        .map(|path| Table::open_compressed(path))
+        .collect::<Result<_, _>>()?;
     let rows: usize = tables.iter().map(Table::rows).sum();
     let count = count.min(rows);
     let locate = |index: usize| {

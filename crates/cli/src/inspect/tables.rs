@@ -13,8 +13,8 @@ use crate::output::{Failure, format_bytes, with_thousands_separators};
 
 /// Columns that hold images, in tables of ViLT's layout.
 const IMAGE_COLUMNS: [&str; 3] = ["image", "image_0", "image_1"];
-/// Columns that hold lists of texts, in tables of ViLT's layout.
-const TEXT_COLUMNS: [&str; 2] = ["caption", "questions"];
+/// The column of questions, in tables of ViLT's layout.
+const QUESTIONS: &str = "questions";
 
 /// Maximum number of splits that are listed.
 const MAX_SPLITS: usize = 16;
@@ -107,12 +107,12 @@ fn describe_images_and_texts(table: &ArrowTable, columns: &[&str], text: &mut St
         .iter()
         .filter(|c| IMAGE_COLUMNS.contains(c) && table.has_typed_column(c))
     {
-        let (mut bytes, mut without_image) = (0u64, 0u64);
+        let (mut bytes, mut without_image, null_rows) = (0u64, 0u64, table.null_rows(column));
         for row in 0..table.rows() {
-            if table.is_null(row, column)? {
-                without_image += 1;
-            } else {
-                bytes += table.image(row, column)?.len() as u64;
+            match table.image(row, column) {
+                Ok(image) => bytes += image.len() as u64,
+                Err(_) if null_rows > 0 && table.is_null(row, column)? => without_image += 1,
+                Err(error) => return Err(error.into()),
             }
         }
         let images = table.rows() as u64 - without_image;
@@ -127,13 +127,17 @@ fn describe_images_and_texts(table: &ArrowTable, columns: &[&str], text: &mut St
         }
         text.push('\n');
     }
+    let captions = table.caption_column();
     for column in columns
         .iter()
-        .filter(|c| TEXT_COLUMNS.contains(c) && table.has_typed_column(c))
+        .filter(|c| [captions, QUESTIONS].contains(c) && table.has_typed_column(c))
     {
         let (mut word_counts, mut rows_without_text) = (WordCounts::default(), 0u64);
         for row in 0..table.rows() {
-            let texts = table.texts(row, column)?;
+            let texts = match *column {
+                QUESTIONS => table.texts(row, column)?,
+                _ => table.captions(row)?,
+            };
             texts.iter().for_each(|text| word_counts.add(text));
             rows_without_text += u64::from(texts.is_empty());
         }

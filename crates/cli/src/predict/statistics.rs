@@ -191,7 +191,13 @@ fn pairs(data: &Path, root: &Path) -> Result<(Pairs, usize), Failure> {
     let columns = ColumnNames::default();
     let mut pairs = Vec::new();
     for record in tables::read(data, format, &columns)? {
-        let record = record?;
+        let record = match record {
+            Err(error) if error.is_of_row() => {
+                log::warn!("left out: {error}");
+                continue;
+            }
+            record => record?,
+        };
         for caption in record.captions {
             let source = match &record.images[0] {
                 Some(ImageSource::File(path)) => Source::File(root.join(path)),

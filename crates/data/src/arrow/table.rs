@@ -74,6 +74,8 @@ impl fmt::Display for ColumnType {
     }
 }
 
+/// The usual name of the column of captions.
+const CAPTION: &str = "caption";
 /// Rows read between two releases of pages in [`ArrowTable::for_each_row`].
 const ROWS_PER_RELEASE: usize = 4096;
 /// Record batches read between two releases of pages in [`ArrowTable::for_each_row`].
@@ -183,7 +185,8 @@ impl ArrowTable {
         columns.any(|c| c.name == column && ColumnType::Integers.matches(&c.kind))
     }
 
-    /// Number of rows whose value in this column is null. 0 if there is no such column.
+    /// Number of rows whose value in this column is null; in a column of images, also the rows without the bytes of an image. 0 if there
+    /// is no such column.
     pub fn null_rows(&self, column: &str) -> usize {
         let Some(position) = self.layout.columns.iter().position(|c| c.name == column) else {
             return 0;
@@ -192,13 +195,25 @@ impl ArrowTable {
         let bytes = kind.field("bytes");
         let nulls = self.layout.batches.iter().map(|batch| {
             let array = &batch.arrays[position];
-            match (kind, bytes) {
+            match (kind, bytes.map(|bytes| &array.children[bytes])) {
                 (Kind::Null, _) => batch.rows,
-                (_, Some(bytes)) => array.nulls.max(array.children[bytes].nulls),
-                _ => array.nulls,
+                (_, None) => array.nulls,
+                (_, Some(bytes)) if array.nulls == 0 => bytes.nulls,
+                (_, Some(bytes)) => {
+                    let is_null = |row: &usize| self.is_null_in(array, *row) || self.is_null_in(bytes, *row);
+                    (0..batch.rows).filter(is_null).count()
+                }
             }
         });
         nulls.sum()
+    }
+
+    /// Whether a value of an array is null.
+    fn is_null_in(&self, array: &Array, index: usize) -> bool {
+        match &array.validity {
+            Some(bitmap) => self.map[bitmap.start + index / 8] >> (index % 8) & 1 == 0,
+            None => false,
+        }
     }
 
     /// Checks that columns exist and have these types. A table without rows passes, because the original writers give its columns
@@ -220,13 +235,17 @@ impl ArrowTable {
         Ok(())
     }
 
-    /// Whether a value is null.
+    /// Whether a value is null, or an image without bytes.
     ///
     /// # Errors
     /// Returns [`DataError::NoRow`] or [`DataError::NoColumn`].
     pub fn is_null(&self, row: usize, column: &str) -> Result<bool> {
         let cell = self.find(row, column)?;
-        Ok(cell.column.kind == Kind::Null || cell.is_null(cell.array, cell.index))
+        let kind = &cell.column.kind;
+        let bytes = kind.field("bytes").map(|bytes| &cell.array.children[bytes]);
+        Ok(*kind == Kind::Null
+            || cell.is_null(cell.array, cell.index)
+            || bytes.is_some_and(|bytes| cell.is_null(bytes, cell.index)))
     }
 
     /// The bytes of an image file, or of another binary or text value.
@@ -300,6 +319,33 @@ impl ArrowTable {
             return Ok(Vec::new());
         };
         cell.text_items(item, items, range)
+    }
+
+    /// The captions of a row, in order, without null items: the texts in [`Self::caption_column`].
+    ///
+    /// # Errors
+    /// Returns the errors of [`Self::texts`], but none for a text that is null.
+    pub fn captions(&self, row: usize) -> Result<Vec<&str>> {
+        let cell = self.find(row, self.caption_column())?;
+        let kind = &cell.column.kind;
+        if kind.is_text() {
+            return Ok(Vec::from_iter(cell.text(kind, cell.array, cell.index)?));
+        }
+        match cell.list(kind, cell.array, cell.index)? {
+            Some((item, items, range)) if item.is_text() => {
+                range.filter_map(|i| cell.text(item, items, i).transpose()).collect()
+            }
+            Some((_, _, range)) if !range.is_empty() => Err(cell.wrong_kind("lists of text")),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// The name of the column of captions: `caption`, or `text` if there is no such column, as in datasets of Hugging Face.
+    pub fn caption_column(&self) -> &'static str {
+        match self.columns().any(|column| column == CAPTION) {
+            true => CAPTION,
+            false => "text",
+        }
     }
 
     /// A 64-bit integer; `None` if it is null.
@@ -456,10 +502,7 @@ impl<'a> Cell<'a> {
     }
 
     fn is_null(&self, array: &Array, index: usize) -> bool {
-        match &array.validity {
-            Some(bitmap) => self.table.map[bitmap.start + index / 8] >> (index % 8) & 1 == 0,
-            None => false,
-        }
+        self.table.is_null_in(array, index)
     }
 
     /// Returns the range between the offsets `index` and `index + 1` of an array. The range must end at or before `limit`.

@@ -32,6 +32,7 @@ impl Contents {
             (_, false, false) if (has_column("image") || has_column("text")) && table.label_kind()?.is_some() => {
                 Ok(Self::Labels)
             }
+            (_, false, false) if has_column("image") && has_column(table.caption_column()) => Ok(Self::Captions),
             (_, false, false) => {
                 let columns: Vec<&str> = table.columns().collect();
                 let reason = "it has neither captions (columns image, caption) nor questions (image, questions) nor pairs \
@@ -41,15 +42,6 @@ impl Contents {
                     format!("{reason}; its columns are {}", columns.join(", ")),
                 ))
             }
-        }
-    }
-
-    /// Name of the column of texts. Each text is one item of the dataset; a row with labels is one item, with or without a text.
-    pub(super) fn text_column(self) -> &'static str {
-        match self {
-            Self::Captions => "caption",
-            Self::Questions | Self::Pairs => "questions",
-            Self::Labels => "text",
         }
     }
 
@@ -70,7 +62,7 @@ impl Contents {
                     &[]
                 };
                 table.for_each_row(|row| {
-                    let captions = table.texts(row, "caption")?.len();
+                    let captions = table.captions(row)?.len();
                     for column in boxes {
                         let count = table.integers(row, column)?.len();
                         if count != captions {
@@ -100,7 +92,10 @@ impl Contents {
     /// Returns [`DataError::NoColumn`] or [`DataError::Format`] if it does not.
     pub(super) fn check_columns(self, table: &ArrowTable) -> Result<()> {
         table.check_columns(match self {
-            Self::Captions => &[("image", ColumnType::Images), ("caption", ColumnType::TextOrTexts)],
+            Self::Captions => {
+                let captions = (table.caption_column(), ColumnType::TextOrTexts);
+                return table.check_columns(&[("image", ColumnType::Images), captions]);
+            }
             Self::Questions => &[
                 ("image", ColumnType::Images),
                 ("questions", ColumnType::Texts),

@@ -370,7 +370,8 @@ impl TableDataset {
         }
     }
 
-    /// Says what is left out of each dataset and why, one line for each dataset; empty if nothing is left out.
+    /// Says what is left out of each dataset and why, in lines that begin with the name of the dataset; empty if nothing is left
+    /// out.
     pub fn left_out(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for (dataset, part) in self.parts.iter().enumerate() {
@@ -387,19 +388,21 @@ impl TableDataset {
                 }
             }
             let mut phrases = counts.left_out(unreadable);
-            for (rows, what) in [
-                (without_text, "text"),
-                (without_image, "image, for which training takes others"),
-            ] {
-                if rows > 0 {
-                    phrases.push(format!("{} without {what}", counted(rows, "row")));
-                }
+            if without_text > 0 {
+                phrases.push(format!("{} without text", counted(without_text, "row")));
             }
             if let (true, Some(endings)) = (part.items.is_empty() && counts.samples == 0, endings) {
                 phrases.push(format!("members with other endings than .jpg, .txt, …: {endings}"));
             }
             if !phrases.is_empty() {
                 lines.push(format!("{}: left out {}", part.name, phrases.join("; ")));
+            }
+            if without_image > 0 {
+                let rows = counted(without_image, "row");
+                lines.push(format!(
+                    "{}: {rows} without image, which training replaces by others",
+                    part.name
+                ));
             }
         }
         lines

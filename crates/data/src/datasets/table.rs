@@ -30,6 +30,17 @@ impl Table {
         Ok(Self::Arrow(ArrowTable::open(path)?))
     }
 
+    /// Opens a file like [`Self::open`], or a tar that is compressed with gzip.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Self::open`] and [`TarTable::open_compressed`].
+    pub fn open_compressed(path: &Path) -> Result<Self> {
+        match is_tar(path) {
+            true => Ok(Self::Tar(TarTable::open_compressed(path)?)),
+            false => Self::open(path),
+        }
+    }
+
     /// Opens a file and checks that it has the columns of `contents`.
     ///
     /// # Errors
@@ -103,11 +114,12 @@ impl Table {
     /// Returns an error if there is no such row or a text is damaged.
     pub fn texts(&self, row: usize, contents: Contents) -> Result<Vec<Cow<'_, str>>> {
         match self {
-            Self::Arrow(table) if contents == Contents::Labels => {
-                Ok(table.optional_text(row)?.into_iter().map(Cow::Borrowed).collect())
-            }
             Self::Arrow(table) => {
-                let texts = table.texts(row, contents.text_column())?;
+                let texts = match contents {
+                    Contents::Captions => table.captions(row)?,
+                    Contents::Questions | Contents::Pairs => table.texts(row, "questions")?,
+                    Contents::Labels => Vec::from_iter(table.optional_text(row)?),
+                };
                 Ok(texts.into_iter().map(Cow::Borrowed).collect())
             }
             Self::Tar(table) => table.captions(row),

@@ -84,10 +84,7 @@ pub(super) fn to_record(
         TableContents::Texts => texts(Role::Text, text, error)?,
         TableContents::Labels(_) | TableContents::Pairs => single_text(Role::Text, text, error)?.into_iter().collect(),
     };
-    let answers = match answer {
-        Cell::Number(number) => vec![number.to_string()],
-        other => texts(Role::Answer, other, error)?,
-    };
+    let answers = texts(Role::Answer, answer, error)?;
     let question = single_text(Role::Question, question, error)?;
     let labels = match contents {
         TableContents::Texts => None,
@@ -162,6 +159,7 @@ fn texts(role: Role, cell: Cell, error: ColumnError<'_>) -> Result<Vec<String>, 
         Cell::Null => Vec::new(),
         Cell::Text(text) => vec![text],
         Cell::Texts(texts) => texts,
+        Cell::Number(number) => vec![number.to_string()],
         Cell::Bytes(bytes) => vec![String::from_utf8(bytes).map_err(|_| error(role, "is not UTF-8"))?],
         other => return Err(type_error(role, &other, "text or a list of texts", error)),
     };
@@ -172,7 +170,6 @@ fn texts(role: Role, cell: Cell, error: ColumnError<'_>) -> Result<Vec<String>, 
 /// Returns the only text, if it is not blank.
 fn single_text(role: Role, cell: Cell, error: ColumnError<'_>) -> Result<Option<String>, String> {
     match cell {
-        Cell::Number(number) => Ok(Some(number.to_string())),
         Cell::Texts(_) => Err(type_error(role, &cell, "one text", error)),
         other => Ok(texts(role, other, error)?.pop()),
     }

@@ -28,6 +28,8 @@ struct Table {
     header: StringRecord,
     rows: RowReader,
     parser: Parser,
+    /// Whether blanks beside values do not belong to them.
+    has_blanks: bool,
 }
 
 impl Table {
@@ -40,8 +42,11 @@ impl Table {
             has_blanks: false,
         };
         let table = Self::with_dialect(path, dialect)?;
-        // In `image, caption`, the blank belongs to neither name, and so do the blanks before the values.
-        dialect.has_blanks = table.header.iter().skip(1).any(|name| name.starts_with(' '));
+        // In `image, caption`, the blank belongs to neither name, and so do the blanks beside the values.
+        dialect.has_blanks = table
+            .header
+            .iter()
+            .any(|name| name.starts_with(' ') || name.ends_with(' '));
         if dialect.has_blanks {
             return Self::with_dialect(path, dialect);
         }
@@ -64,6 +69,7 @@ impl Table {
             header: header.map_err(|_| malformed("its first line is not UTF-8; write the file as UTF-8"))?,
             rows,
             parser,
+            has_blanks: dialect.has_blanks,
         })
     }
 
@@ -174,6 +180,10 @@ impl Rows {
         let mut cells = Cells::default();
         for (cell, position) in cells.iter_mut().zip(self.positions) {
             if let Some(bytes) = position.and_then(|position| self.values.get(position)) {
+                let bytes = match self.table.has_blanks {
+                    true => bytes.trim_ascii(),
+                    false => bytes,
+                };
                 *cell = match std::str::from_utf8(bytes) {
                     Ok(text) => Cell::Text(text.to_string()),
                     Err(_) => Cell::Other("text that is not UTF-8"),

@@ -128,6 +128,15 @@ fn reads_columns_of_other_programs() {
         records(TableFormat::Csv, text),
         [caption_record("a.jpg", &["a, b"]), caption_record("b.jpg", &["c"])]
     );
+    let text = "Image , caption \na.jpg , 1\n\"b.jpg\" , c \n";
+    assert_eq!(
+        records(TableFormat::Csv, text),
+        [caption_record("a.jpg", &["1"]), caption_record("b.jpg", &["c"])]
+    );
+    assert_eq!(
+        records(TableFormat::Jsonl, "{\"image\": \"a.jpg\", \"caption\": 1984}"),
+        [caption_record("a.jpg", &["1984"])]
+    );
     // Answers of VQA, and names that pandas made floating-point numbers.
     let text = "{\"image\": \"a\", \"question\": \"q\", \"answers\": [{\"answer\": \"yes\", \"answer_id\": 1}, {\"answer\": \"no\"}], \
                 \"image_id\": 9.0, \"score\": NaN}\n\
