@@ -1,13 +1,12 @@
 //! The annotators' answers of VQA, and the official accuracy.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::normalize_word;
+use crate::json;
 use crate::{DataError, Result};
 use vlct_util::at;
 
@@ -46,8 +45,8 @@ impl Annotations {
     /// Returns [`DataError::Io`] if the file cannot be read, and [`DataError::Format`] if it is not such a file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let file = File::open(path).map_err(at::<DataError>(path))?;
-        let content: Content = serde_json::from_reader(BufReader::new(file)).map_err(|error| {
+        let bytes = std::fs::read(path).map_err(at::<DataError>(path))?;
+        let content: Content = json::from_slice(&bytes).map_err(|error| {
             let expected = "expected VQA annotations, such as v2_mscoco_val2014_annotations.json";
             DataError::format(path, format!("{expected}: {error}"))
         })?;

@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow_array::builder::{ListBuilder, StringViewBuilder};
+use arrow_array::builder::{Int64Builder, ListBuilder, StringBuilder, StringViewBuilder};
 use arrow_array::types::Int32Type;
 use arrow_array::{
     ArrayRef, BinaryArray, BinaryViewArray, DictionaryArray, Int32Array, Int64Array, LargeStringArray, RecordBatch,
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::DataError;
+use crate::datasets::Contents;
 use crate::testing::{read_values, rows_as_json, schema, without_hash};
 
 /// All Arrow files of the golden data, sorted by path.
@@ -497,6 +498,105 @@ fn reads_views_structs_and_streams_and_passes_over_other_types() {
         std::fs::write(&cut, &stream[..length]).unwrap();
         assert!(open_error(&cut).contains("truncated Arrow stream"), "{length}");
     }
+}
+
+#[test]
+fn reads_captions_of_other_programs() {
+    let directory = tempfile::tempdir().unwrap();
+    let images: ArrayRef = Arc::new(BinaryArray::from_vec(vec![b"1", b"2", b"3"]));
+    let texts: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None, Some("c")]));
+    let [file, _] = write_both(
+        directory.path(),
+        vec![("image", images.clone()), ("text", texts.clone())],
+    );
+    let table = ArrowTable::open(&file).unwrap();
+    assert_eq!(Contents::of_table(&table).unwrap(), Contents::Captions);
+    assert_eq!(
+        [0, 1, 2].map(|row| table.captions(row).unwrap().concat()),
+        ["a", "", "c"]
+    );
+
+    let mut lists = ListBuilder::new(StringBuilder::new());
+    lists.append_value([Some("a"), None]);
+    lists.append_null();
+    lists.append_value([None::<&str>]);
+    let caption: ArrayRef = Arc::new(lists.finish());
+    let [file, _] = write_both(
+        directory.path(),
+        vec![("image", images.clone()), ("text", texts), ("caption", caption)],
+    );
+    let table = ArrowTable::open(&file).unwrap();
+    assert_eq!(table.caption_column(), "caption");
+    assert_eq!(
+        [0, 1, 2].map(|row| table.captions(row).unwrap().concat()),
+        ["a", "", ""]
+    );
+    assert!(table.texts(0, "caption").unwrap_err().to_string().contains("null text"));
+
+    let [file, _] = write_both(directory.path(), vec![("image", images.clone()), ("url", images)]);
+    assert!(Contents::of_table(&ArrowTable::open(&file).unwrap()).is_err());
+}
+
+#[test]
+fn lists_of_a_row_have_the_same_length() {
+    for directory in vlct_golden::directories("prepare") {
+        for name in [
+            "vg/expected/vg.arrow",
+            "vqav2/expected/vqav2_train.arrow",
+            "nlvr2/expected/nlvr2_train.arrow",
+        ] {
+            let table = ArrowTable::open(directory.join(name)).unwrap();
+            Contents::of_table(&table).unwrap().check_rows(&table).unwrap();
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let images: ArrayRef = Arc::new(BinaryArray::from_vec(vec![b"1", b"2"]));
+    let texts = |counts: [usize; 2]| -> ArrayRef {
+        let mut lists = ListBuilder::new(StringBuilder::new());
+        for count in counts {
+            lists.append_value((0..count).map(|_| Some("a")));
+        }
+        Arc::new(lists.finish())
+    };
+    let numbers = |counts: [usize; 2]| -> ArrayRef {
+        let mut lists = ListBuilder::new(Int64Builder::new());
+        for count in counts {
+            lists.append_value((0..count).map(|_| Some(1)));
+        }
+        Arc::new(lists.finish())
+    };
+    let check = |columns: Vec<(&str, ArrayRef)>| {
+        let [file, _] = write_both(directory.path(), columns);
+        let table = ArrowTable::open(&file).unwrap();
+        Contents::of_table(&table).unwrap().check_rows(&table)
+    };
+    let regions = |x: [usize; 2]| {
+        let mut columns = vec![("image", images.clone()), ("caption", texts([2, 1])), ("x", numbers(x))];
+        columns.extend(["width", "height", "y"].map(|name| (name, numbers([2, 1]))));
+        check(columns)
+    };
+    regions([2, 1]).unwrap();
+    let message = regions([2, 0]).unwrap_err().to_string();
+    assert!(
+        message.ends_with("row 1: it has 1 captions, but 0 values of x"),
+        "{message}"
+    );
+    let pairs = |answers: [usize; 2]| {
+        let images = ["image_0", "image_1"].map(|name| (name, images.clone()));
+        check(
+            [
+                images.to_vec(),
+                vec![("questions", texts([2, 1])), ("answers", texts(answers))],
+            ]
+            .concat(),
+        )
+    };
+    pairs([0, 1]).unwrap();
+    let message = pairs([1, 1]).unwrap_err().to_string();
+    assert!(
+        message.ends_with("row 0: it has 2 sentences, but 1 answers"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -309,13 +309,20 @@ mod tests {
         writer.push::<&str>(b"x", &[], "2", "").unwrap();
         writer.finish().unwrap();
         write_arrow(root, "d_train.arrow", "whole");
-        let dataset = TableDataset::open(Contents::Captions, root, &["a", "b", "c", "d"], Split::Train).unwrap();
+        shard(
+            "e/0.tar",
+            &[("1.jpg", b""), ("1.txt", b"x"), ("1.cls", b"3"), ("2.seg.PNG", b"")],
+        );
+        shard("f/0.tar", &[("1.jpg", b""), ("1.txt", b"x"), ("1.cls", b"3")]);
+        let dataset =
+            TableDataset::open(Contents::Captions, root, &["a", "b", "c", "d", "e", "f"], Split::Train).unwrap();
         assert_eq!(
             dataset.left_out(),
             [
                 "a: left out 2 images without a caption; 1 caption without an image",
                 "b: left out members with other endings than .jpg, .txt, …: 1 input.jpg, 1 outputs.txt",
                 "c: left out 1 row without text",
+                "e: left out members with other endings than .jpg, .txt, …: 1 cls, 1 seg.PNG",
             ]
         );
     }

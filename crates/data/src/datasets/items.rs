@@ -384,14 +384,16 @@ impl TableDataset {
                 if let File::Tar(tar) = &table.index.table {
                     counts.add(tar.counts());
                     unreadable = unreadable.or(tar.first_unreadable());
-                    endings = endings.or_else(|| tar.other_endings());
+                    if tar.rows() == 0 || tar.has_images_with_other_endings() {
+                        endings = endings.or_else(|| tar.other_endings());
+                    }
                 }
             }
             let mut phrases = counts.left_out(unreadable);
             if without_text > 0 {
                 phrases.push(format!("{} without text", counted(without_text, "row")));
             }
-            if let (true, Some(endings)) = (part.items.is_empty() && counts.samples == 0, endings) {
+            if let Some(endings) = endings {
                 phrases.push(format!("members with other endings than .jpg, .txt, …: {endings}"));
             }
             if !phrases.is_empty() {

@@ -8,6 +8,7 @@ use super::file::{Captions, TarFile, Texts};
 use super::part::{Name, Part};
 use super::sample::{NO_MEMBER, Sample};
 use crate::Result;
+use vlct_image::EXTENSIONS;
 use vlct_util::text::{counted, escape_control};
 
 /// Members read between two releases of pages. The system may map 2 MiB around each.
@@ -254,6 +255,15 @@ impl Index {
         if self.endings.len() < MAX_ENDINGS || self.endings.contains_key(&ending) {
             *self.endings.entry(ending).or_default() += 1;
         }
+    }
+
+    /// Whether an unknown ending is that of an image after another dot, such as `input.jpg`.
+    pub fn has_images_with_other_endings(&self) -> bool {
+        let last = |ending: &String| ending.rsplit_once('.').map(|(_, last)| last.to_lowercase());
+        self.endings
+            .keys()
+            .filter_map(last)
+            .any(|last| EXTENSIONS.contains(&last.as_str()))
     }
 
     /// Lists the unknown endings, the most frequent first: `3 input.jpg, 3 outputs.txt`. `None` if there are none.

@@ -101,6 +101,11 @@ impl TarTable {
         self.index.list_endings()
     }
 
+    /// Whether images are left out because of their ending, such as `input.jpg`.
+    pub fn has_images_with_other_endings(&self) -> bool {
+        self.index.has_images_with_other_endings()
+    }
+
     /// The bytes of a sample's image file.
     ///
     /// # Errors

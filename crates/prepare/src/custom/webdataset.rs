@@ -69,8 +69,9 @@ pub(super) fn plan(dataset: &CustomDataset) -> Result<Plan> {
             without_image: counts.without_image,
             examples: Vec::new(),
         });
-        plan.remarks
-            .extend(left_out.iter().map(|line| format!("{split}: {line}")));
+        let prefix = format!("{}: ", dataset.name);
+        let remark = |line: &String| format!("{split}: {}", line.strip_prefix(&prefix).unwrap_or(line));
+        plan.remarks.extend(left_out.iter().map(remark));
         if counts.samples == 0 {
             others = others.or(left_out.into_iter().next());
             continue;
