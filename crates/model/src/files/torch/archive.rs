@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::io::Cursor;
 
-use zip::{CompressionMethod, ZipArchive};
+use zip::CompressionMethod;
+use zip::read::{ArchiveOffset, Config, ZipArchive};
 
 use super::super::error::Problem;
 use super::Storages;
@@ -20,7 +21,13 @@ pub(super) struct Archive<'a> {
 ///
 /// Checksums are not verified: PyTorch does not verify them either, and has an option not to write them.
 pub(super) fn open(bytes: &[u8]) -> Result<Archive<'_>, Problem> {
-    let mut zip = ZipArchive::new(Cursor::new(bytes))?;
+    // Without a known offset, the library looks for the directory's first entry at the end of the entries. It takes the 76 bytes of
+    // PyTorch's 64-bit end records for an entry's length if the first entry has this length too, that is, if the file's name had 21
+    // characters when it was saved.
+    let config = Config {
+        archive_offset: ArchiveOffset::Known(0),
+    };
+    let mut zip = ZipArchive::with_config(config, Cursor::new(bytes))?;
     let names: Vec<String> = zip
         .file_names_raw()
         .map(|name| String::from_utf8_lossy(name).into_owned())

@@ -333,6 +333,60 @@ fn zip_archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 #[test]
+fn archives_are_read_whatever_the_length_of_the_name_that_they_were_saved_as() {
+    let content = pickle_of("model", |p| write_tensor(p, "FloatStorage", "s", "cpu", 0, &[12], &[1]));
+    let values = zero_to_eleven();
+    for length in 1..=64 {
+        let stem = "a".repeat(length);
+        let names = ["data.pkl", "byteorder", "data/s", "version"].map(|name| format!("{stem}/{name}"));
+        let entries = [&content[..], b"little", &values, b"3\n"];
+        let entries: Vec<(&str, &[u8])> = names.iter().map(String::as_str).zip(entries).collect();
+        for end_records_of_64_bits in [false, true] {
+            let archive = archive_of_torch(&entries, end_records_of_64_bits);
+            let file = read_bytes(&archive).unwrap_or_else(|e| panic!("{length}, {end_records_of_64_bits}: {e}"));
+            assert_eq!(file.state.f32("w").unwrap()[11], 11.0, "{length}");
+        }
+    }
+}
+
+/// Returns a zip archive as PyTorch writes it: stored entries, with or without the end records of 64 bits, without anything before.
+fn archive_of_torch(entries: &[(&str, &[u8])], end_records_of_64_bits: bool) -> Vec<u8> {
+    let short = |value: usize| (value as u16).to_le_bytes();
+    let long = |value: usize| (value as u32).to_le_bytes();
+    let wide = |value: usize| (value as u64).to_le_bytes();
+    let (mut file, mut directory) = (Vec::new(), Vec::new());
+    for (name, bytes) in entries {
+        let offset = file.len();
+        let sizes = [long(0), long(bytes.len()), long(bytes.len())].concat();
+        file.extend(
+            [
+                &b"PK\x03\x04"[..],
+                &[0; 10],
+                &sizes,
+                &short(name.len()),
+                &short(0),
+                name.as_bytes(),
+                bytes,
+            ]
+            .concat(),
+        );
+        directory.extend([&b"PK\x01\x02"[..], &[0; 12], &sizes, &short(name.len()), &[0; 12]].concat());
+        directory.extend([&long(offset)[..], name.as_bytes()].concat());
+    }
+    let (start, count) = (file.len(), entries.len());
+    file.extend(&directory);
+    if end_records_of_64_bits {
+        let end = file.len();
+        file.extend([&b"PK\x06\x06"[..], &wide(44), &[0; 12]].concat());
+        file.extend([wide(count), wide(count), wide(directory.len()), wide(start)].concat());
+        file.extend([&b"PK\x06\x07"[..], &[0; 4], &wide(end), &long(1)].concat());
+    }
+    file.extend([&b"PK\x05\x06"[..], &[0; 4], &short(count), &short(count)].concat());
+    file.extend([&long(directory.len())[..], &long(start), &[0; 2]].concat());
+    file
+}
+
+#[test]
 fn reads_or_rejects_archives_of_other_programs() {
     let content = pickle_of("model", |p| write_tensor(p, "FloatStorage", "s", "cpu", 0, &[12], &[1]));
     let values = zero_to_eleven();
