@@ -3,6 +3,8 @@
 use std::fmt::Write;
 
 use vlct_model::average;
+use vlct_model::files::mapping::abbreviate;
+use vlct_util::text::one_line;
 
 use crate::args::Average;
 use crate::output::{Failure, print, with_thousands_separators};
@@ -18,6 +20,13 @@ pub fn run(args: &Average) -> Result<(), Failure> {
     );
     for file in &report.files {
         let _ = writeln!(text, "  {}", file.display());
+    }
+    if !report.left_out.is_empty() {
+        let _ = writeln!(
+            text,
+            "left out, because they cannot be read: {}",
+            one_line(&abbreviate(&report.left_out))
+        );
     }
     print(&text)
 }

@@ -55,10 +55,7 @@ pub fn run(args: &BenchAnswer) -> Result<(), Failure> {
     let image = directory.path().join("image.jpg");
     write_image(&image)?;
     let path = match &args.load {
-        Some(path) if path.is_dir() => {
-            vlct_model::checkpoint::find(path).ok_or_else(|| PredictError::NoCheckpoint { path: path.clone() })?
-        }
-        Some(path) => path.clone(),
+        Some(path) => files::find(path)?,
         None => {
             let path = directory.path().join("base.ckpt");
             write_base_model(&path)?;

@@ -11,13 +11,18 @@ pub fn run(args: &Convert) -> Result<(), Failure> {
         Style::Vlc => files::Style::Vlc,
         Style::Mae => files::Style::Mae,
     });
+    let input = files::find(&args.input)?;
     let canonical = |path: &std::path::Path| path.canonicalize().ok();
-    if canonical(&args.input).is_some_and(|input| Some(input) == canonical(&args.output)) {
+    if canonical(&input).is_some_and(|input| Some(input) == canonical(&args.output)) {
         let path = args.output.display();
         return Err(Failure::Failed(format!(
             "{path}: IN and OUT are the same file; name another OUT"
         )));
     }
-    let report = files::convert(&args.input, &args.output, style)?;
-    print(&format!("wrote {}: {report}\n", args.output.display()))
+    let report = files::convert(&input, &args.output, style)?;
+    let of = match input == args.input {
+        true => String::new(),
+        false => format!(" of {}", input.display()),
+    };
+    print(&format!("wrote {}{of}: {report}\n", args.output.display()))
 }

@@ -324,16 +324,27 @@ fn outputs_that_are_not_numbers_are_errors() {
     let files = Files::new();
     let golden = vlct_golden::directories("model")[0].join("pretrain.ckpt");
     let state = files::read(&golden).expect("weights").state;
-    let damaged = state.into_iter().map(|(name, tensor)| {
-        let len = tensor.shape.iter().product();
-        match name.starts_with("itm_score") {
-            true => (name, StoredTensor::f32(tensor.shape, vec![f32::NAN; len])),
-            false => (name, tensor),
-        }
-    });
-    let path = files.path("damaged.safetensors");
-    files::write(&path, &damaged.collect(), &Style::Vlc.into()).expect("written");
-    let path = path.to_str().expect("text");
+    let write = |name: &str, value: f32| -> String {
+        let damaged = state.clone().into_iter().map(|(name, tensor)| {
+            let len = tensor.shape.iter().product();
+            match name.starts_with("itm_score") {
+                true => (name, StoredTensor::f32(tensor.shape, vec![value; len])),
+                false => (name, tensor),
+            }
+        });
+        let path = files.path(name);
+        files::write(&path, &damaged.collect(), &Style::Vlc.into()).expect("written");
+        path.to_str().expect("text").to_owned()
+    };
+    let path = write("nan.safetensors", f32::NAN);
+    let output = files.run("match", &path, &["one.png", "a", "--heads", "4"]);
+    assert_one_line_error(
+        "weights",
+        &output,
+        &["values of tensor itm_score.fc.weight are NaN or infinite"],
+    );
+    // Finite weights whose products are not.
+    let path = &write("large.safetensors", f32::MAX);
     let output = files.run("match", path, &["one.png", "a", "--heads", "4"]);
     assert_one_line_error("not a number", &output, &["not finite"]);
     assert!(output.stdout.is_empty());
@@ -390,6 +401,6 @@ fn a_checkpoint_of_a_run_needs_no_other_file() {
     assert_one_line_error(
         "no checkpoint",
         &predict(directory.path()),
-        &["no checkpoint in this directory"],
+        &["the directory has no weights; give a run directory"],
     );
 }

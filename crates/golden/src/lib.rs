@@ -1,6 +1,6 @@
 //! Finding and reading golden data in tests, and comparing results with them.
 //!
-//! A directory of golden data has the subdirectories `model`, `imagenet`, `images`, `augment`, `text` and `prepare`, each of them
+//! A directory of golden data has the subdirectories `model`, `weights`, `imagenet`, `images`, `augment`, `text` and `prepare`, each of them
 //! optional. The repository has a small one, `tests/golden`. Tests use it and, if it exists, a second one: the directory that the
 //! environment variable `VLC_GOLDEN` names or, if the variable is not set, `../shared/golden`.
 

@@ -3,11 +3,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use indexmap::IndexSet;
 use serde_json::{Value, json};
 use vlct_tensor::Device;
 
 use crate::checkpoint::{self, CheckpointError, TensorRef};
-use crate::files::{self, Dtype, FileError, Format, Header, StateDict, StoredTensor, TensorData};
+use crate::files::{self, Dtype, FileError, Format, Header, StateDict, StoredTensor, TensorData, WeightFile};
 
 /// The result of averaging.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub struct AverageReport {
     pub tensors: usize,
     /// Number of values written.
     pub parameters: usize,
+    /// Tensors of the files whose values cannot be read, each with the reason. They are not written.
+    pub left_out: Vec<String>,
 }
 
 /// The weights of several files cannot be averaged.
@@ -127,9 +130,19 @@ pub fn average(inputs: &[PathBuf], output: &Path) -> Result<AverageReport, Avera
         return Err(AverageError::TooFew { found: 1 });
     }
     let description = common_description(&paths)?;
-    let mut sums = Sums::new(files::read(first)?);
-    for path in others {
+    let mut left_out = IndexSet::new();
+    let mut read = |path: &Path| -> Result<WeightFile, FileError> {
         let file = files::read(path)?;
+        left_out.extend(
+            file.unreadable
+                .iter()
+                .map(|(name, problem)| format!("{name} ({problem})")),
+        );
+        Ok(file)
+    };
+    let mut sums = Sums::new(read(first)?);
+    for path in others {
+        let file = read(path)?;
         sums.add(file).map_err(|(name, problem)| AverageError::OtherTensor {
             path: path.clone(),
             first: first.clone(),
@@ -151,11 +164,13 @@ pub fn average(inputs: &[PathBuf], output: &Path) -> Result<AverageReport, Avera
         files: paths,
         tensors: state.len(),
         parameters: state.parameters(),
+        left_out: left_out.into_iter().collect(),
     };
     match description {
         Some(description) if format == Format::Safetensors => {
             save_checkpoint(output, &state, header.global_step, &description)?
         }
+        _ if format == Format::Safetensors => files::write(output, &state, &header)?,
         _ => files::write(output, &files::with_position_ids(state), &header)?,
     }
     Ok(report)
@@ -166,8 +181,11 @@ fn weight_files(input: &Path) -> Result<Vec<PathBuf>, AverageError> {
     if !input.is_dir() {
         return Ok(vec![input.to_path_buf()]);
     }
-    let file = input.join(checkpoint::FILE_NAME);
-    if file.is_file() {
+    // A run directory stands for its kept checkpoints, and another directory for its weights.
+    let is_run = [checkpoint::last_path(input), checkpoint::best_path(input)]
+        .iter()
+        .any(|path| path.is_file());
+    if let Some(file) = files::find(input).ok().filter(|_| !is_run) {
         return Ok(vec![file]);
     }
     let steps = checkpoint::steps(input).map_err(|source| AverageError::Directory {

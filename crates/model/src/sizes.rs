@@ -5,11 +5,11 @@
 
 use std::collections::HashMap;
 
+use indexmap::IndexMap;
 use serde_json::Value;
 
 use crate::config::{Backbone, Heads, VlcConfig};
-use crate::files::WeightIndex;
-use crate::files::mapping::strip_wrappers;
+use crate::files::{TensorProblem, WeightIndex};
 
 /// Width per head of the encoder of every published model except the huge one.
 const WIDTH_PER_HEAD: usize = 64;
@@ -44,6 +44,14 @@ pub enum SizeError {
     /// The file has no tensor of this name.
     #[error("the file has no tensor {0}, so it is not a VLC model")]
     Missing(String),
+    /// The values of a tensor cannot be read.
+    #[error("tensor {name}, which the model needs, {problem}")]
+    Unreadable {
+        /// The name of the tensor.
+        name: String,
+        /// The reason.
+        problem: TensorProblem,
+    },
     /// A tensor has another number of axes than in a VLC model, or an axis of length 0.
     #[error("tensor {name} has shape {shape:?}, which no VLC model has")]
     Shape {
@@ -228,18 +236,17 @@ fn check_heads(part: &'static str, heads: usize, width: usize) -> Result<(), Siz
     }
 }
 
-/// The shapes of the file's tensors, by their names without the prefixes of wrappers.
+/// The shapes of the file's tensors.
 struct Tensors<'f> {
-    shapes: HashMap<String, &'f [usize]>,
+    shapes: HashMap<&'f str, &'f [usize]>,
+    unreadable: &'f IndexMap<String, TensorProblem>,
 }
 
 impl<'f> Tensors<'f> {
     fn new(file: &'f WeightIndex) -> Self {
-        let (mut names, shapes): (Vec<String>, Vec<&[usize]>) =
-            file.shapes().map(|(name, shape, _)| (name.to_owned(), shape)).unzip();
-        strip_wrappers(&mut names);
         Self {
-            shapes: names.into_iter().zip(shapes).collect(),
+            shapes: file.shapes().map(|(name, shape, _)| (name, shape)).collect(),
+            unreadable: &file.unreadable,
         }
     }
 
@@ -250,7 +257,13 @@ impl<'f> Tensors<'f> {
     /// Returns the shape of a tensor, which has `N` axes, none of length 0.
     fn shape<const N: usize>(&self, name: &str) -> Result<[usize; N], SizeError> {
         let shape = self.shapes.get(name);
-        let shape = shape.ok_or_else(|| SizeError::Missing(name.to_owned()))?;
+        let shape = shape.ok_or_else(|| match self.unreadable.get(name) {
+            Some(problem) => SizeError::Unreadable {
+                name: name.to_owned(),
+                problem: problem.clone(),
+            },
+            None => SizeError::Missing(name.to_owned()),
+        })?;
         let axes: Option<[usize; N]> = (*shape).try_into().ok();
         axes.filter(|axes| !axes.contains(&0)).ok_or_else(|| SizeError::Shape {
             name: name.to_owned(),

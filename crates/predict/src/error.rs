@@ -31,12 +31,6 @@ pub enum PredictError {
     /// The tokenizer or a list of answers cannot be read, or a dataset is damaged.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// The directory has no checkpoint.
-    #[error("{path}: no checkpoint in this directory (best or last)", path = path.display())]
-    NoCheckpoint {
-        /// The directory.
-        path: PathBuf,
-    },
     /// The sizes of the model in a weight file cannot be derived.
     #[error("{path}: {source}", path = path.display())]
     Sizes {

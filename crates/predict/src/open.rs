@@ -48,8 +48,7 @@ pub struct Predictor {
 }
 
 impl Predictor {
-    /// Opens a checkpoint of a run, a run directory (its best checkpoint, or else the last), or any weight file that
-    /// [`files::index`] reads. Only the heads of `wanted` are loaded, and not those that the file lacks: a task checks whether its head is
+    /// Opens the weights of a path (see [`files::find`]), such as a checkpoint, a run directory or a weight file. Only the heads of `wanted` are loaded, and not those that the file lacks: a task checks whether its head is
     /// there.
     ///
     /// Every weight is copied once. The checksum of a checkpoint is verified.
@@ -57,8 +56,8 @@ impl Predictor {
     /// # Errors
     /// Returns an error if the file cannot be read or is not a VLC model, or an option does not fit the model.
     pub fn open(path: &Path, wanted: &[Head], options: &OpenOptions) -> Result<Self> {
-        let path = find(path)?;
-        let file = files::map(&path)?;
+        let file = files::map(path)?;
+        let path = file.path().to_path_buf();
         let index = files::index(&file)?;
         let description = description(&path, &index)?;
         let mut notes = Vec::new();
@@ -144,24 +143,16 @@ impl Predictor {
     }
 }
 
-/// Returns the weight file of a path.
-fn find(path: &Path) -> Result<PathBuf> {
-    match path.is_dir() {
-        false => Ok(path.to_path_buf()),
-        true => checkpoint::find(path).ok_or_else(|| PredictError::NoCheckpoint {
-            path: path.to_path_buf(),
-        }),
-    }
-}
-
-/// Verifies the checksum of a checkpoint of a run and returns its description; `None` for other files, and for checkpoints of the first
-/// format.
+/// Returns the description of a checkpoint of a run; `None` for other files, and for checkpoints of the first format.
 fn description(path: &Path, index: &WeightIndex) -> Result<Option<Description>, CheckpointError> {
-    let is_checkpoint = |(key, value): &(String, String)| key == "format" && checkpoint::is_format(value);
-    if !index.summary.entries.iter().any(is_checkpoint) {
-        return Ok(None);
+    let entry = |name: &str| {
+        let found = index.summary.entries.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str())
+    };
+    match (entry("format"), entry("description")) {
+        (Some(checkpoint::FORMAT), Some(json)) => Description::read(path, json).map(Some),
+        _ => Ok(None),
     }
-    Description::read(&checkpoint::load(path)?)
 }
 
 fn image_size(config: &VlcConfig, given: Option<usize>) -> Result<usize> {

@@ -9,7 +9,7 @@ use vlct_data::DataError;
 use vlct_data::text::{Tokenizer, Vocabulary};
 use vlct_image::{MEAN, Reading, STD, TransformKind};
 use vlct_model::VlcConfig;
-use vlct_model::checkpoint::{Checkpoint, CheckpointError};
+use vlct_model::checkpoint::CheckpointError;
 
 use crate::inputs::InputSpec;
 use crate::spec::TaskSpec;
@@ -88,18 +88,15 @@ impl Description {
         }
     }
 
-    /// Reads the description of a checkpoint; `None` for a checkpoint of format 1, which has no description.
+    /// Reads the description of the checkpoint `path`, which is JSON.
     ///
     /// # Errors
     /// Returns [`CheckpointError::Mismatch`] if the description is invalid.
-    pub fn read(checkpoint: &Checkpoint) -> Result<Option<Self>, CheckpointError> {
-        let Some(description) = checkpoint.description() else {
-            return Ok(None);
-        };
-        match serde_json::from_value(description.clone()) {
-            Ok(description) => Ok(Some(description)),
-            Err(error) => Err(checkpoint.mismatch(format!("the description is invalid: {error}"))),
-        }
+    pub fn read(path: &Path, json: &str) -> Result<Self, CheckpointError> {
+        serde_json::from_str(json).map_err(|error| CheckpointError::Mismatch {
+            path: path.to_path_buf(),
+            reason: format!("the description is invalid: {error}"),
+        })
     }
 }
 
@@ -151,13 +148,13 @@ mod tests {
         let path = directory.path().join("checkpoint.safetensors");
         let json = serde_json::to_value(&description).unwrap();
         checkpoint::save(&path, &[], &serde_json::Value::Null, &json).unwrap();
-        let read = Description::read(&checkpoint::load(&path).unwrap()).unwrap();
-        assert_eq!(read.as_ref(), Some(&description));
-        let spec = read.unwrap().inputs.to_spec(&path).unwrap();
+        let saved = checkpoint::load(&path).unwrap().description().unwrap().to_string();
+        let read = Description::read(&path, &saved).unwrap();
+        assert_eq!(read, description);
+        let spec = read.inputs.to_spec(&path).unwrap();
         assert_eq!((spec.tokenizer.len(), spec.tokenizer.lower_case()), (30_522, true));
         assert_eq!(spec.tokenizer.token(101), Some("[CLS]"));
-        checkpoint::save(&path, &[], &serde_json::Value::Null, &"nothing".into()).unwrap();
-        let error = Description::read(&checkpoint::load(&path).unwrap()).unwrap_err();
+        let error = Description::read(&path, "\"nothing\"").unwrap_err();
         assert!(error.to_string().contains("description is invalid"), "{error}");
     }
 }

@@ -202,12 +202,14 @@ pub enum TrainError {
         datasets: Vec<String>,
     },
     /// The tensors of a weight file do not fit the model.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: {source}{hint}", path = path.display())]
     WeightsMismatch {
         /// The weight file.
         path: PathBuf,
         /// The cause.
         source: AdaptError,
+        /// A clause about the keys that load the file; may be empty.
+        hint: &'static str,
     },
     /// The model of a checkpoint has another number of parameter tensors than the model of this configuration.
     #[error("{path}: the checkpoint has {found} parameter tensors, the model of this configuration has {expected}", path = path.display())]
@@ -226,6 +228,24 @@ pub enum TrainError {
         path: PathBuf,
         /// The cause: a field is missing or has another type.
         source: serde_json::Error,
+    },
+    /// A weight file has no optimiser state, so that training cannot continue from it.
+    #[error(
+        "{path}: the file has weights but no state of the optimiser, so a run cannot continue from it: start a new run with \
+         load_path={path}, or resume from a run directory",
+        path = path.display()
+    )]
+    NotResumable {
+        /// The weight file.
+        path: PathBuf,
+    },
+    /// Weights of a checkpoint are NaN or infinite.
+    #[error("{path}: weights {name} are NaN or infinite: resume from another checkpoint of the run", path = path.display())]
+    NonFiniteCheckpoint {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Name of the first parameter.
+        name: String,
     },
     /// The state of the run cannot be written as JSON.
     #[error("the state of the run cannot be written: {0}")]
@@ -257,12 +277,6 @@ pub enum TrainError {
     NoCheckpoint {
         /// The value of `resume_from`.
         resume_from: String,
-    },
-    /// A directory has no weights to load.
-    #[error("load_path={path}: the directory has no checkpoint; give a run directory (…/version_0) or a weight file", path = path.display())]
-    NoWeights {
-        /// The directory.
-        path: PathBuf,
     },
     /// The resumed run had micro-batches of another size, and its position in the data is counted in micro-batches.
     #[error(

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use vlct_model::checkpoint;
+use vlct_model::{checkpoint, files};
 use vlct_util::at;
 
 use crate::config::Config;
@@ -28,15 +28,9 @@ pub(crate) fn find_checkpoint(resume_from: &str) -> Result<PathBuf> {
         })
 }
 
-/// Returns the weight file of `load_path`: for a run directory its best checkpoint, or the last if there is no best one; for a directory
-/// with a checkpoint this checkpoint; else the path itself.
+/// Returns the weight file of `load_path` (see [`files::find`]).
 pub(crate) fn find_weights(load_path: &Path) -> Result<PathBuf> {
-    if !load_path.is_dir() {
-        return Ok(load_path.to_path_buf());
-    }
-    checkpoint::find(load_path).ok_or_else(|| TrainError::NoWeights {
-        path: load_path.to_path_buf(),
-    })
+    Ok(files::find(load_path)?)
 }
 
 /// Returns the name of the experiment to whose run a checkpoint or run directory belongs; `None` for other paths.

@@ -6,17 +6,18 @@ use log::{info, warn};
 use serde_json::Value;
 use vlct_data::random::{Purpose, stream};
 use vlct_model::Vlc;
-use vlct_model::files::{self, LoadReport, Options, Scope, StateDict, StoredTensor};
+use vlct_model::files::mapping::{AdaptError, is_of_decoder};
+use vlct_model::files::{self, LoadReport, Options, Scope, Style, WeightIndex};
 use vlct_model::initialise::initialise;
+use vlct_tasks::TaskSpec;
 use vlct_tasks::description::WeightsKind;
 use vlct_tensor::optimizer::{Clip, Hyperparameters, Optimizer};
 use vlct_tensor::{Averages, Gradients, Tensor};
 
 use crate::error::{Result, TrainError};
 use crate::groups::{Parameter, groups};
-use crate::paths;
 use crate::schedule::ema_decay;
-use crate::spec::{EmaSpec, OptimizerSpec, RunSpec, WeightsSpec};
+use crate::spec::{EmaSpec, OptimizerSpec, RunSpec};
 use vlct_model::checkpoint::{self, AVERAGE_PREFIX, Checkpoint, MOMENT_PREFIX, TensorRef};
 
 /// A model, its optimiser, its gradients and the average of its weights.
@@ -46,7 +47,7 @@ impl Weights {
             zero_model(spec)
         } else {
             let mut model = fresh_model(spec);
-            load_and_log(&mut model, &spec.weights)?;
+            load_and_log(&mut model, spec)?;
             model
         };
         // The groups, and their learning rates in the logs, are the same with frozen parts.
@@ -152,8 +153,8 @@ impl Weights {
     /// that was frozen until now begin with 0.
     ///
     /// # Errors
-    /// Returns an error if the checkpoint and the model differ in the number of parameters, a tensor is missing or has another shape, or
-    /// the weights of the checkpoint are averages.
+    /// Returns an error if the checkpoint and the model differ in the number of parameters, a tensor is missing or has another shape, the
+    /// weights of the checkpoint are averages, or weights are not finite.
     pub fn restore(&mut self, file: &Checkpoint, path: &Path, parameter_steps: &[u64]) -> Result<()> {
         let parameters: Vec<_> = self.model.parameters().iter().map(|(id, p)| (id, p.clone())).collect();
         if parameter_steps.len() != parameters.len() {
@@ -196,7 +197,13 @@ impl Weights {
             }
         }
         self.optimizer.set_steps(parameter_steps);
-        Ok(())
+        match self.model.parameters().first_non_finite() {
+            None => Ok(()),
+            Some(parameter) => Err(TrainError::NonFiniteCheckpoint {
+                path: path.to_path_buf(),
+                name: parameter.name.clone(),
+            }),
+        }
     }
 }
 
@@ -232,81 +239,96 @@ fn zero_model(spec: &RunSpec) -> Vlc {
 }
 
 /// Loads the weight files of a run and logs which tensors match. Returns the report of `load_path`; `None` without it.
-pub(crate) fn load_and_log(model: &mut Vlc, weights: &WeightsSpec) -> Result<Option<LoadReport>> {
+pub(crate) fn load_and_log(model: &mut Vlc, spec: &RunSpec) -> Result<Option<LoadReport>> {
+    let weights = &spec.weights;
+    let trains_decoder = matches!(&spec.task, TaskSpec::Pretrain(task) if task.mae.is_some());
     let options = |scope| Options {
         scope,
         skip_heads: weights.skip_heads,
+        without_decoder: !trains_decoder,
+        // A test checks that every tensor is loaded.
+        partial: weights.partial || spec.test_only,
     };
     if let Some(path) = &weights.pretrain_path {
-        let report = load(model, path, options(Scope::Backbone), read_weights)?;
+        let report = load(model, path, options(Scope::Backbone), Kind::Weights)?;
         info!("weights of {}: {report}", path.display());
+        if trains_decoder && weights.load_path.is_none() && report.missing.iter().any(|name| is_of_decoder(name)) {
+            warn!(
+                "{} does not have the whole decoder, so masked autoencoding starts with a random one",
+                path.display()
+            );
+        }
     }
     let mut loaded = None;
     if let Some(path) = &weights.load_path {
-        let (kind, read): (_, fn(&Path) -> Result<StateDict>) = if weights.averages {
-            ("averaged weights", read_averages)
-        } else {
-            ("weights", read_weights)
+        let (kind, name) = match weights.averages {
+            true => (Kind::Averages, "averaged weights"),
+            false => (Kind::Weights, "weights"),
         };
-        let report = load(model, path, options(Scope::Model), read)?;
-        info!("{kind} of {}: {report}", path.display());
+        let report = load(model, path, options(Scope::Model), kind)?;
+        info!("{name} of {}: {report}", path.display());
         loaded = Some(report);
     }
     Ok(loaded)
 }
 
-fn read_weights(path: &Path) -> Result<StateDict> {
-    Ok(files::read(path)?.state)
-}
-
-/// Reads the averages of the weights from a checkpoint, and the weights that have no average because they are frozen. The weights of a
-/// best checkpoint can be averages themselves.
-fn read_averages(path: &Path) -> Result<StateDict> {
-    let no_averages = || TrainError::NoAverages {
-        path: path.to_path_buf(),
-    };
-    checkpoint::read_state(path)?.ok_or_else(no_averages)?;
-    let file = checkpoint::load(path)?;
-    let has_averages = file.names().any(|name| name.starts_with(AVERAGE_PREFIX));
-    if !has_averages && kind_of(file.description()) != Some(WeightsKind::Ema) {
-        return Err(no_averages());
-    }
-    let names = file
-        .names()
-        .filter(|name| !name.starts_with(MOMENT_PREFIX) && !name.starts_with(AVERAGE_PREFIX));
-    names
-        .map(|name| {
-            let average = average_name(name);
-            let source = if file.shape(&average).is_some() { &average } else { name };
-            let shape = file.shape(source).unwrap_or_default();
-            Ok((name.to_owned(), StoredTensor::f32(shape, file.values(source)?)))
-        })
-        .collect()
-}
-
 /// Loads a weight file, or the checkpoint of a run directory, into a model. Returns a report of the tensors that match, as text.
 ///
 /// # Errors
-/// Returns an error if the file cannot be read, none of its tensors matches, or a tensor has another shape.
+/// Returns an error if the file cannot be read, it has fewer than nearly all tensors that the model needs, or a tensor has another shape
+/// or values that are not finite.
 pub fn load_file(model: &mut Vlc, path: &Path, scope: Scope, skip_heads: bool) -> Result<String> {
-    Ok(load(model, path, Options { scope, skip_heads }, read_weights)?.to_string())
+    let options = Options {
+        scope,
+        skip_heads,
+        ..Options::default()
+    };
+    Ok(load(model, path, options, Kind::Weights)?.to_string())
 }
 
-fn load(
-    model: &mut Vlc,
-    path: &Path,
-    options: Options,
-    read: impl FnOnce(&Path) -> Result<StateDict>,
-) -> Result<LoadReport> {
-    let path = &paths::find_weights(path)?;
-    let state = read(path)?;
-    let (state, report) =
-        files::adapt(state, &model.shapes(), options).map_err(|source| TrainError::WeightsMismatch {
-            path: path.to_path_buf(),
+/// The tensors of a file that are loaded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Weights,
+    /// The moving averages of the weights, and the weights that have no average because they are frozen.
+    Averages,
+}
+
+fn load(model: &mut Vlc, path: &Path, options: Options, kind: Kind) -> Result<LoadReport> {
+    let files = files::map(path)?;
+    let mut index = files::index(&files)?;
+    if kind == Kind::Averages {
+        index = averages(index, files.path())?;
+    }
+    let is_backbone = index.style == Style::Mae;
+    model
+        .load(&index, options)
+        .map_err(|source| TrainError::WeightsMismatch {
+            hint: match (&source, options.scope) {
+                (AdaptError::Incomplete { .. }, Scope::Model) if is_backbone => {
+                    "; pretrain_path loads the weights of an image backbone, and load_partial=True whatever there is"
+                }
+                (AdaptError::Incomplete { .. }, _) => {
+                    "; load_partial=True loads what there is and starts the others at random"
+                }
+                _ => "",
+            },
+            path: files.path().to_path_buf(),
             source,
-        })?;
-    model.load(&state)?;
-    Ok(report)
+        })
+}
+
+/// Replaces the weights of a checkpoint by their averages. The weights of a best checkpoint can be averages themselves.
+fn averages<'a>(index: WeightIndex<'a>, path: &Path) -> Result<WeightIndex<'a>> {
+    let description = index.summary.entries.iter().find(|(key, _)| key == "description");
+    let description = description.and_then(|(_, json)| serde_json::from_str::<Value>(json).ok());
+    let are_averages = kind_of(description.as_ref()) == Some(WeightsKind::Ema);
+    if index.averages.is_empty() && !are_averages {
+        return Err(TrainError::NoAverages {
+            path: path.to_path_buf(),
+        });
+    }
+    Ok(index.with_averages())
 }
 
 /// Returns the hyperparameters of each parameter and the learning-rate factor of each group. The field `learning_rate` of the

@@ -2,6 +2,7 @@
 
 mod sheet;
 mod tables;
+mod weights;
 
 use std::fmt::Write;
 use std::fs::File;
@@ -13,12 +14,11 @@ use vlct_data::webdataset::{compression, tar_stem};
 use vlct_model::checkpoint;
 use vlct_model::files;
 use vlct_train::config::Config;
-use vlct_util::text::escape_control;
 use vlct_util::{IoError, at, open_file};
 
 use crate::args::Inspect;
 use crate::data_files::data_files;
-use crate::output::{Failure, format_bytes, print, with_thousands_separators};
+use crate::output::{Failure, print, with_thousands_separators};
 
 /// First bytes of every Arrow IPC file.
 const ARROW_MAGIC: &[u8] = b"ARROW1";
@@ -27,9 +27,6 @@ const ARROW_STREAM: &[u8] = &[0xff; 4];
 
 /// Extensions of tables that `vlct prepare` reads.
 const TABLES: [&str; 4] = ["jsonl", "csv", "tsv", "parquet"];
-
-/// Maximum number of characters printed of each entry (other than tensors) of a weight file.
-const MAX_ENTRY_CHARS: usize = 160;
 
 /// Describes the file or directory. With `--sheet`, also writes the contact sheet.
 ///
@@ -51,9 +48,15 @@ pub fn run(args: &Inspect) -> Result<(), Failure> {
         return print_run(path);
     }
     let files = data_files(path)?;
+    if files.is_empty()
+        && args.sheet.is_none()
+        && let Ok(file) = files::find(path)
+    {
+        return print(&weights::describe(&file, args.tensors)?);
+    }
     if files.is_empty() {
         return Err(Failure::Failed(format!(
-            "{}: neither a run directory (config.toml, last/, best/) nor a directory of .arrow or .tar files",
+            "{}: neither a run directory (config.toml, last/, best/) nor a directory of .arrow or .tar files or of weights",
             path.display()
         )));
     }
@@ -106,95 +109,7 @@ fn describe_file(path: &Path, list_tensors: bool) -> Result<String, Failure> {
         let reason = format!("a table, which inspect does not read; vlct prepare {format} makes Arrow files of it");
         return Err(Failure::Failed(format!("{}: {reason}", path.display())));
     }
-    if path.extension().is_some_and(|e| e == "safetensors")
-        && let Ok(summary) = checkpoint::inspect(path)
-    {
-        return match &summary.damage {
-            None => Ok(describe_checkpoint(&summary)),
-            Some(damage) => Err(Failure::Failed(format!("{}: {damage}", path.display()))),
-        };
-    }
-    describe_weights(path, list_tensors)
-}
-
-fn describe_weights(path: &Path, list_tensors: bool) -> Result<String, Failure> {
-    let file = files::read(path)?;
-    let mut text = format!("{}\n", path.display());
-    let _ = writeln!(text, "  {}, {} names", file.format, file.style);
-    let _ = writeln!(
-        text,
-        "  {} tensors, {} values",
-        file.state.len(),
-        with_thousands_separators(file.state.parameters() as u64)
-    );
-    if let Some(key) = &file.summary.weights_under {
-        let _ = writeln!(text, "  weights under {key:?}");
-    }
-    if let Some(epoch) = file.summary.epoch {
-        let _ = writeln!(text, "  epoch {epoch}");
-    }
-    if let Some(step) = file.summary.global_step {
-        let _ = writeln!(text, "  optimiser step {step}");
-    }
-    for (key, value) in &file.summary.entries {
-        if key != "epoch" && key != "global_step" {
-            let _ = writeln!(text, "  also holds {}: {}", escape_control(key), truncated(value));
-        }
-    }
-    if !file.summary.skipped.is_empty() {
-        let _ = writeln!(text, "  not tensors, left out: {}", file.summary.skipped.join(", "));
-    }
-    if list_tensors {
-        for (name, tensor) in file.state.iter() {
-            let _ = writeln!(
-                text,
-                "    {} {} {:?}",
-                escape_control(name),
-                tensor.data.dtype(),
-                tensor.shape
-            );
-        }
-    }
-    text.push_str("  intact\n");
-    Ok(text)
-}
-
-/// Truncates a text after [`MAX_ENTRY_CHARS`] characters.
-fn truncated(text: &str) -> String {
-    match text.char_indices().nth(MAX_ENTRY_CHARS) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.into(),
-    }
-}
-
-fn describe_checkpoint(summary: &checkpoint::Summary) -> String {
-    let mut text = format!("{}\n", summary.path.display());
-    let _ = writeln!(
-        text,
-        "  checkpoint of {} with {} tensors, {} values, {}{}",
-        format_bytes(summary.bytes),
-        summary.tensors,
-        with_thousands_separators(summary.parameters),
-        if summary.optimizer {
-            "and the optimiser's state"
-        } else {
-            "without the optimiser's state"
-        },
-        if summary.averages {
-            ", and averages of the weights"
-        } else {
-            ""
-        }
-    );
-    let mut position = Vec::new();
-    position.extend(summary.step.map(|step| format!("step {step}")));
-    position.extend(summary.epoch.map(|epoch| format!("epoch {epoch}")));
-    position.extend(summary.metric.map(|metric| format!("best metric {metric}")));
-    if !position.is_empty() {
-        let _ = writeln!(text, "  {}", position.join(", "));
-    }
-    text.push_str("  intact: the checksum matches\n");
-    text
+    weights::describe(path, list_tensors)
 }
 
 fn is_run(path: &Path) -> bool {
@@ -236,10 +151,10 @@ fn print_run(path: &Path) -> Result<(), Failure> {
             print(&format!("{}\n  does not exist\n", path.display()))?;
             continue;
         }
-        let summary = checkpoint::inspect(&path)?;
-        match &summary.damage {
-            None => print(&describe_checkpoint(&summary))?,
-            Some(damage) => first_damage = first_damage.or(Some(format!("{}: {damage}", path.display()))),
+        match weights::describe(&path, false) {
+            Ok(text) => print(&text)?,
+            Err(Failure::Failed(damage)) => first_damage = first_damage.or(Some(damage)),
+            Err(failure) => return Err(failure),
         }
     }
     first_damage.map_or(Ok(()), |damage| Err(Failure::Failed(damage)))

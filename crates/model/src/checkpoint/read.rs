@@ -233,8 +233,14 @@ fn map_file(path: &Path) -> Result<MappedFile> {
     })
 }
 
+/// Whether a file begins as every checkpoint does. The beginning is not verified.
+pub(crate) fn begins_as_checkpoint(file: &[u8]) -> bool {
+    file.get(8..)
+        .is_some_and(|header| header.starts_with(HEADER_START.as_bytes()))
+}
+
 /// Verifies the checksum. Returns a description of the damage as the error.
-fn verify(file: &[u8]) -> std::result::Result<(), String> {
+pub(crate) fn verify(file: &[u8]) -> std::result::Result<(), String> {
     let start = &file[..file.len().min(CHECKSUM_OFFSET)];
     if start.len() > 8 && !HEADER_START.as_bytes().starts_with(&start[8..]) {
         return Err(format!(

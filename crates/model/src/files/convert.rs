@@ -2,7 +2,11 @@
 
 use std::path::Path;
 
-use super::{BACKBONE_PREFIX, FileError, Header, POSITION_IDS, Problem, StateDict, Style, WeightFile, position_ids};
+use super::{
+    BACKBONE_PREFIX, FileError, Format, Header, POSITION_IDS, Problem, StateDict, Style, WeightFile, names,
+    position_ids,
+};
+use vlct_util::text::one_line;
 
 /// The result of a conversion.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +21,12 @@ pub struct ConvertReport {
     pub to: Style,
     /// Tensors that the output's naming scheme does not have, which are not written.
     pub left_out: Vec<String>,
+    /// Tensors whose values cannot be read, each with the reason. They are not written.
+    pub unreadable: Vec<String>,
+    /// Entries among the weights that are not tensors. They are not written.
+    pub not_tensors: Vec<String>,
+    /// Prefixes of wrappers that were removed from names, such as `module.`.
+    pub removed_prefixes: Vec<String>,
 }
 
 impl std::fmt::Display for ConvertReport {
@@ -27,12 +37,18 @@ impl std::fmt::Display for ConvertReport {
         } else {
             write!(f, ", names changed from {} to {}", self.from, self.to)?;
         }
-        if !self.left_out.is_empty() {
-            write!(
-                f,
-                "\nleft out, because they are not part of the backbone: {}",
-                super::mapping::abbreviate(&self.left_out)
-            )?;
+        if !self.removed_prefixes.is_empty() {
+            write!(f, ", without {}", self.removed_prefixes.join(" and "))?;
+        }
+        for (reason, names) in [
+            ("they are not part of the backbone", &self.left_out),
+            ("they cannot be read", &self.unreadable),
+            ("they are not tensors", &self.not_tensors),
+        ] {
+            if !names.is_empty() {
+                let names = one_line(&super::mapping::abbreviate(names));
+                write!(f, "\nleft out, because {reason}: {names}")?;
+            }
         }
         Ok(())
     }
@@ -50,8 +66,9 @@ pub(crate) fn with_position_ids(state: StateDict) -> StateDict {
     }
 }
 
-/// Reads `input` and writes it as `output`, whose extension determines the format. With `style` the names are changed to VLC's
-/// (`transformer.blocks.0.…`) or MAE's (`blocks.0.…`, backbone and decoder only, like `convert_vlc2mae.py`).
+/// Reads the weights of `input` (see [`super::find`]) and writes them as `output`, whose extension determines the format. With `style` the
+/// names are changed to VLC's (`transformer.blocks.0.…`) or MAE's (`blocks.0.…`, backbone and decoder only, like `convert_vlc2mae.py`). A
+/// PyTorch file gets the position ids, if it has a text embedding.
 ///
 /// # Errors
 /// Returns a [`FileError`] if `input` cannot be read, if it has no tensors of the backbone to convert to MAE's names, or if `output`
@@ -59,13 +76,17 @@ pub(crate) fn with_position_ids(state: StateDict) -> StateDict {
 pub fn convert(input: &Path, output: &Path, style: Option<Style>) -> Result<ConvertReport, FileError> {
     let WeightFile {
         state,
+        unreadable,
         style: from,
         summary,
         ..
     } = super::read(input)?;
     let to = style.unwrap_or(from);
     let (state, left_out) = rename(state, from, to);
-    let state = with_position_ids(state);
+    let state = match super::written_format(output)? {
+        Format::Safetensors => state,
+        Format::TorchZip | Format::TorchLegacy => with_position_ids(state),
+    };
     if state.is_empty() {
         return Err(FileError::new(input, Problem::NoBackbone));
     }
@@ -75,12 +96,21 @@ pub fn convert(input: &Path, output: &Path, style: Option<Style>) -> Result<Conv
         ..to.into()
     };
     super::write(output, &state, &header)?;
+    // Epoch and step can be beside the tensors; they are written.
+    let is_written = |key: &String| ["epoch", "global_step"].contains(&key.as_str());
+    let not_tensors = summary.skipped.into_iter().filter(|key| !is_written(key)).collect();
     Ok(ConvertReport {
         tensors: state.len(),
         parameters: state.parameters(),
         from,
         to,
         left_out,
+        unreadable: unreadable
+            .iter()
+            .map(|(name, problem)| format!("{name} ({problem})"))
+            .collect(),
+        not_tensors,
+        removed_prefixes: summary.removed_prefixes,
     })
 }
 
@@ -100,7 +130,11 @@ pub fn rename(state: StateDict, from: Style, to: Style) -> (StateDict, Vec<Strin
             .collect(),
         (Style::Mae, Style::Vlc) => state
             .into_iter()
-            .map(|(name, tensor)| (format!("{BACKBONE_PREFIX}{name}"), tensor))
+            .map(|(name, tensor)| match names::is_of_model(&name) {
+                true => (format!("{BACKBONE_PREFIX}{name}"), tensor),
+                // A name that no image transformer has, such as that of a counter of a wrapper.
+                false => (name, tensor),
+            })
             .collect(),
         _ => state,
     };

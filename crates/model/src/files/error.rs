@@ -72,26 +72,27 @@ pub enum Problem {
         /// The class or function.
         callable: String,
     },
-    /// There are no tensors under `model`, under `state_dict` or at the top level.
-    #[error("holds no named tensors under `model`, under `state_dict` or at its top level")]
-    NoWeights,
+    /// There are no named tensors at the places where weights are looked for.
+    #[error("holds no named tensors: {}", vlct_util::text::one_line(found))]
+    NoWeights {
+        /// What the file has instead.
+        found: String,
+    },
+    /// A directory has no weights.
+    #[error("the directory has no weights; {found}")]
+    NoWeightsInDirectory {
+        /// A clause about the weight files that the directory has.
+        found: String,
+    },
+    /// The index of several weight files is malformed.
+    #[error("the index is damaged: {}", vlct_util::text::one_line(.0))]
+    Index(String),
+    /// A checkpoint of this program is damaged.
+    #[error("{0}; use another checkpoint of the run (`last` or `best`), or save the weights again")]
+    Checkpoint(String),
     /// The conversion to MAE's names found no tensors of the image backbone.
     #[error("holds no tensors of the image backbone (`transformer.…`)")]
     NoBackbone,
-    /// A tensor is damaged or has an unsupported type.
-    #[error("tensor {}: {problem}", vlct_util::text::one_line(name))]
-    Tensor {
-        /// The name of the tensor.
-        name: String,
-        /// The reason.
-        problem: TensorProblem,
-    },
-    /// The tensors would take several times the size of the file, which is more than shared storages explain.
-    #[error("the tensors would take more than {limit} bytes, several times the size of the file")]
-    TooLarge {
-        /// The limit in bytes.
-        limit: usize,
-    },
     /// The safetensors header is malformed.
     #[error("the safetensors file is damaged or incomplete, copy it again: {}", vlct_util::text::one_line(.0))]
     Safetensors(#[from] safetensors::SafeTensorError),
@@ -118,6 +119,18 @@ pub enum TensorProblem {
     /// The file does not contain the tensor's storage.
     #[error("its storage {0:?} is not in the file")]
     MissingStorage(String),
+    /// The value is not a tensor, but would be made by a call of a function or class that PyTorch does not use for tensors.
+    #[error("would be made by calling {}", vlct_util::text::one_line(.0))]
+    ForeignCallable(String),
+    /// The tensor would take several times the size of the file, which is more than shared storages explain.
+    #[error("would take {size} bytes, with the tensors before it several times the size of the file")]
+    TooLarge {
+        /// Size of the tensor in bytes.
+        size: usize,
+    },
+    /// The index says that the tensor is in a file which does not have it.
+    #[error("is not in {}, where the index says that it is", vlct_util::text::one_line(.0))]
+    NotInPart(String),
     /// Offset, shape and strides exceed the storage.
     #[error("shape {shape:?} reaches beyond its storage of {available} values")]
     BeyondStorage {

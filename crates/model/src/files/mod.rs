@@ -1,13 +1,16 @@
 //! Weight files: PyTorch checkpoints (`.ckpt`, `.pth`), safetensors, and conversion between them.
 //!
-//! [`read`] detects the format of a file from its content, and [`write()`] derives the format from the extension. [`mapping::adapt`] fits
-//! a state dict to a model: names with or without `transformer.`, other image sizes, other numbers of token types. Input files are
-//! untrusted: nothing in them is executed, and no unchecked field determines the size of an allocation.
+//! [`find`] finds the weights of a path, [`read`] detects the format of a file from its content, and [`write()`] derives the format from
+//! the extension. All readers see the same names, without the prefixes of wrappers. [`mapping`] fits the tensors of a file to a model:
+//! names with or without `transformer.`, other image sizes, other numbers of token types. Input files are untrusted: nothing in them is
+//! executed, and no unchecked field determines the size of an allocation.
 
 pub mod convert;
 mod error;
 pub mod mapping;
+mod names;
 mod safetensors;
+mod source;
 mod state;
 mod torch;
 mod view;
@@ -15,13 +18,17 @@ mod view;
 pub use convert::convert;
 pub(crate) use convert::with_position_ids;
 pub use error::{FileError, Problem, TensorProblem};
-pub use mapping::{LoadReport, Options, Scope, adapt};
+pub use mapping::{LoadReport, Options, Scope};
+pub use source::{WeightFiles, find, index, map};
 pub use state::{Dtype, StateDict, StateError, StoredTensor, TensorData};
-pub use view::{TensorView, WeightIndex};
+pub use view::{NonFinite, TensorView, WeightIndex};
 
 use std::path::Path;
 
-use vlct_util::{MappedFile, atomic};
+use indexmap::IndexMap;
+use vlct_util::atomic;
+
+use view::RawIndex;
 
 /// Prefix of the image backbone's tensor names in VLC. Names in MAE's files do not have this prefix.
 pub const BACKBONE_PREFIX: &str = "transformer.";
@@ -86,7 +93,7 @@ impl std::fmt::Display for Style {
 /// The content of a file other than the weights.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Summary {
-    /// The top-level key of the dictionary of weights; `None` if the weights are at the top level.
+    /// The key of the dictionary of weights, `a.b` for a dictionary in a dictionary; `None` if the weights are at the top level.
     pub weights_under: Option<String>,
     /// Number of epochs trained, if the file contains it.
     pub epoch: Option<u64>,
@@ -99,13 +106,17 @@ pub struct Summary {
     pub hyper_parameters: serde_json::Value,
     /// Keys in the dictionary of weights whose values are not tensors. These values are not read.
     pub skipped: Vec<String>,
+    /// Prefixes of wrappers that were removed from names, such as `module.`.
+    pub removed_prefixes: Vec<String>,
 }
 
 /// A weight file in memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WeightFile {
-    /// The tensors, in the file's order.
+    /// The tensors by the model's names, in the file's order.
     pub state: StateDict,
+    /// Tensors whose values cannot be read, each with the reason.
+    pub unreadable: IndexMap<String, TensorProblem>,
     /// The format of the file.
     pub format: Format,
     /// The naming scheme of the tensors.
@@ -138,7 +149,7 @@ impl From<Style> for Header {
     }
 }
 
-/// Reads a weight file, whose format is detected from its content.
+/// Reads the weight file of a path (see [`find`]), whose format is detected from its content.
 ///
 /// The file is memory-mapped, so that every value is copied only once. The file must not be truncated during the call. [`write()`] never
 /// truncates a file: it replaces the file by a new one.
@@ -146,21 +157,7 @@ impl From<Style> for Header {
 /// # Errors
 /// Returns a [`FileError`] with the path if the file cannot be read.
 pub fn read(path: &Path) -> Result<WeightFile, FileError> {
-    read_bytes(&map(path)?).map_err(|problem| FileError::new(path, problem))
-}
-
-/// Maps a weight file into memory, for [`index`].
-///
-/// # Errors
-/// Returns a [`FileError`] with the path if the path is not a regular file or cannot be opened.
-pub fn map(path: &Path) -> Result<MappedFile, FileError> {
-    let map = || -> Result<MappedFile, Problem> {
-        if !std::fs::metadata(path)?.is_file() {
-            return Err(Problem::NotAFile);
-        }
-        Ok(MappedFile::open(path).map_err(|error| error.source)?)
-    };
-    map().map_err(|problem| FileError::new(path, problem))
+    Ok(index(&map(path)?)?.decode())
 }
 
 /// Reads the content of a weight file.
@@ -171,19 +168,15 @@ pub fn read_bytes(bytes: &[u8]) -> Result<WeightFile, Problem> {
     Ok(index_bytes(bytes)?.decode())
 }
 
-/// Finds the tensors of a mapped weight file, without copying values.
-///
-/// # Errors
-/// Returns a [`FileError`] with the path if the content is not a supported or complete weight file.
-pub fn index(file: &MappedFile) -> Result<WeightIndex<'_>, FileError> {
-    index_bytes(file).map_err(|problem| FileError::new(file.path(), problem))
-}
-
 /// Finds the tensors in the content of a weight file, without copying values.
 ///
 /// # Errors
 /// Returns a [`Problem`] if the content is not a supported or complete weight file.
 pub fn index_bytes(bytes: &[u8]) -> Result<WeightIndex<'_>, Problem> {
+    Ok(raw_index(bytes)?.with_plain_names())
+}
+
+fn raw_index(bytes: &[u8]) -> Result<RawIndex<'_>, Problem> {
     if torch::SIGNATURES.iter().any(|signature| bytes.starts_with(signature)) {
         torch::index_archive(bytes)
     } else if torch::starts_with_magic(bytes) {
@@ -200,22 +193,42 @@ const TAR_SIGNATURE: &[u8] = b"ustar";
 /// Offset of the signature in the archive, in bytes.
 const TAR_SIGNATURE_OFFSET: usize = 257;
 
+/// First bytes of files that users confuse with weight files, and what these files are.
+const SIGNATURES: [(&[u8], &str); 16] = [
+    (
+        b"version https://git-lfs",
+        "is a Git LFS pointer instead of the file (run `git lfs pull`)",
+    ),
+    (b"<", "is a web page (the download failed)"),
+    (b"\x1f\x8b", "is compressed with gzip (unpack it with gunzip)"),
+    (b"\x28\xb5\x2f\xfd", "is compressed with zstd (unpack it with unzstd)"),
+    (b"\xfd7zXZ", "is compressed with xz (unpack it with unxz)"),
+    (b"BZh", "is compressed with bzip2 (unpack it with bunzip2)"),
+    (b"ARROW1", "is an Arrow file"),
+    (b"\xff\xff\xff\xff", "is an Arrow stream"),
+    (b"PAR1", "is a Parquet file"),
+    (b"\x89HDF", "is an HDF5 file (such as Keras writes)"),
+    (b"\x93NUMPY", "is an array of NumPy"),
+    (b"GGUF", "is a GGUF file"),
+    (b"\xff\xd8\xff", "is a JPEG image"),
+    (b"\x89PNG", "is a PNG image"),
+    (b"{", "is a JSON file"),
+    (b"\x80", "is a Python pickle that torch.save did not write"),
+];
+
 /// Returns the error for content in no supported format. The error names the probable format.
 fn unrecognised(bytes: &[u8]) -> Problem {
     if bytes.is_empty() {
         return Problem::Empty;
     }
-    Problem::Unrecognised(if bytes.starts_with(b"version https://git-lfs") {
-        "is a Git LFS pointer instead of the file (run `git lfs pull`)"
-    } else if bytes[0] == b'<' {
-        "is a web page (the download failed)"
+    let known = SIGNATURES.iter().find(|(signature, _)| bytes.starts_with(signature));
+    Problem::Unrecognised(if let Some((_, description)) = known {
+        description
     } else if bytes
         .get(TAR_SIGNATURE_OFFSET..)
         .is_some_and(|rest| rest.starts_with(TAR_SIGNATURE))
     {
         "is a tar archive"
-    } else if bytes[0] == 0x80 {
-        "is a Python pickle that torch.save did not write"
     } else {
         "has an unknown format"
     })

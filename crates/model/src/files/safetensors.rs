@@ -12,17 +12,15 @@ use safetensors::{Dtype as FileDtype, SafeTensorError, SafeTensors};
 
 use super::error::{Problem, TensorProblem};
 use super::state::{Dtype, StateDict};
-use super::view::{TensorView, WeightIndex};
-use super::{Format, Header, Style, Summary};
-use crate::checkpoint::{AVERAGE_PREFIX, MOMENT_PREFIX};
+use super::view::{RawIndex, TensorView};
+use super::{Format, Header, Summary};
+use crate::checkpoint::{self, AVERAGE_PREFIX, MOMENT_PREFIX};
 
 /// Size in bytes of the length field before the header. The header is padded to a multiple of this size.
 const LENGTH_SIZE: usize = 8;
 /// Key of the metadata in the header; all other keys are names of tensors.
 const METADATA_KEY: &str = "__metadata__";
 
-/// Prefixes that this program's training checkpoints give to the names of moments and averages, which are not read.
-const PREFIXES_NOT_READ: [&str; 2] = [MOMENT_PREFIX, AVERAGE_PREFIX];
 /// Key of the metadata entry in which this program's training checkpoints hold epoch and step as JSON.
 const STATE_KEY: &str = "state";
 
@@ -34,27 +32,36 @@ pub(super) fn starts_with_header(bytes: &[u8]) -> bool {
     header.first() == Some(&b'{') && u64::from_le_bytes(*length) >= 2
 }
 
-/// Finds the tensors of a file without copying values.
-pub(super) fn index(bytes: &[u8]) -> Result<WeightIndex<'_>, Problem> {
+/// Finds the tensors of a file without copying values. Verifies the checksum of a checkpoint of this program.
+pub(super) fn index(bytes: &[u8]) -> Result<RawIndex<'_>, Problem> {
+    let is_checkpoint = checkpoint::begins_as_checkpoint(bytes);
+    if is_checkpoint {
+        checkpoint::verify(bytes).map_err(Problem::Checkpoint)?;
+    }
     let (header_length, metadata) = SafeTensors::read_metadata(bytes)?;
+    let format = metadata.metadata().as_ref().and_then(|entries| entries.get("format"));
+    if !is_checkpoint && format.is_some_and(|format| checkpoint::is_format(format)) {
+        checkpoint::verify(bytes).map_err(Problem::Checkpoint)?;
+    }
     let values = &bytes[LENGTH_SIZE + header_length..];
-    let mut tensors = IndexMap::new();
+    let (mut tensors, mut averages) = (IndexMap::new(), IndexMap::new());
     for name in metadata.offset_keys() {
-        if PREFIXES_NOT_READ.iter().any(|prefix| name.starts_with(prefix)) {
-            continue;
-        }
         let Some(info) = metadata.info(&name) else { continue };
-        let dtype = from_safetensors(info.dtype).ok_or_else(|| Problem::Tensor {
-            name: name.clone(),
-            problem: TensorProblem::UnsupportedDtype(info.dtype.to_string()),
-        })?;
         // `read_metadata` has checked that offsets, shapes and the length of the file agree.
         let (start, end) = info.data_offsets;
-        let view = TensorView::contiguous(info.shape.clone(), dtype, &values[start..end], false);
-        tensors.insert(name, view);
+        let view = from_safetensors(info.dtype)
+            .map(|dtype| TensorView::contiguous(info.shape.clone(), dtype, &values[start..end], false))
+            .ok_or_else(|| TensorProblem::UnsupportedDtype(info.dtype.to_string()));
+        match (view, name.strip_prefix(AVERAGE_PREFIX)) {
+            _ if is_checkpoint && name.starts_with(MOMENT_PREFIX) => {}
+            (Ok(view), Some(averaged)) if is_checkpoint => drop(averages.insert(averaged.to_owned(), view)),
+            (view, _) => drop(tensors.insert(name, view)),
+        }
     }
     if tensors.is_empty() {
-        return Err(Problem::NoWeights);
+        return Err(Problem::NoWeights {
+            found: "the file has no tensors".into(),
+        });
     }
     let mut entries: Vec<_> = metadata.metadata().clone().unwrap_or_default().into_iter().collect();
     entries.sort();
@@ -71,9 +78,9 @@ pub(super) fn index(bytes: &[u8]) -> Result<WeightIndex<'_>, Problem> {
         Some(value) => value.parse().ok(),
         None => training_state.get(name)?.as_u64(),
     };
-    Ok(WeightIndex {
-        style: Style::detect(tensors.keys().map(String::as_str)),
+    Ok(RawIndex {
         tensors,
+        averages,
         format: Format::Safetensors,
         summary: Summary {
             epoch: number("epoch"),

@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 
+use super::convert::rename;
 use super::*;
 use crate::checkpoint;
 
@@ -275,6 +276,180 @@ fn moments_and_averages_of_a_checkpoint_are_not_weights() {
 }
 
 #[test]
+fn a_changed_bit_in_a_checkpoint_is_found() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("checkpoint.safetensors");
+    let tensor = checkpoint::TensorRef {
+        name: "transformer.norm.bias",
+        shape: &[2],
+        data: vlct_tensor::Device::default().tensor(1, 2, &[1.0, -1.0]),
+    };
+    checkpoint::save(
+        &path,
+        &[tensor],
+        &serde_json::json!({"epoch": 3}),
+        &serde_json::Value::Null,
+    )
+    .unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    assert_eq!(read_bytes(&bytes).unwrap().state.len(), 1);
+    for bit in 0..8 * bytes.len() {
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        assert!(read_bytes(&bytes).is_err(), "bit {bit}");
+        bytes[bit / 8] ^= 1 << (bit % 8);
+    }
+    *bytes.last_mut().unwrap() ^= 1;
+    let message = read_bytes(&bytes).unwrap_err().to_string();
+    assert!(
+        message.starts_with("the content was altered: the checksum does not match; use"),
+        "{message}"
+    );
+}
+
+#[test]
+fn tensors_of_other_types_in_a_safetensors_file_are_listed() {
+    let header = br#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"codes":{"dtype":"U16","shape":[2],"data_offsets":[4,8]},"f8":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[8,9]}}"#;
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header, &[0; 9]].concat();
+    let file = read_bytes(&bytes).unwrap();
+    assert_eq!(file.state.names().collect::<Vec<_>>(), ["w"]);
+    let unreadable: Vec<String> = file
+        .unreadable
+        .iter()
+        .map(|(name, problem)| format!("{name} {problem}"))
+        .collect();
+    assert_eq!(
+        unreadable,
+        [
+            "codes has the unsupported type U16",
+            "f8 has the unsupported type F8_E4M3"
+        ]
+    );
+}
+
+#[test]
+fn wrapped_files_convert_to_the_names_and_values_of_plain_ones() {
+    let directory = tempfile::tempdir().unwrap();
+    let wrapped = directory.path().join("wrapped.pth");
+    for name in ["pretrain.ckpt", "mae.pth"] {
+        for path in golden_files(name) {
+            let plain = read(&path).unwrap();
+            for wrap in [
+                |name: &str| format!("module.{name}"),
+                |name: &str| format!("model._orig_mod.{name}"),
+                |name: &str| {
+                    name.replacen("transformer.", "transformer.module.", 1)
+                        .replace(".norm", "._orig_mod.norm")
+                },
+            ] {
+                let mut state: StateDict = plain
+                    .state
+                    .clone()
+                    .into_iter()
+                    .map(|(name, t)| (wrap(&name), t))
+                    .collect();
+                state.insert("n_averaged", StoredTensor::new(vec![], TensorData::I64(vec![7])));
+                write(&wrapped, &state, &plain.style.into()).unwrap();
+                let read_back = read(&wrapped).unwrap();
+                assert_eq!(read_back.style, plain.style);
+                assert!(read_back.state.contains("n_averaged"));
+                assert!(!read_back.summary.removed_prefixes.is_empty());
+                for (style, expected) in [
+                    (Style::Vlc, rename(plain.state.clone(), plain.style, Style::Vlc).0),
+                    (Style::Mae, rename(plain.state.clone(), plain.style, Style::Mae).0),
+                ] {
+                    let converted = directory.path().join("converted.safetensors");
+                    let report = convert(&wrapped, &converted, Some(style)).unwrap();
+                    assert!(report.to_string().contains(", without "), "{report}");
+                    let mut got = read(&converted).unwrap().state;
+                    got.remove("n_averaged");
+                    assert!(sorted(got) == sorted(expected), "{}: {style}", path.display());
+                }
+            }
+        }
+    }
+}
+
+/// Files that PyTorch has written, each with what other programs stumble over: a name of 21 characters, wrappers, a stray buffer, a tensor
+/// of an unusual type, another layout of the values. All have the tensors of `base.safetensors`.
+#[test]
+fn files_with_odd_names_and_tensors_have_the_weights_of_a_plain_file() {
+    let mut files = 0;
+    for directory in vlct_golden::directories("weights") {
+        let base = read(&directory.join("base.safetensors")).unwrap().state;
+        for entry in std::fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            let file = read(&path).unwrap_or_else(|e| panic!("{e}"));
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            assert_eq!(file.style, Style::Vlc, "{name}");
+            let not_weights: Vec<&str> = file
+                .state
+                .names()
+                .chain(file.unreadable.keys().map(String::as_str))
+                .filter(|tensor| !base.contains(tensor))
+                .collect();
+            let want = match name.as_str() {
+                "averaged_model.pth" => "n_averaged",
+                "lightning_metric.ckpt" => "train_acc.total",
+                "complex.ckpt" => "freqs",
+                "expanded.ckpt" => "logit_scale",
+                "float8.ckpt" => "scale",
+                "sparse.ckpt" => "adjacency",
+                "u16.safetensors" => "codes",
+                "quantised.ckpt" => "odd_q",
+                "sparse_csr.ckpt" => "odd_csr",
+                "nested.ckpt" => "odd_nested",
+                "u64.ckpt" => "odd_u64",
+                _ => "",
+            };
+            assert_eq!(not_weights.join(", "), want, "{name}");
+            for (tensor, weights) in base.iter() {
+                let is_expanded = name == "expanded_positions.ckpt" && tensor == "transformer.pos_embed";
+                let got = file.state.f32(tensor).unwrap();
+                match is_expanded {
+                    true => assert!(got.iter().all(|value| *value == 1.0)),
+                    false => assert!(got == weights.to_f32().unwrap(), "{name}: {tensor}"),
+                }
+            }
+            files += 1;
+        }
+    }
+    assert!(files >= 20);
+}
+
+#[test]
+fn only_pytorch_files_get_position_ids() {
+    let directory = tempfile::tempdir().unwrap();
+    for path in golden_files("pretrain.ckpt") {
+        let mut state = read(&path).unwrap().state;
+        state.remove(POSITION_IDS).unwrap();
+        let source = directory.path().join("source.safetensors");
+        write(&source, &state, &Style::Vlc.into()).unwrap();
+        for (extension, has_ids) in [("safetensors", false), ("ckpt", true)] {
+            let converted = directory.path().join("converted").with_extension(extension);
+            convert(&source, &converted, Some(Style::Vlc)).unwrap();
+            assert_eq!(read(&converted).unwrap().state.contains(POSITION_IDS), has_ids);
+        }
+    }
+}
+
+#[test]
+fn values_that_are_not_finite_are_counted() {
+    let mut state = all_dtypes();
+    state.insert(
+        "transformer.norm.bias",
+        StoredTensor::f32([3], vec![f32::NAN, 1.0, f32::NEG_INFINITY]),
+    );
+    state.insert("mask", StoredTensor::new(vec![2], TensorData::F16(vec![0x7c00, 0])));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("w.safetensors");
+    write(&path, &state, &Style::Vlc.into()).unwrap();
+    let files = map(&path).unwrap();
+    let found = index(&files).unwrap().non_finite();
+    assert_eq!(found.of_model, [("transformer.norm.bias".to_owned(), 2)]);
+    assert_eq!(found.others, [("mask".to_owned(), 1)]);
+}
+
+#[test]
 fn rejects_truncated_files() {
     /// Difference in bytes between tested lengths.
     const STEP: usize = 97;
@@ -307,6 +482,11 @@ fn errors_identify_other_kinds_of_files() {
         (b"<!DOCTYPE html>", "web page"),
         (b"\x80\x04N.", "a Python pickle that torch.save did not write"),
         (b"hello", "unknown format"),
+        (b"\x1f\x8b\x08\0", "is compressed with gzip"),
+        (b"\xff\xff\xff\xff\x08\0\0\0", "is an Arrow stream"),
+        (b"PAR1", "is a Parquet file"),
+        (b"\x89HDF\r\n\x1a\n", "is an HDF5 file"),
+        (b"{\"a\": 1, \"b\": 2}", "is a JSON file"),
         (b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", "without data.pkl"),
         (b"\x02\0\0\0\0\0\0\0{}", "no named tensors"),
     ] {
@@ -319,8 +499,11 @@ fn errors_identify_other_kinds_of_files() {
     assert!(read_bytes(&tar).unwrap_err().to_string().contains("tar archive"));
 
     let directory = tempfile::tempdir().unwrap();
-    let message = read(directory.path()).unwrap_err().to_string();
-    assert!(message.ends_with("is not a regular file"), "{message}");
+    #[cfg(unix)]
+    {
+        let message = read(Path::new("/dev/null")).unwrap_err().to_string();
+        assert!(message.ends_with("is not a regular file"), "{message}");
+    }
     let missing = directory.path().join("none.ckpt");
     let message = read(&missing).unwrap_err().to_string();
     assert!(message.starts_with(&missing.display().to_string()), "{message}");

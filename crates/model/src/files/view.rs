@@ -5,23 +5,68 @@ use std::borrow::Cow;
 use indexmap::IndexMap;
 use rayon::prelude::*;
 
+use super::error::TensorProblem;
 use super::state::{Dtype, StateDict, StoredTensor, bf16_to_f32, decode, f16_to_f32};
-use super::{Format, Style, Summary, WeightFile};
+use super::{Format, Style, Summary, WeightFile, names};
+use crate::checkpoint::AVERAGE_PREFIX;
 
 /// Number of values that one thread copies at a time.
 const CHUNK: usize = 1 << 18;
+/// Number of values that are converted before they are checked.
+const CHECKED: usize = 1 << 12;
 
 /// The tensors of a weight file. Values are read from the bytes of the file on request.
 #[derive(Debug, Clone)]
 pub struct WeightIndex<'a> {
-    /// The tensors, in the file's order.
+    /// The tensors by the model's names, in the file's order.
     pub tensors: IndexMap<String, TensorView<'a>>,
+    /// Tensors whose values cannot be read, each with the reason.
+    pub unreadable: IndexMap<String, TensorProblem>,
+    /// Moving averages of the weights, by the names of the weights. Only checkpoints of this program have them.
+    pub averages: IndexMap<String, TensorView<'a>>,
     /// The format of the file.
     pub format: Format,
     /// The naming scheme of the tensors.
     pub style: Style,
     /// The content of the file other than the weights.
     pub summary: Summary,
+}
+
+/// The tensors of a weight file by the names in the file.
+pub(super) struct RawIndex<'a> {
+    /// The tensors, or the reasons why they cannot be read, in the file's order.
+    pub tensors: IndexMap<String, Result<TensorView<'a>, TensorProblem>>,
+    /// Moving averages of the weights.
+    pub averages: IndexMap<String, TensorView<'a>>,
+    pub format: Format,
+    pub summary: Summary,
+}
+
+impl<'a> RawIndex<'a> {
+    /// Gives the tensors the names that the model has for them.
+    pub fn with_plain_names(self) -> WeightIndex<'a> {
+        let original: Vec<&str> = self.tensors.keys().map(String::as_str).collect();
+        let names::PlainNames { names, removed } = names::plain(&original);
+        let style = Style::detect(names.iter().map(String::as_str));
+        let (mut tensors, mut unreadable) = (IndexMap::with_capacity(names.len()), IndexMap::new());
+        for (name, tensor) in names.into_iter().zip(self.tensors.into_values()) {
+            match tensor {
+                Ok(tensor) => drop(tensors.insert(name, tensor)),
+                Err(problem) => drop(unreadable.insert(name, problem)),
+            }
+        }
+        WeightIndex {
+            tensors,
+            unreadable,
+            averages: self.averages,
+            format: self.format,
+            style,
+            summary: Summary {
+                removed_prefixes: removed,
+                ..self.summary
+            },
+        }
+    }
 }
 
 impl WeightIndex<'_> {
@@ -36,18 +81,59 @@ impl WeightIndex<'_> {
         tensors.map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice(), tensor.dtype))
     }
 
-    /// Copies all tensors.
+    /// Replaces every weight that has a moving average by its average.
+    #[must_use]
+    pub fn with_averages(mut self) -> Self {
+        for (name, average) in std::mem::take(&mut self.averages) {
+            if let Some(tensor) = self.tensors.get_mut(&name) {
+                *tensor = average;
+            }
+        }
+        self
+    }
+
+    /// Returns the names of the model's tensors, and averages of tensors, with values that are NaN or infinite, each with the number of
+    /// these values, and the same of tensors that the model does not have.
+    pub fn non_finite(&self) -> NonFinite {
+        let mut found = NonFinite::default();
+        for (name, tensor) in &self.tensors {
+            match (tensor.non_finite(), names::is_of_model(name)) {
+                (0, _) => {}
+                (count, true) => found.of_model.push((name.clone(), count)),
+                (count, false) => found.others.push((name.clone(), count)),
+            }
+        }
+        for (name, average) in &self.averages {
+            let count = average.non_finite();
+            if count > 0 {
+                found.of_model.push((format!("{AVERAGE_PREFIX}{name}"), count));
+            }
+        }
+        found
+    }
+
+    /// Copies all readable tensors.
     pub fn decode(self) -> WeightFile {
         let tensors = self.tensors.into_iter();
         WeightFile {
             state: tensors
                 .map(|(name, tensor)| (name, tensor.decode()))
                 .collect::<StateDict>(),
+            unreadable: self.unreadable,
             format: self.format,
             style: self.style,
             summary: self.summary,
         }
     }
+}
+
+/// Names of tensors with values that are NaN or infinite, each with the number of these values.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NonFinite {
+    /// Tensors with names of the model, and averages.
+    pub of_model: Vec<(String, usize)>,
+    /// Other tensors.
+    pub others: Vec<(String, usize)>,
 }
 
 /// A tensor in the bytes of a file.
@@ -123,12 +209,12 @@ impl<'a> TensorView<'a> {
         StoredTensor::new(self.shape.clone(), data)
     }
 
-    /// Writes the values to `out` in single precision, on all cores: 16-bit values are widened, 64-bit values rounded. Returns false, and
-    /// writes nothing, if the values are integers or booleans.
+    /// Writes the values to `out` in single precision, on all cores: 16-bit values are widened, 64-bit values rounded. Returns whether all
+    /// are finite; `None`, and writes nothing, if the values are integers or booleans.
     ///
     /// # Panics
     /// Panics if `out` does not have the number of values.
-    pub fn read_f32(&self, out: &mut [f32]) -> bool {
+    pub fn read_f32(&self, out: &mut [f32]) -> Option<bool> {
         assert_eq!(
             out.len(),
             self.shape.iter().product::<usize>(),
@@ -137,14 +223,26 @@ impl<'a> TensorView<'a> {
         );
         let bytes = self.row_major();
         let big_endian = self.big_endian;
-        match self.dtype {
+        Some(match self.dtype {
             Dtype::F32 => convert(&bytes, out, big_endian, f32::from_le_bytes),
             Dtype::F64 => convert(&bytes, out, big_endian, |b| f64::from_le_bytes(b) as f32),
             Dtype::F16 => convert(&bytes, out, big_endian, |b| f16_to_f32(u16::from_le_bytes(b))),
             Dtype::BF16 => convert(&bytes, out, big_endian, |b| bf16_to_f32(u16::from_le_bytes(b))),
-            Dtype::I64 | Dtype::I32 | Dtype::I16 | Dtype::I8 | Dtype::U8 | Dtype::Bool => return false,
+            Dtype::I64 | Dtype::I32 | Dtype::I16 | Dtype::I8 | Dtype::U8 | Dtype::Bool => return None,
+        })
+    }
+
+    /// Returns the number of floating-point values that are NaN or infinite; 0 for integers and booleans.
+    pub fn non_finite(&self) -> usize {
+        let bytes = self.row_major();
+        let big_endian = self.big_endian;
+        match self.dtype {
+            Dtype::F32 => count(&bytes, big_endian, |b| !f32::from_le_bytes(b).is_finite()),
+            Dtype::F64 => count(&bytes, big_endian, |b| !f64::from_le_bytes(b).is_finite()),
+            Dtype::F16 => count(&bytes, big_endian, |b| !f16_to_f32(u16::from_le_bytes(b)).is_finite()),
+            Dtype::BF16 => count(&bytes, big_endian, |b| !bf16_to_f32(u16::from_le_bytes(b)).is_finite()),
+            Dtype::I64 | Dtype::I32 | Dtype::I16 | Dtype::I8 | Dtype::U8 | Dtype::Bool => 0,
         }
-        true
     }
 
     /// Returns the bytes of the values in row-major order.
@@ -175,12 +273,19 @@ impl<'a> TensorView<'a> {
     }
 }
 
-/// Converts values of `N` bytes.
-fn convert<const N: usize>(bytes: &[u8], out: &mut [f32], big_endian: bool, from_le: impl Fn([u8; N]) -> f32 + Sync) {
+/// Converts values of `N` bytes. Returns whether all results are finite.
+fn convert<const N: usize>(
+    bytes: &[u8],
+    out: &mut [f32],
+    big_endian: bool,
+    from_le: impl Fn([u8; N]) -> f32 + Sync,
+) -> bool {
     let values = bytes.as_chunks::<N>().0;
-    out.par_chunks_mut(CHUNK)
-        .zip(values.par_chunks(CHUNK))
-        .for_each(|(out, values)| {
+    let chunks = out.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK));
+    let is_finite = chunks.map(|(out, values)| {
+        let mut is_finite = true;
+        // The values are checked while they are in the L1 cache.
+        for (out, values) in out.chunks_mut(CHECKED).zip(values.chunks(CHECKED)) {
             if big_endian {
                 for (out, value) in out.iter_mut().zip(values) {
                     let mut value = *value;
@@ -192,7 +297,26 @@ fn convert<const N: usize>(bytes: &[u8], out: &mut [f32], big_endian: bool, from
                     *out = from_le(*value);
                 }
             }
-        });
+            is_finite &= out.iter().fold(true, |finite, value| finite & value.is_finite());
+        }
+        is_finite
+    });
+    is_finite.reduce(|| true, |a, b| a & b)
+}
+
+/// Returns the number of values of `N` bytes for which `holds` is true.
+fn count<const N: usize>(bytes: &[u8], big_endian: bool, holds: impl Fn([u8; N]) -> bool + Sync) -> usize {
+    let in_chunk = |values: &[[u8; N]]| {
+        let holds = |value: &&[u8; N]| {
+            let mut value = **value;
+            if big_endian {
+                value.reverse();
+            }
+            holds(value)
+        };
+        values.iter().filter(holds).count()
+    };
+    bytes.as_chunks::<N>().0.par_chunks(CHUNK).map(in_chunk).sum()
 }
 
 #[cfg(test)]
@@ -213,13 +337,13 @@ mod tests {
             for (bytes, big_endian) in [(&little, false), (&big, true)] {
                 let view = TensorView::contiguous(vec![1], dtype, bytes, big_endian);
                 let mut out = [0.0];
-                assert!(view.read_f32(&mut out));
+                assert_eq!(view.read_f32(&mut out), Some(true));
                 assert_eq!(out, [1.5], "{dtype}");
                 assert_eq!(view.decode().to_f32().expect("floating-point values"), [1.5].as_slice());
             }
         }
         let view = TensorView::contiguous(vec![2], Dtype::U8, &[1, 2], false);
-        assert!(!view.read_f32(&mut [0.0; 2]));
+        assert_eq!(view.read_f32(&mut [0.0; 2]), None);
         assert_eq!(view.decode().data, TensorData::U8(vec![1, 2]));
     }
 
@@ -229,8 +353,17 @@ mod tests {
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         let view = TensorView::contiguous(vec![values.len()], Dtype::F32, &bytes, false);
         let mut out = vec![0.0; values.len()];
-        assert!(view.read_f32(&mut out));
+        assert_eq!(view.read_f32(&mut out), Some(true));
         assert_eq!(out, values);
+        for position in [0, CHECKED, CHUNK - 1, values.len() - 1] {
+            for value in [f32::NAN, f32::NEG_INFINITY] {
+                let mut bytes = bytes.clone();
+                bytes[4 * position..4 * position + 4].copy_from_slice(&value.to_le_bytes());
+                let view = TensorView::contiguous(vec![values.len()], Dtype::F32, &bytes, false);
+                assert_eq!(view.read_f32(&mut out), Some(false));
+                assert_eq!(view.non_finite(), 1);
+            }
+        }
     }
 
     #[test]
@@ -238,7 +371,7 @@ mod tests {
         let storage: Vec<u8> = (0..6).flat_map(|i| (i as f32).to_le_bytes()).collect();
         let view = TensorView::strided(vec![3, 2], Dtype::F32, &storage, false, 0, vec![1, 3]);
         let mut out = [0.0; 6];
-        assert!(view.read_f32(&mut out));
+        assert_eq!(view.read_f32(&mut out), Some(true));
         assert_eq!(out, [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
     }
 }

@@ -166,6 +166,7 @@ table! {
         resume_from: Option<String> = None, Range::Any, "Run directory or checkpoint from which training continues, with optimiser state and position in the data.";
         load_ema: bool = false, Range::Any, "Whether to load the moving average of the weights from the checkpoint load_path instead of the weights.";
         load_heads: bool = false, Range::Any, "Whether training loads the VQA, NLVR2, label and retrieval heads of load_path; otherwise it initialises them.";
+        load_partial: bool = false, Range::Any, "Whether training may start from a load_path or pretrain_path that has only a part of the tensors that the model needs; the others start at random. Otherwise such a file is an error.";
     }
     "Optimisation" {
         batch_size: u64 = 4096, between(1.0, 1e9), "Samples per optimiser step, accumulated over micro-batches.";

@@ -104,6 +104,8 @@ pub struct WeightsSpec {
     pub averages: bool,
     /// Whether to ignore the VQA, NLVR2 and retrieval heads of `load_path`.
     pub skip_heads: bool,
+    /// Whether to accept files that have only a part of the tensors that the model needs.
+    pub partial: bool,
     /// Run directory or checkpoint from which training continues. The weights of the checkpoint replace those of `pretrain_path` and
     /// `load_path`.
     pub resume_from: Option<String>,
@@ -226,6 +228,7 @@ fn weights(config: &Config) -> WeightsSpec {
         load_path: path(&config.load_path),
         averages: config.load_ema,
         skip_heads: !config.test_only && !config.load_heads,
+        partial: config.load_partial,
         resume_from: config.resume_from.clone(),
     }
 }

@@ -320,6 +320,10 @@ fn data_warnings(config: &Config) -> Vec<String> {
             "load_heads=True has no effect without load_path".to_string(),
         ),
         (
+            config.load_partial && config.load_path.is_empty() && config.pretrain_path.is_empty(),
+            "load_partial=True has no effect without load_path or pretrain_path".to_string(),
+        ),
+        (
             config.vqav2_label_size != base.vqav2_label_size && trains_vqa && !has_vqa,
             format!(
                 "vqav2_label_size={} has no effect: the number of answers of custom datasets is that of their training split",
@@ -347,6 +351,9 @@ fn test_warnings(config: &Config) -> Vec<String> {
     }
     if config.resume_from.is_some() {
         warn("resume_from has no effect with test_only=True, which evaluates load_path".into());
+    }
+    if config.load_partial {
+        warn("load_partial has no effect with test_only=True, which needs all tensors of the model".into());
     }
     if config.is_pretrain {
         warn(format!(

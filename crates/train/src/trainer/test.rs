@@ -40,7 +40,7 @@ pub(super) fn run(spec: &RunSpec, control: &Control) -> Result<Finished> {
         });
     }
     let mut model = weights::fresh_model(spec);
-    if let Some(report) = weights::load_and_log(&mut model, &spec.weights)? {
+    if let Some(report) = weights::load_and_log(&mut model, spec)? {
         check_complete(spec, &report)?;
     }
     // A directory that cannot be created is an error before the evaluation, not after it.

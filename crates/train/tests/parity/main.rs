@@ -15,12 +15,6 @@ use vlct_model::{Sequence, Vlc, VlcConfig, files};
 use vlct_tasks::Outcome;
 use vlct_tensor::{Compute, Device, F32Products, Gradients, Tape, Var};
 
-/// Options of [`files::adapt`] that load all tensors of a file.
-const ALL_TENSORS: files::Options = files::Options {
-    scope: files::Scope::Model,
-    skip_heads: false,
-};
-
 /// Returns the configuration, with `heads`, and the mask ratio of the model that is recorded in `directory`.
 fn config(directory: &Path, heads: Heads) -> (VlcConfig, f64) {
     let j = json(directory.join("config.json"));
@@ -70,10 +64,12 @@ fn f32_compute(f32_products: F32Products) -> Compute {
 
 fn load(directory: &Path, file: &str, config: VlcConfig) -> Vlc {
     let mut model = Vlc::new(config);
-    let state = files::read(&directory.join(file)).expect("a readable checkpoint").state;
-    let (state, report) = files::adapt(state, &model.shapes(), ALL_TENSORS).expect("tensors of the model");
+    let file = files::map(&directory.join(file)).expect("a file");
+    let index = files::index(&file).expect("a readable checkpoint");
+    let report = model
+        .load(&index, files::Options::default())
+        .expect("tensors of the model");
     assert!(report.missing.is_empty(), "{report}");
-    model.load(&state).expect("floating-point weights");
     model
 }
 

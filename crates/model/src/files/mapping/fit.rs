@@ -1,8 +1,7 @@
 //! Rules that adapt a tensor of a file to the shape in the model.
 
-use std::borrow::Cow;
-
-use super::super::state::{Dtype, StoredTensor};
+use super::super::TensorView;
+use super::super::state::Dtype;
 use super::{AdaptError, CLASSIFIER_HEAD};
 use crate::position;
 
@@ -39,6 +38,22 @@ pub(crate) enum Fit {
 }
 
 impl Fit {
+    /// Writes the values of the parameter, which are made from a tensor of floating-point numbers, to `out`. Returns whether all are finite.
+    ///
+    /// # Panics
+    /// Panics if the tensor has integers, or its shape is not one for which [`rule`] returned this value.
+    pub(crate) fn read(self, tensor: &TensorView, out: &mut [f32]) -> bool {
+        let is_finite = if self == Self::Same {
+            tensor.read_f32(out)
+        } else {
+            let mut values = vec![0.0; tensor.shape().iter().product()];
+            let is_finite = tensor.read_f32(&mut values);
+            self.write(&values, out);
+            is_finite
+        };
+        is_finite.unwrap_or_else(|| unreachable!("the types were checked"))
+    }
+
     /// Writes the values of the parameter, which are made from `values`, to `out`.
     ///
     /// # Panics
@@ -57,14 +72,6 @@ impl Fit {
                 out.copy_from_slice(&position::resize(values, width, from, to))
             }
         }
-    }
-
-    /// Returns the parameter as a tensor of this shape. `name` is the name of the file's tensor, for messages.
-    pub(super) fn tensor(self, name: &str, tensor: &StoredTensor, shape: &[usize]) -> Result<StoredTensor, AdaptError> {
-        let values = f32_values(name, tensor)?;
-        let mut out = vec![0.0; shape.iter().product()];
-        self.write(&values, &mut out);
-        Ok(StoredTensor::f32(shape, out))
     }
 }
 
@@ -127,14 +134,6 @@ pub(super) fn rule(name: &str, found: &[usize], dtype: Dtype, shape: &[usize]) -
         });
     }
     Ok(Rule::Adapted(fit, change))
-}
-
-/// Returns the values in single precision.
-fn f32_values<'t>(name: &str, tensor: &'t StoredTensor) -> Result<Cow<'t, [f32]>, AdaptError> {
-    tensor.to_f32().ok_or_else(|| AdaptError::NotFloating {
-        name: name.to_owned(),
-        dtype: tensor.data.dtype(),
-    })
 }
 
 /// Returns the number of patches per side of a position table with `rows` rows; the first row is that of the class token.

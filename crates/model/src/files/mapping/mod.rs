@@ -2,20 +2,18 @@
 //!
 //! Some differences between file and model are expected: names of the backbone with or without `transformer.`, another image
 //! size, another number of token types or text positions, and a missing retrieval head, which is made from the matching head. The
-//! tensors are adapted, and the report lists the changes. Any other difference of shape is an error. A file without any tensor of
-//! the model is an error, too.
+//! tensors are adapted, and the report lists the changes. Any other difference of shape is an error. A file that has fewer than nearly
+//! all tensors that the model needs is an error too, unless the caller asks for a part.
 
 mod fit;
 
 use indexmap::IndexMap;
 
-use super::state::{StateDict, StoredTensor};
-use super::{BACKBONE_PREFIX, Dtype, POSITION_IDS, position_ids};
+use super::error::TensorProblem;
+use super::{BACKBONE_PREFIX, Dtype, POSITION_IDS};
 pub(crate) use fit::Fit;
 use vlct_util::text::one_line;
 
-/// Prefixes that wrappers add to every name: data parallelism, `torch.compile`, Lightning modules.
-const WRAPPERS: [&str; 3] = ["module.", "_orig_mod.", "model."];
 /// Name prefixes of the heads of downstream tasks.
 const HEADS: [&str; 4] = [
     "vqa_classifier.",
@@ -30,8 +28,18 @@ const RANK_FROM_MATCHING: [(&str, &str); 2] = [
     ("rank_output.weight", "itm_score.fc.weight"),
     ("rank_output.bias", "itm_score.fc.bias"),
 ];
-/// Maximum number of names in a line of a report.
-const NAMES_SHOWN: usize = 4;
+/// Beginnings of the names, without the backbone's prefix, of the decoder of masked autoencoding and its mask token.
+const DECODER: [&str; 2] = ["decoder_", "mask_token"];
+/// The norm that fine-tuned image classifiers with average pooling have instead of the backbone's last norm.
+const CLASSIFIER_NORM: &str = "fc_norm.weight";
+/// The backbone's last norm, without the backbone's prefix.
+const LAST_NORM: &str = "norm.";
+/// Maximum number of names in a line of a report. More names are counted by their first components.
+const NAMES_SHOWN: usize = 8;
+/// A file has nearly all tensors of a model if at most one of this number is missing …
+const NEARLY_ALL: usize = 25;
+/// … and fewer than this number: the tensors of one block of the encoder.
+const BLOCK_TENSORS: usize = 12;
 
 /// A part of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,7 +51,7 @@ pub enum Scope {
     Model,
 }
 
-/// Options of [`adapt`].
+/// Options of loading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Options {
     /// The part of the model that is loaded.
@@ -51,16 +59,20 @@ pub struct Options {
     /// Whether to ignore the file's heads for VQA, NLVR2, labels and retrieval. The model then keeps its initial heads, except that the
     /// retrieval head is made from the file's matching head.
     pub skip_heads: bool,
+    /// Whether the model is used without its decoder, so that a file without decoder is complete.
+    pub without_decoder: bool,
+    /// Whether to load a file that has only a part of the tensors that the model needs.
+    pub partial: bool,
 }
 
-/// The tensors that [`adapt`] matched, changed and left out.
+/// The tensors that were matched, changed and left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadReport {
     /// Number of tensors of the model that were loaded from the file.
     pub matched: usize,
     /// Tensors of the model, within the scope, that the file does not have.
     pub missing: Vec<String>,
-    /// Tensors of the file that the model, within the scope, does not have.
+    /// Tensors of the file that the model, within the scope, does not have. If their values cannot be read, with the reason.
     pub unexpected: Vec<String>,
     /// Tensors whose shape was adapted, each with the change.
     pub resized: Vec<String>,
@@ -78,7 +90,7 @@ impl std::fmt::Display for LoadReport {
             ("resized", &self.resized),
             ("derived", &self.derived),
             ("left out", &self.skipped),
-            ("not in the file", &self.missing),
+            ("not in the file, so they start at random", &self.missing),
             ("not used", &self.unexpected),
         ] {
             if !names.is_empty() {
@@ -89,11 +101,37 @@ impl std::fmt::Display for LoadReport {
     }
 }
 
-/// Joins the first [`NAMES_SHOWN`] names and appends the number of further names.
-pub(super) fn abbreviate(names: &[String]) -> String {
-    match names.len().checked_sub(NAMES_SHOWN) {
-        None | Some(0) => names.join(", "),
-        Some(more) => format!("{} and {more} more", names[..NAMES_SHOWN].join(", ")),
+/// Joins names. If there are more than [`NAMES_SHOWN`], those with the same first components are counted: `transformer.blocks.* (24)`.
+pub fn abbreviate(names: &[String]) -> String {
+    if names.len() <= NAMES_SHOWN {
+        return names.join(", ");
+    }
+    let group = |name: &str| -> Option<String> {
+        let name = name.split(' ').next().unwrap_or(name);
+        let (first, rest) = name.split_once('.')?;
+        let second = rest.split_once('.').filter(|_| format!("{first}.") == BACKBONE_PREFIX);
+        Some(match second {
+            Some((second, _)) => format!("{first}.{second}.*"),
+            None => format!("{first}.*"),
+        })
+    };
+    let mut groups: IndexMap<String, Vec<&String>> = IndexMap::new();
+    for name in names {
+        groups
+            .entry(group(name).unwrap_or_else(|| name.clone()))
+            .or_default()
+            .push(name);
+    }
+    let described: Vec<String> = groups
+        .into_iter()
+        .map(|(group, names)| match names.as_slice() {
+            [name] => (*name).clone(),
+            names => format!("{group} ({})", names.len()),
+        })
+        .collect();
+    match described.len().checked_sub(2 * NAMES_SHOWN) {
+        None | Some(0) => described.join(", "),
+        Some(more) => format!("{} and {more} more", described[..2 * NAMES_SHOWN].join(", ")),
     }
 }
 
@@ -107,6 +145,41 @@ pub enum AdaptError {
         found: String,
         /// Names of the model's first tensors.
         wanted: String,
+    },
+    /// The file has fewer than nearly all tensors that the model needs.
+    #[error(
+        "the file has {loaded} of the {needed} tensors that the model needs, not {missing}{unused}",
+        unused = if unused.is_empty() { String::new() } else { format!("; the model has no use for {unused}") }
+    )]
+    Incomplete {
+        /// Number of needed tensors that the file has.
+        loaded: usize,
+        /// Number of needed tensors.
+        needed: usize,
+        /// Names of the tensors that the file does not have.
+        missing: String,
+        /// Names of tensors of the file that the model does not have.
+        unused: String,
+    },
+    /// A tensor of the model has values in the file that cannot be read.
+    #[error("tensor {}, which the model needs, {problem}", one_line(name))]
+    Unreadable {
+        /// The name of the tensor.
+        name: String,
+        /// The reason.
+        problem: TensorProblem,
+    },
+    /// A tensor of the model has values in the file that are NaN or infinite.
+    #[error(
+        "{count} of the {values} values of tensor {name} are NaN or infinite: use weights from before the values became so"
+    )]
+    NotFinite {
+        /// The model's name of the tensor.
+        name: String,
+        /// Number of values that are NaN or infinite.
+        count: usize,
+        /// Number of values.
+        values: usize,
     },
     /// A tensor has another shape in the file than in the model, and no rule adapts it.
     #[error("tensor {name} has shape {found:?} in the file and {expected:?} in the model")]
@@ -161,23 +234,25 @@ pub(crate) struct Step {
 }
 
 /// Fits the tensors of a file, given as names, shapes and element types, to those of a model. `target` has the model's names and shapes,
-/// in order.
+/// in order; `unreadable` are tensors of the file whose values cannot be read.
 ///
 /// # Errors
-/// Returns an [`AdaptError`] if a shape differs and no rule adapts it, or the file has no tensor of the model.
+/// Returns an [`AdaptError`] if a shape differs and no rule adapts it, the values of a tensor of the model cannot be read, the file has no
+/// tensor of the model, or, unless [`Options::partial`] is set, fewer than nearly all that the model needs.
 pub(crate) fn plan<'f>(
     file: impl Iterator<Item = (&'f str, &'f [usize], Dtype)>,
+    unreadable: &IndexMap<String, TensorProblem>,
     target: &[(String, Vec<usize>)],
     options: Options,
 ) -> Result<Plan, AdaptError> {
     let mut plan = Plan::default();
     let report = &mut plan.report;
     let mut source = Source::new(file);
+    let found = source.names();
     if options.skip_heads {
         report.skipped = source.drop_heads();
     }
     let indices = in_scope(target, options.scope);
-    let found = source.names();
     let taken = source.take_all(indices.iter().map(|i| target[*i].0.as_str()));
 
     for (index, tensor) in indices.iter().zip(taken) {
@@ -214,6 +289,13 @@ pub(crate) fn plan<'f>(
                     Some((tensor, Fit::SecondHalf))
                 }
                 None => {
+                    let starts_fresh = options.skip_heads && is_head(name);
+                    if let Some((name, problem)) = unreadable_tensor(unreadable, name).filter(|_| !starts_fresh) {
+                        return Err(AdaptError::Unreadable {
+                            name: name.clone(),
+                            problem: problem.clone(),
+                        });
+                    }
                     report.missing.push(name.clone());
                     continue;
                 }
@@ -224,7 +306,11 @@ pub(crate) fn plan<'f>(
             source: step,
         });
     }
+    let has_classifier_norm = source.contains(CLASSIFIER_NORM);
     report.unexpected = source.unused_names();
+    report
+        .unexpected
+        .extend(unreadable.iter().map(|(name, problem)| format!("{name} ({problem})")));
     if plan.steps.iter().all(|step| step.source.is_none()) {
         let wanted: Vec<String> = indices.iter().map(|i| target[*i].0.clone()).collect();
         return Err(AdaptError::NothingMatched {
@@ -232,61 +318,62 @@ pub(crate) fn plan<'f>(
             wanted: abbreviate(&wanted),
         });
     }
+    let is_needed = |name: &String| is_needed(name, options, has_classifier_norm);
+    let needed = indices.iter().filter(|i| is_needed(&target[**i].0)).count();
+    let missing: Vec<String> = report.missing.iter().filter(|name| is_needed(name)).cloned().collect();
+    let is_nearly_all = missing.len() * NEARLY_ALL <= needed && missing.len() < BLOCK_TENSORS;
+    if !is_nearly_all && !options.partial {
+        return Err(AdaptError::Incomplete {
+            loaded: needed - missing.len(),
+            needed,
+            missing: abbreviate(&missing),
+            unused: one_line(&abbreviate(&report.unexpected)),
+        });
+    }
     Ok(plan)
 }
 
-/// Fits the tensors of a file to those of a model. `target` has the model's names and shapes, in order.
-///
-/// The result has the model's names and shapes, in the same order, without the tensors in [`LoadReport::missing`].
-/// Unchanged tensors keep their element type; adapted tensors are f32.
-///
-/// # Errors
-/// Returns an [`AdaptError`] if a shape differs and no rule adapts it, or the file has no tensor of the model.
-pub fn adapt(
-    state: StateDict,
-    target: &[(String, Vec<usize>)],
-    options: Options,
-) -> Result<(StateDict, LoadReport), AdaptError> {
-    let shapes = state
-        .iter()
-        .map(|(name, tensor)| (name, tensor.shape.as_slice(), tensor.data.dtype()));
-    let plan = plan(shapes, target, options)?;
-    let (names, mut tensors): (Vec<String>, Vec<Option<StoredTensor>>) =
-        state.into_iter().map(|(name, tensor)| (name, Some(tensor))).unzip();
-    // Adapted tensors are made first: a tensor that is taken unchanged may be the source of another one.
-    let mut made = Vec::with_capacity(plan.steps.len());
-    for step in &plan.steps {
-        let shape = &target[step.target].1;
-        made.push(match step.source {
-            None => Some(position_ids(shape)),
-            Some((_, Fit::Same)) => None,
-            Some((source, fit)) => {
-                let tensor = tensors[source].as_ref();
-                let tensor = tensor.unwrap_or_else(|| unreachable!("no tensor is taken yet"));
-                Some(fit.tensor(&names[source], tensor, shape)?)
-            }
-        });
+/// Whether a run that starts from weights needs this tensor of the model from the file. The heads of downstream tasks start fresh if the
+/// file does not have them, and the position ids are known. Weights of a backbone alone need no decoder, which published image classifiers
+/// do not have, and a classifier can have another last norm.
+fn is_needed(name: &str, options: Options, has_classifier_norm: bool) -> bool {
+    if is_head(name) || name == POSITION_IDS || CLASSIFIER_HEAD.contains(&name) {
+        return false;
     }
-    let mut adapted = StateDict::new();
-    for (step, made) in plan.steps.iter().zip(made) {
-        let unchanged = || step.source.and_then(|(source, _)| tensors[source].take());
-        if let Some(tensor) = made.or_else(unchanged) {
-            adapted.insert(target[step.target].0.clone(), tensor);
-        }
+    let is_last_norm = || {
+        name.strip_prefix(BACKBONE_PREFIX)
+            .unwrap_or(name)
+            .starts_with(LAST_NORM)
+    };
+    match options.scope {
+        Scope::Backbone => !(is_of_decoder(name) || has_classifier_norm && is_last_norm()),
+        Scope::Model => !(options.without_decoder && is_of_decoder(name)),
     }
-    Ok((adapted, plan.report))
 }
 
-/// Removes the prefixes of wrappers that all names have.
-pub(crate) fn strip_wrappers(names: &mut [String]) {
-    while let Some(wrapper) = WRAPPERS
-        .iter()
-        .find(|wrapper| !names.is_empty() && names.iter().all(|name| name.starts_with(**wrapper)))
-    {
-        names
-            .iter_mut()
-            .for_each(|name| name.replace_range(..wrapper.len(), ""));
-    }
+/// Whether a tensor of the model belongs to the decoder of masked autoencoding.
+pub fn is_of_decoder(name: &str) -> bool {
+    let name = name.strip_prefix(BACKBONE_PREFIX).unwrap_or(name);
+    DECODER.iter().any(|decoder| name.starts_with(decoder))
+}
+
+/// Whether a tensor belongs to the head of a downstream task.
+fn is_head(name: &str) -> bool {
+    HEADS.iter().any(|head| name.starts_with(head))
+}
+
+/// Returns name and reason of the unreadable tensor for a tensor of the model, whose name may lack the backbone's prefix or have it.
+fn unreadable_tensor<'u>(
+    unreadable: &'u IndexMap<String, TensorProblem>,
+    name: &str,
+) -> Option<(&'u String, &'u TensorProblem)> {
+    let other = match name.strip_prefix(BACKBONE_PREFIX) {
+        Some(stripped) => stripped.to_owned(),
+        None => format!("{BACKBONE_PREFIX}{name}"),
+    };
+    unreadable
+        .get_key_value(name)
+        .or_else(|| unreadable.get_key_value(&other))
 }
 
 /// Returns the indices of the tensors of the model that are loaded.
@@ -309,29 +396,30 @@ struct Found<'f> {
     is_taken: bool,
 }
 
-/// The file's tensors, by their names without the prefixes of wrappers.
+/// The file's tensors.
 struct Source<'f> {
     tensors: IndexMap<String, Found<'f>>,
 }
 
 impl<'f> Source<'f> {
     fn new(file: impl Iterator<Item = (&'f str, &'f [usize], Dtype)>) -> Self {
-        let (mut names, tensors): (Vec<String>, Vec<Found>) = file
-            .enumerate()
-            .map(|(index, (name, shape, dtype))| {
-                let tensor = Found {
-                    index,
-                    shape,
-                    dtype,
-                    is_taken: false,
-                };
-                (name.to_owned(), tensor)
-            })
-            .unzip();
-        strip_wrappers(&mut names);
+        let tensors = file.enumerate().map(|(index, (name, shape, dtype))| {
+            let tensor = Found {
+                index,
+                shape,
+                dtype,
+                is_taken: false,
+            };
+            (name.to_owned(), tensor)
+        });
         Self {
-            tensors: names.into_iter().zip(tensors).collect(),
+            tensors: tensors.collect(),
         }
+    }
+
+    /// Whether the file has a tensor of this name, with or without the backbone's prefix.
+    fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name) || self.tensors.contains_key(&format!("{BACKBONE_PREFIX}{name}"))
     }
 
     fn names(&self) -> Vec<String> {
@@ -340,7 +428,6 @@ impl<'f> Source<'f> {
 
     /// Removes the heads of downstream tasks and returns the names of their tensors.
     fn drop_heads(&mut self) -> Vec<String> {
-        let is_head = |name: &String| HEADS.iter().any(|head| name.starts_with(head));
         let heads: Vec<String> = self.tensors.keys().filter(|name| is_head(name)).cloned().collect();
         self.tensors.retain(|name, _| !is_head(name));
         heads

@@ -1,13 +1,44 @@
 use std::path::PathBuf;
 
-use super::super::{Style, convert, read};
+use super::super::{StateDict, StoredTensor, Style, convert, position_ids, read};
 use super::*;
 use crate::files::TensorData;
 
-type Target = Vec<(String, Vec<usize>)>;
+type Target = [(String, Vec<usize>)];
+
+/// Fits the tensors of `state` to those of a model. Unchanged tensors keep their element type; adapted tensors are f32.
+fn adapt(state: StateDict, target: &Target, options: Options) -> Result<(StateDict, LoadReport), AdaptError> {
+    let shapes = state
+        .iter()
+        .map(|(name, tensor)| (name, tensor.shape.as_slice(), tensor.data.dtype()));
+    let plan = plan(shapes, &IndexMap::new(), target, options)?;
+    let tensors: Vec<StoredTensor> = state.into_iter().map(|(_, tensor)| tensor).collect();
+    let make = |step: &Step| {
+        let (name, shape) = &target[step.target];
+        let tensor = match step.source {
+            None => position_ids(shape),
+            Some((source, Fit::Same)) => tensors[source].clone(),
+            Some((source, fit)) => {
+                let mut out = vec![0.0; shape.iter().product()];
+                fit.write(&tensors[source].to_f32().unwrap(), &mut out);
+                StoredTensor::f32(shape.clone(), out)
+            }
+        };
+        (name.clone(), tensor)
+    };
+    Ok((plan.steps.iter().map(make).collect(), plan.report))
+}
+
+/// The default options, with any number of missing tensors.
+fn partial() -> Options {
+    Options {
+        partial: true,
+        ..Options::default()
+    }
+}
 
 /// Returns names and shapes of a state dict, the target of a model with the same tensors.
-fn target_of(state: &StateDict) -> Target {
+fn target_of(state: &StateDict) -> Vec<(String, Vec<usize>)> {
     state
         .iter()
         .map(|(name, tensor)| (name.to_owned(), tensor.shape.clone()))
@@ -65,28 +96,14 @@ fn a_state_dict_with_the_names_and_shapes_of_the_model_is_unchanged() {
 }
 
 #[test]
-fn loads_the_backbone_with_any_prefixes() {
+fn loads_the_backbone_with_and_without_its_prefix() {
     for (model, mae) in golden_states("pretrain.ckpt").into_iter().zip(golden_states("mae.pth")) {
         let target = target_of(&model);
         let (prefixed, _) = convert::rename(mae.clone(), Style::Mae, Style::Vlc);
-        let wrap = |state: &StateDict, wrapper: &str| -> StateDict {
-            state
-                .iter()
-                .map(|(name, tensor)| (format!("{wrapper}{name}"), tensor.clone()))
-                .collect()
-        };
-        let sources = [
-            wrap(&mae, "module."),
-            wrap(&prefixed, "module._orig_mod."),
-            prefixed,
-            mae.clone(),
-        ];
+        let sources = [prefixed, mae.clone()];
         for scope in [Scope::Backbone, Scope::Model] {
             for source in &sources {
-                let options = Options {
-                    scope,
-                    skip_heads: false,
-                };
+                let options = Options { scope, ..partial() };
                 let (adapted, report) = adapt(source.clone(), &target, options).unwrap();
                 assert_eq!(report.matched, mae.len());
                 assert_eq!(report.unexpected, [""; 0]);
@@ -128,7 +145,7 @@ fn resizes_position_tables_to_the_image_size() {
             // One source has names without the prefix, the other source has names with the prefix.
             let (prefixed, _) = convert::rename(mae.clone(), Style::Mae, Style::Vlc);
             for source in [mae, prefixed] {
-                let (adapted, report) = adapt(source, &target, Options::default()).unwrap();
+                let (adapted, report) = adapt(source, &target, partial()).unwrap();
                 assert_eq!(report.resized.len(), want.names().len(), "{report}");
                 assert!(
                     report.to_string().contains("\nresized: transformer.pos_embed ("),
@@ -185,7 +202,7 @@ fn adapts_token_types_to_two_or_three_rows() {
         assert_eq!(after[2 * width..], before[width..]);
         assert_eq!(report.resized, [format!("{NAME} (row 2 copied from row 1)")]);
 
-        let (adapted, _) = adapt(three.clone(), &target_of(&two), Options::default()).unwrap();
+        let (adapted, _) = adapt(three.clone(), &target_of(&two), partial()).unwrap();
         assert_eq!(adapted.f32(NAME).unwrap()[..], three.f32(NAME).unwrap()[..2 * width]);
         // The token types of the text embedding are another table, which is not adapted.
         let text_table = format!("text_embeddings.{NAME}");
@@ -340,7 +357,7 @@ fn ignores_a_classifier_head_with_another_number_of_classes() {
 
 #[test]
 fn reports_abbreviate_long_lists() {
-    let names: Vec<String> = (0..9).map(|i| format!("n{i}")).collect();
+    let mut names: Vec<String> = (0..8).map(|i| format!("n{i}")).collect();
     let report = LoadReport {
         matched: 1,
         missing: names.clone(),
@@ -349,8 +366,23 @@ fn reports_abbreviate_long_lists() {
     };
     assert_eq!(
         report.to_string(),
-        "loaded 1 of 10 tensors\nnot in the file: n0, n1, n2, n3 and 5 more\nnot used: n0, n1, n2, n3"
+        "loaded 1 of 9 tensors\nnot in the file, so they start at random: n0, n1, n2, n3, n4, n5, n6, n7\nnot used: n0, n1, n2, n3"
     );
+    names.extend(["transformer.blocks.0.norm1.bias", "transformer.blocks.1.norm1.bias"].map(str::to_owned));
+    names.extend(
+        [
+            "transformer.cls_token",
+            "pooler.dense.weight",
+            "pooler.dense.bias (12 values)",
+        ]
+        .map(str::to_owned),
+    );
+    assert_eq!(
+        abbreviate(&names[4..]),
+        "n4, n5, n6, n7, transformer.blocks.* (2), transformer.cls_token, pooler.* (2)"
+    );
+    let names: Vec<String> = (0..20).map(|i| format!("n{i}")).collect();
+    assert!(abbreviate(&names).ends_with("n14, n15 and 4 more"));
 }
 
 #[test]
@@ -360,4 +392,113 @@ fn prefers_names_with_the_prefix() {
     let (adapted, report) = adapt(source, &target, Options::default()).unwrap();
     assert_eq!(adapted.get("transformer.norm.weight").unwrap().shape, [2]);
     assert_eq!(report.unexpected, ["norm.weight"]);
+}
+
+#[test]
+fn a_file_with_fewer_than_nearly_all_tensors_is_rejected_unless_a_part_is_asked_for() {
+    for state in golden_states("pretrain.ckpt") {
+        let target = target_of(&state);
+        let without = |is_removed: &dyn Fn(&str) -> bool| -> StateDict {
+            state
+                .clone()
+                .into_iter()
+                .filter(|(name, _)| !is_removed(name))
+                .collect()
+        };
+        // One tensor of many may be missing, but not a block.
+        let (_, report) = adapt(
+            without(&|name| name == "pooler.dense.bias"),
+            &target,
+            Options::default(),
+        )
+        .unwrap();
+        assert_eq!(report.missing, ["pooler.dense.bias"]);
+        let part = without(&|name| name.starts_with("transformer.blocks.0."));
+        let error = adapt(part.clone(), &target, Options::default())
+            .unwrap_err()
+            .to_string();
+        let needed = state.len() - 1;
+        let want = format!(
+            "the file has {} of the {needed} tensors that the model needs, not transformer.blocks.* (12)",
+            needed - 12
+        );
+        assert_eq!(error, want);
+        let (_, report) = adapt(part, &target, partial()).unwrap();
+        assert_eq!(report.missing.len(), 12);
+        // A model that is used without its decoder does not need it.
+        let part = without(&|name| is_of_decoder(name));
+        assert!(matches!(
+            adapt(part.clone(), &target, Options::default()),
+            Err(AdaptError::Incomplete { .. })
+        ));
+        let without_decoder = Options {
+            without_decoder: true,
+            ..Options::default()
+        };
+        adapt(part, &target, without_decoder).unwrap();
+        // Weights of MAE are not those of the whole model.
+        let backbone = without(&|name| !name.starts_with(BACKBONE_PREFIX));
+        assert!(adapt(backbone, &target, Options::default()).is_err());
+    }
+    // Heads of downstream tasks start fresh.
+    for (state, source) in golden_states("vqa.ckpt")
+        .into_iter()
+        .zip(golden_states("pretrain.ckpt"))
+    {
+        let (_, report) = adapt(source, &target_of(&state), Options::default()).unwrap();
+        assert!(report.missing.iter().all(|name| name.starts_with("vqa_classifier.")));
+    }
+}
+
+#[test]
+fn published_image_classifiers_are_complete_backbones() {
+    for (model, mae) in golden_states("pretrain.ckpt").into_iter().zip(golden_states("mae.pth")) {
+        let target = target_of(&model);
+        let width = mae.get("cls_token").unwrap().shape[2];
+        let mut classifier: StateDict = mae
+            .into_iter()
+            .filter(|(name, _)| !is_of_decoder(name) && !name.starts_with("norm."))
+            .collect();
+        assert!(
+            adapt(classifier.clone(), &target, backbone_only()).is_err(),
+            "no last norm"
+        );
+        // Fine-tuned with average pooling, as by MAE.
+        for name in ["fc_norm.weight", "fc_norm.bias", "head.weight"] {
+            classifier.insert(name, StoredTensor::f32([width], vec![1.0; width]));
+        }
+        let (_, report) = adapt(classifier, &target, backbone_only()).unwrap();
+        assert_eq!(report.unexpected, ["fc_norm.weight", "fc_norm.bias", "head.weight"]);
+        assert!(report.missing.contains(&"transformer.norm.weight".to_owned()));
+    }
+}
+
+#[test]
+fn an_unreadable_tensor_is_an_error_only_if_the_model_needs_it() {
+    let state = state_of_shapes(&[("transformer.cls_token", &[1]), ("transformer.norm.bias", &[1])]);
+    let mut target = target_of(&state);
+    target.push(("vqa_classifier.0.bias".into(), vec![1]));
+    let problem = || TensorProblem::UnsupportedDtype("complex64".into());
+    let plan = |unreadable: &str, removed: &str, options: Options| {
+        let shapes = state.iter().filter(|(name, _)| *name != removed);
+        let shapes = shapes.map(|(name, tensor)| (name, tensor.shape.as_slice(), tensor.data.dtype()));
+        let unreadable = IndexMap::from([(unreadable.to_owned(), problem())]);
+        plan(shapes, &unreadable, &target, options).map(|plan| plan.report)
+    };
+    let report = plan("freqs", "", Options::default()).unwrap();
+    assert_eq!(report.unexpected, ["freqs (has the unsupported type complex64)"]);
+    for name in ["transformer.norm.bias", "norm.bias"] {
+        let error = plan(name, "transformer.norm.bias", partial()).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!("tensor {name}, which the model needs, has the unsupported type complex64")
+        );
+    }
+    let fresh_heads = Options {
+        skip_heads: true,
+        ..Options::default()
+    };
+    let head = "vqa_classifier.0.bias";
+    assert_eq!(plan(head, "", fresh_heads).unwrap().missing, [head]);
+    assert!(plan(head, "", Options::default()).is_err());
 }

@@ -1,10 +1,11 @@
 //! Checkpoints written by PyTorch: the zip archives of version 1.6 and later, and the format before version 1.6.
 //!
 //! Both formats consist of a pickle with everything except the values of tensors, and of storages with the values. Nothing in the
-//! pickle is executed (see [`vlct_pickle`]). Only the weights and the
-//! hyper-parameters are decoded; other entries are described in a few words.
+//! pickle is executed (see [`vlct_pickle`]). Only the weights and the hyper-parameters are decoded; other entries are described in a few
+//! words. A tensor that cannot be read does not prevent reading the others.
 
 mod archive;
+mod containers;
 mod json;
 mod legacy;
 mod tensor;
@@ -19,13 +20,15 @@ use std::collections::HashMap;
 use indexmap::IndexMap;
 
 use super::error::{Problem, TensorProblem};
-use super::view::{TensorView, WeightIndex};
-use super::{Format, Style, Summary};
-use vlct_pickle::{Pickle, Ref, Value};
+use super::view::{RawIndex, TensorView};
+use super::{Format, Summary};
+use vlct_pickle::Pickle;
 
 /// Maximum size of the decoded tensors, in multiples of the size of the file. Tensors that share storages can take more than the
 /// file; real checkpoints stay far below this limit.
 const MAX_SHARING: usize = 4;
+/// Size of the decoded tensors that every file may have, in bytes. A small file can have views that are larger than itself.
+const MIN_DECODED: usize = 64 << 20;
 
 /// The storages of a file, by key.
 struct Storages<'a> {
@@ -34,57 +37,44 @@ struct Storages<'a> {
 }
 
 /// Finds the tensors of a zip archive of PyTorch 1.6 and later, without copying values.
-pub(super) fn index_archive(bytes: &[u8]) -> Result<WeightIndex<'_>, Problem> {
+pub(super) fn index_archive(bytes: &[u8]) -> Result<RawIndex<'_>, Problem> {
     let archive = archive::open(bytes)?;
     let pickle = vlct_pickle::parse(archive.pickle)?;
     index(&pickle, &archive.storages, bytes.len(), Format::TorchZip)
 }
 
 /// Finds the tensors of a file in the format before version 1.6, without copying values.
-pub(super) fn index_legacy(bytes: &[u8]) -> Result<WeightIndex<'_>, Problem> {
+pub(super) fn index_legacy(bytes: &[u8]) -> Result<RawIndex<'_>, Problem> {
     let (pickle, storages) = legacy::open(bytes)?;
     index(&pickle, &storages, bytes.len(), Format::TorchLegacy)
 }
 
-/// The dictionary of weights in the pickle.
-struct Weights {
-    /// The top-level key of the dictionary; `None` if the top level itself holds the weights.
-    under: Option<&'static str>,
-    /// Keys and values of the dictionary.
-    entries: Vec<(Ref, Ref)>,
-}
-
-fn index<'a>(
-    pickle: &Pickle,
-    storages: &Storages<'a>,
-    length: usize,
-    format: Format,
-) -> Result<WeightIndex<'a>, Problem> {
-    let weights = find_weights(pickle)?;
+fn index<'a>(pickle: &Pickle, storages: &Storages<'a>, length: usize, format: Format) -> Result<RawIndex<'a>, Problem> {
+    let weights = containers::find(pickle)?;
     let mut tensors = IndexMap::new();
     let mut skipped = Vec::new();
-    let limit = length.saturating_mul(MAX_SHARING);
-    let mut remaining = limit;
+    let mut remaining = length.saturating_mul(MAX_SHARING).max(MIN_DECODED);
     for (key, value) in weights.entries {
         let Some(name) = pickle.text(key) else {
             skipped.push(pickle.describe(key));
             continue;
         };
-        if !tensor::is_tensor(pickle, value) {
-            // At the top level, other objects next to the tensors are normal.
-            if pickle.object(value).is_some() && pickle.entries(value).is_none() && weights.under.is_some() {
-                return Err(unsupported_error(pickle, value, format!("entry {name} of the weights")));
+        let tensor = if tensor::is_tensor(pickle, value) {
+            let layout = tensor::layout(pickle, value);
+            layout.and_then(|layout| storages.tensor(&layout, &mut remaining))
+        } else {
+            match pickle.callable(value) {
+                // At the top level, other objects next to the tensors are normal.
+                Some(callable) if pickle.entries(value).is_none() && !weights.path.is_empty() => {
+                    Err(TensorProblem::ForeignCallable(callable))
+                }
+                _ => {
+                    skipped.push(name.to_owned());
+                    continue;
+                }
             }
-            skipped.push(name.to_owned());
-            continue;
-        }
-        let tensor_error = |problem| Problem::Tensor {
-            name: name.to_owned(),
-            problem,
         };
-        let layout = tensor::layout(pickle, value).map_err(tensor_error)?;
-        let tensor = storages.tensor(&layout, &mut remaining).map_err(tensor_error)?;
-        tensors.insert(name.to_owned(), tensor.ok_or(Problem::TooLarge { limit })?);
+        tensors.insert(name.to_owned(), tensor);
     }
     let top = pickle.entries(pickle.root()).unwrap_or_default();
     let find = |name: &str| {
@@ -93,96 +83,34 @@ fn index<'a>(
     };
     let number = |name: &str| pickle.int(find(name)?).and_then(|value| u64::try_from(value).ok());
     let (epoch, global_step) = (number("epoch"), number("global_step"));
-    let entries = match weights.under {
+    let entries = match weights.path.first() {
         None => Vec::new(),
-        Some(under) => top
+        Some(first) => top
             .iter()
             .filter_map(|(key, value)| Some((pickle.text(*key)?, *value)))
-            .filter(|(key, _)| *key != under)
+            .filter(|(key, _)| key != first)
             .map(|(key, value)| (key.to_owned(), pickle.describe(value)))
             .collect(),
     };
-    Ok(WeightIndex {
-        style: Style::detect(tensors.keys().map(String::as_str)),
+    Ok(RawIndex {
         tensors,
+        averages: IndexMap::new(),
         format,
         summary: Summary {
             hyper_parameters: find("hyper_parameters").map_or(serde_json::Value::Null, |value| json::of(pickle, value)),
-            weights_under: weights.under.map(str::to_owned),
+            weights_under: (!weights.path.is_empty()).then(|| weights.path.join(".")),
             epoch,
             global_step,
             entries,
             skipped,
+            ..Summary::default()
         },
     })
 }
 
-/// Finds the dictionary of weights: the one under `model` if it contains tensors, else the one under `state_dict`, else the top
-/// level.
-fn find_weights(pickle: &Pickle) -> Result<Weights, Problem> {
-    let root = pickle.root();
-    let Some(top) = pickle.entries(root) else {
-        return Err(match pickle.object(root) {
-            Some(_) => unsupported_error(pickle, root, "its content".to_owned()),
-            None => Problem::NoWeights,
-        });
-    };
-    let holds_tensors = |entries: &[(Ref, Ref)]| entries.iter().any(|(_, value)| tensor::is_tensor(pickle, *value));
-    // The first entry under `model` or `state_dict` that an unsupported call would make, and the callable.
-    let mut unsupported = None;
-    for under in ["model", "state_dict"] {
-        let found = top.iter().rev().find(|(key, _)| pickle.text(*key) == Some(under));
-        let Some((_, value)) = found else { continue };
-        match pickle.entries(*value) {
-            Some(entries) if holds_tensors(&entries) => {
-                return Ok(Weights {
-                    under: Some(under),
-                    entries,
-                });
-            }
-            Some(entries) => {
-                unsupported = unsupported.or(entries.iter().find_map(|(_, v)| unsupported_call(pickle, *v)))
-            }
-            None => unsupported = unsupported.or(unsupported_call(pickle, *value)),
-        }
-        unsupported = unsupported.map(|(_, callable)| (format!("`{under}`"), callable));
-    }
-    if holds_tensors(&top) {
-        return Ok(Weights {
-            under: None,
-            entries: top,
-        });
-    }
-    let unsupported = unsupported.or_else(|| top.iter().find_map(|(_, value)| unsupported_call(pickle, *value)));
-    Err(match unsupported {
-        Some((entry, callable)) => Problem::ForeignCallable { entry, callable },
-        None => Problem::NoWeights,
-    })
-}
-
-/// Returns a description of the entry and the name of the callable if an unsupported call makes the value.
-fn unsupported_call(pickle: &Pickle, value: Ref) -> Option<(String, String)> {
-    let is_unsupported = matches!(pickle.get(value), Value::Object(_)) && pickle.entries(value).is_none();
-    is_unsupported.then(|| ("an entry".to_owned(), callable_name(pickle, value)))
-}
-
-fn unsupported_error(pickle: &Pickle, value: Ref, entry: String) -> Problem {
-    Problem::ForeignCallable {
-        entry,
-        callable: callable_name(pickle, value),
-    }
-}
-
-fn callable_name(pickle: &Pickle, value: Ref) -> String {
-    pickle
-        .callable(value)
-        .unwrap_or_else(|| "a nameless function".to_owned())
-}
-
 impl<'a> Storages<'a> {
-    /// Finds a tensor's values in its storage, and subtracts their size from `remaining`. Returns `None` if the size is more than
-    /// `remaining`.
-    fn tensor(&self, layout: &tensor::Layout, remaining: &mut usize) -> Result<Option<TensorView<'a>>, TensorProblem> {
+    /// Finds a tensor's values in its storage, and subtracts their size from `remaining`, the number of bytes that tensors may have.
+    fn tensor(&self, layout: &tensor::Layout, remaining: &mut usize) -> Result<TensorView<'a>, TensorProblem> {
         let bytes = self.bytes.get(&layout.key).copied();
         let bytes = bytes.ok_or_else(|| TensorProblem::MissingStorage(layout.key.clone()))?;
         let size = layout.dtype.size();
@@ -201,8 +129,10 @@ impl<'a> Storages<'a> {
                 .shape
                 .iter()
                 .try_fold(1usize, |product, n| product.checked_mul(*n));
-            // A view with a stride of 0 can have any size, so tensors with more values than their storage are rejected.
-            product.filter(|n| *n <= available).ok_or_else(beyond_storage)?
+            // A view with a stride of 0 can have more values than its storage. The other views cannot, which is checked below.
+            product
+                .filter(|n| n.checked_mul(size).is_some())
+                .ok_or_else(beyond_storage)?
         };
         if count > 0 {
             let mut dimensions = layout.shape.iter().zip(&layout.strides);
@@ -211,13 +141,11 @@ impl<'a> Storages<'a> {
             });
             last.filter(|last| *last < available).ok_or_else(beyond_storage)?;
         }
-        let Some(rest) = remaining.checked_sub(count * size) else {
-            return Ok(None);
-        };
-        *remaining = rest;
+        let rest = remaining.checked_sub(count * size);
+        *remaining = rest.ok_or(TensorProblem::TooLarge { size: count * size })?;
 
         let shape = layout.shape.clone();
-        Ok(Some(if count == 0 {
+        Ok(if count == 0 {
             TensorView::contiguous(shape, layout.dtype, &[], self.big_endian)
         } else if is_contiguous(&layout.shape, &layout.strides) {
             let start = layout.offset * size;
@@ -226,7 +154,7 @@ impl<'a> Storages<'a> {
         } else {
             let (offset, strides) = (layout.offset, layout.strides.clone());
             TensorView::strided(shape, layout.dtype, bytes, self.big_endian, offset, strides)
-        }))
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-use super::super::{StateDict, StoredTensor, TensorData, WeightFile, read_bytes};
+use super::super::{StateDict, StoredTensor, Style, TensorData, WeightFile, read_bytes};
 use super::*;
 use vlct_pickle::Writer;
 
@@ -67,7 +67,9 @@ fn read_in_byte_order(content: &[u8], storages: &[(&str, &[u8])], big_endian: bo
     let bytes = storages.iter().map(|(key, bytes)| (key.to_string(), *bytes)).collect();
     let length = storages.iter().map(|(_, bytes)| bytes.len()).sum();
     let storages = Storages { bytes, big_endian };
-    Ok(index(&content, &storages, length, Format::TorchZip)?.decode())
+    Ok(index(&content, &storages, length, Format::TorchZip)?
+        .with_plain_names()
+        .decode())
 }
 
 fn floats(values: &[f32]) -> Vec<u8> {
@@ -79,12 +81,20 @@ fn zero_to_eleven() -> Vec<u8> {
     floats(&(0..12).map(|i| i as f32).collect::<Vec<_>>())
 }
 
-fn read_view(offset: i64, shape: &[i64], strides: &[i64]) -> Result<StoredTensor, Problem> {
+fn read_view(offset: i64, shape: &[i64], strides: &[i64]) -> Result<StoredTensor, TensorProblem> {
     let content = pickle_of("state_dict", |p| {
         write_tensor(p, "FloatStorage", "s", "cpu", offset, shape, strides)
     });
-    let file = read_little_endian(&content, &[("s", &zero_to_eleven())])?;
-    Ok(file.state.get("w").unwrap().clone())
+    tensor_w(&content, &[("s", &zero_to_eleven())])
+}
+
+/// Returns the tensor `w`, or the error for it.
+fn tensor_w(content: &[u8], storages: &[(&str, &[u8])]) -> Result<StoredTensor, TensorProblem> {
+    let file = read_little_endian(content, storages).unwrap();
+    match file.state.get("w") {
+        Some(tensor) => Ok(tensor.clone()),
+        None => Err(file.unreadable["w"].clone()),
+    }
 }
 
 #[test]
@@ -112,14 +122,13 @@ fn rejects_layouts_beyond_the_storage() {
         (0, &[13i64][..], &[1i64][..]),
         (12, &[1], &[1]),
         (0, &[2, 2], &[11, 1]),
-        (0, &[1 << 40], &[0]),
         (0, &[1 << 40, 1 << 40], &[0, 0]),
         (0, &[2], &[i64::MAX]),
         (i64::MAX, &[2, 2], &[i64::MAX, i64::MAX]),
     ] {
         let error = read_view(offset, shape, strides).unwrap_err().to_string();
         assert!(
-            error.contains("tensor w: shape") && error.contains("storage of 12 values"),
+            error.starts_with("shape") && error.contains("storage of 12 values"),
             "{error}"
         );
     }
@@ -130,26 +139,39 @@ fn rejects_layouts_beyond_the_storage() {
         (0, &[2], &[]),
     ] {
         let error = read_view(offset, shape, strides).unwrap_err().to_string();
-        assert!(error.contains("tensor w: malformed"), "{error}");
+        assert!(error.starts_with("malformed"), "{error}");
     }
 }
 
 #[test]
 fn limits_the_size_of_tensors_with_a_shared_storage() {
-    let read_sharing = |count: usize| {
+    let unreadable = |shapes: &[i64], strides: i64| -> Vec<String> {
         let mut pickle = Writer::new();
         pickle.empty_dict();
-        for i in 0..count {
+        for (i, length) in shapes.iter().enumerate() {
             pickle.text(&format!("w{i}"));
-            write_tensor(&mut pickle, "FloatStorage", "s", "cpu", 0, &[12], &[1]);
+            write_tensor(&mut pickle, "FloatStorage", "s", "cpu", 0, &[*length], &[strides]);
             pickle.set_item();
         }
-        read_little_endian(&pickle.finish(), &[("s", &zero_to_eleven())])
+        let content = pickle.finish();
+        let content = vlct_pickle::parse(&content).unwrap();
+        let values = zero_to_eleven();
+        let storages = Storages {
+            bytes: HashMap::from([("s".to_owned(), &values[..])]),
+            big_endian: false,
+        };
+        let index = index(&content, &storages, values.len(), Format::TorchZip)
+            .unwrap()
+            .with_plain_names();
+        index.unreadable.keys().cloned().collect()
     };
     // Tied weights share a storage.
-    let file = read_sharing(2).unwrap();
-    assert_eq!(file.state.get("w0"), file.state.get("w1"));
-    assert!(matches!(read_sharing(MAX_SHARING + 1), Err(Problem::TooLarge { .. })));
+    assert_eq!(unreadable(&[12, 12], 1), [""; 0]);
+    // Repeated values can be more than the file has, but not without limit. The tensors before and after are read.
+    let limit = MIN_DECODED as i64 / 4;
+    assert_eq!(unreadable(&[limit - 24, 12, 12], 0), [""; 0]);
+    assert_eq!(unreadable(&[limit - 23, 12, 12], 0), ["w2"]);
+    assert_eq!(unreadable(&[12, i64::MAX, limit, 12], 0), ["w1", "w2"]);
 }
 
 #[test]
@@ -176,11 +198,11 @@ fn reads_every_element_type_in_both_byte_orders() {
     let content = pickle_of("model", |p| {
         write_tensor(p, "ComplexFloatStorage", "0", "cpu", 0, &[1], &[1])
     });
-    let error = read_little_endian(&content, &[("0", &[0; 8])]).unwrap_err().to_string();
-    assert_eq!(error, "tensor w: has the unsupported type ComplexFloatStorage");
+    let error = tensor_w(&content, &[("0", &[0; 8])]).unwrap_err().to_string();
+    assert_eq!(error, "has the unsupported type ComplexFloatStorage");
     let content = pickle_of("model", |p| write_tensor(p, "FloatStorage", "0", "cpu", 0, &[1], &[1]));
-    let error = read_little_endian(&content, &[]).unwrap_err().to_string();
-    assert_eq!(error, "tensor w: its storage \"0\" is not in the file");
+    let error = tensor_w(&content, &[]).unwrap_err().to_string();
+    assert_eq!(error, "its storage \"0\" is not in the file");
 }
 
 #[test]
@@ -218,17 +240,15 @@ fn reads_parameters_subclasses_and_tensors_of_untyped_storages() {
         let file = read_little_endian(&content, &[("s", &zero_to_eleven())]).unwrap();
         assert_eq!(file.state.f32("w").unwrap(), [0.0, 1.0].as_slice());
     }
-    let error = read_little_endian(&untyped("float8_e4m3fn"), &[("s", &zero_to_eleven())])
-        .unwrap_err()
-        .to_string();
-    assert_eq!(error, "tensor w: has the unsupported type float8_e4m3fn");
+    let error = tensor_w(&untyped("float8_e4m3fn"), &[("s", &zero_to_eleven())]);
+    assert_eq!(error.unwrap_err().to_string(), "has the unsupported type float8_e4m3fn");
     let sparse = pickle_of("state_dict", |p| {
         p.global("torch._utils", "_rebuild_sparse_tensor")
             .empty_tuple()
             .reduce();
     });
-    let error = read_little_endian(&sparse, &[]).unwrap_err().to_string();
-    assert_eq!(error, "tensor w: has the unsupported type _rebuild_sparse_tensor");
+    let error = tensor_w(&sparse, &[]).unwrap_err().to_string();
+    assert_eq!(error, "has the unsupported type _rebuild_sparse_tensor");
 }
 
 #[test]
@@ -236,8 +256,8 @@ fn rejects_cyclic_wrappers() {
     // The parameter wraps itself: its arguments are a list in the memo, to which the parameter is appended later.
     let mut content = b"\x80\x02}X\x05\0\0\0model}X\x01\0\0\0w".to_vec();
     content.extend(b"ctorch._utils\n_rebuild_parameter\n]q\x00Rq\x010h\x00h\x01a0h\x01ss.");
-    let error = read_little_endian(&content, &[]).unwrap_err().to_string();
-    assert_eq!(error, "tensor w: malformed tensor: too many wrappers");
+    let error = tensor_w(&content, &[]).unwrap_err().to_string();
+    assert_eq!(error, "malformed tensor: too many wrappers");
 }
 
 #[test]
@@ -262,8 +282,61 @@ fn finds_weights_under_state_dict_and_at_the_top_level() {
     assert_eq!((file.summary.weights_under, file.summary.epoch), (None, Some(4)));
     assert_eq!(file.state.len(), 1);
 
+    // Weights of the model under any key, and under the usual keys in the order of the keys.
+    let with_keys = |keys: &[(&[&str], &str)]| {
+        let mut pickle = Writer::new();
+        pickle.empty_dict();
+        for (path, tensor) in keys {
+            for key in *path {
+                pickle.text(key).empty_dict();
+            }
+            pickle.text(tensor);
+            write_one_value(&mut pickle);
+            for _ in *path {
+                pickle.set_item();
+            }
+            pickle.set_item();
+        }
+        let file = read_little_endian(&pickle.finish(), &[("s", &zero_to_eleven())]);
+        file.map(|file| file.summary.weights_under.unwrap_or_default())
+    };
+    let token = "module.cls_token";
+    for (keys, want) in [
+        (&[(&["module"][..], token)][..], "module"),
+        (&[(&["model_state_dict"], token)], "model_state_dict"),
+        (&[(&["teacher"], token)], "teacher"),
+        (&[(&["mine"], token)], "mine"),
+        (&[(&["state", "model"], token)], "state.model"),
+        (&[(&["model", "state_dict"], token)], "model.state_dict"),
+        (
+            &[(&["optimizer"], token), (&["state_dict_ema"], token)],
+            "state_dict_ema",
+        ),
+        (&[(&["model_ema"], token), (&["module"], token)], "module"),
+        (
+            &[(&["student"], token), (&["teacher"], token), (&["ema"], token)],
+            "teacher",
+        ),
+        (&[(&["state_dict"], token), (&["model"], token)], "model"),
+        (&[(&["model"], "fc.weight"), (&["mine"], token)], "mine"),
+        (&[(&["model"], "fc.weight"), (&["state_dict"], "fc.weight")], "model"),
+        (&[(&[], "fc.weight"), (&["network"], "fc.weight")], ""),
+    ] {
+        assert_eq!(with_keys(keys).unwrap(), want, "{keys:?}");
+    }
+    let error = with_keys(&[(&["optimizer"], token), (&["mine"], "fc.weight")])
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        error,
+        "holds no named tensors: it has optimizer (1 entries: \"module.cls_token\"), mine (1 entries: \"fc.weight\")"
+    );
+
     for content in [&b"N."[..], b"].", b"}.", b"}X\x05\0\0\0model}s."] {
-        assert!(matches!(read_little_endian(content, &[]), Err(Problem::NoWeights)));
+        assert!(matches!(
+            read_little_endian(content, &[]),
+            Err(Problem::NoWeights { .. })
+        ));
     }
 }
 
@@ -276,11 +349,6 @@ fn errors_name_unsupported_callables() {
             .tuple()
             .reduce();
     };
-    let inside = pickle_of("state_dict", |p| {
-        write_tensor(p, "FloatStorage", "s", "cpu", 0, &[1], &[1]);
-        p.set_item().text("x");
-        write_system_call(p);
-    });
     let mut root = Writer::new();
     write_system_call(&mut root);
     let mut module = Writer::new();
@@ -292,7 +360,6 @@ fn errors_name_unsupported_callables() {
         .reduce()
         .set_item();
     for (content, entry, callable) in [
-        (inside, "entry x of the weights", "os.system"),
         (pickle_of("state_dict", write_system_call), "`state_dict`", "os.system"),
         (root.finish(), "its content", "os.system"),
         (module.finish(), "`model`", "models.Vit"),
@@ -305,6 +372,15 @@ fn errors_name_unsupported_callables() {
             "{error}"
         );
     }
+    // An entry beside tensors does not prevent reading them.
+    let beside = pickle_of("state_dict", |p| {
+        write_tensor(p, "FloatStorage", "s", "cpu", 0, &[1], &[1]);
+        p.set_item().text("x");
+        write_system_call(p);
+    });
+    let file = read_little_endian(&beside, &[("s", &zero_to_eleven())]).unwrap();
+    assert!(file.state.contains("w"));
+    assert_eq!(file.unreadable["x"].to_string(), "would be made by calling os.system");
     let mut with_line_break = Writer::new();
     with_line_break
         .empty_dict()
@@ -487,11 +563,12 @@ fn reads_the_format_before_version_1_6() {
         (&[("7", -1, &values[..])], "storage \"7\" is truncated"),
         (&[("7", i64::MAX, &values[..])], "storage \"7\" is truncated"),
         (&[("9", 12, &values[..])], "storage \"9\" belongs to no tensor"),
-        (&[], "its storage \"7\" is not in the file"),
     ] {
         let error = read_bytes(&legacy_file(&content, storages)).unwrap_err().to_string();
         assert!(error.contains(want), "{error}");
     }
+    let error = read_bytes(&legacy_file(&content, &[])).unwrap().unreadable["w"].to_string();
+    assert_eq!(error, "its storage \"7\" is not in the file");
     let mut wrong_protocol = legacy_file(&content, &[("7", 12, &values)]);
     // Changes the low byte of the protocol number.
     wrong_protocol[18] = 1;

@@ -1,0 +1,165 @@
+//! Description of weight files and checkpoints.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use vlct_model::checkpoint;
+use vlct_model::files::mapping::abbreviate;
+use vlct_model::files::{self, FileError, NonFinite, Problem, WeightIndex};
+use vlct_util::text::escape_control;
+
+use crate::output::{Failure, format_bytes, print, with_thousands_separators};
+
+/// Maximum number of characters printed of each entry (other than tensors) of a weight file.
+const MAX_ENTRY_CHARS: usize = 160;
+
+/// Describes a checkpoint of a run or another weight file.
+///
+/// # Errors
+/// Returns an error if the file cannot be read or is damaged. If weights are NaN or infinite, prints the description and returns an error.
+pub(super) fn describe(path: &Path, list_tensors: bool) -> Result<String, Failure> {
+    let checkpoint = match path.extension().is_some_and(|e| e == "safetensors") {
+        true => checkpoint::inspect(path).ok(),
+        false => None,
+    };
+    if let Some(damage) = checkpoint.as_ref().and_then(|summary| summary.damage.as_ref()) {
+        return Err(Failure::Failed(format!("{}: {damage}", path.display())));
+    }
+    let files = files::map(path)?;
+    let index = files::index(&files).map_err(|error| match error {
+        FileError {
+            problem: Problem::Unrecognised(what),
+            path,
+        } => Failure::Failed(format!(
+            "{}: {what}; inspect describes Arrow files, tars, weight files (.ckpt, .pth, .safetensors) and run directories",
+            path.display()
+        )),
+        error => error.into(),
+    })?;
+    let mut text = match &checkpoint {
+        Some(summary) => describe_checkpoint(summary),
+        None => describe_weights(&index, path),
+    };
+    if list_tensors && checkpoint.is_none() {
+        for (name, shape, dtype) in index.shapes() {
+            let _ = writeln!(text, "    {} {dtype} {shape:?}", escape_control(name));
+        }
+    }
+    let NonFinite { of_model, others } = index.non_finite();
+    if !others.is_empty() {
+        let _ = writeln!(
+            text,
+            "  NaN or infinite, but not weights of the model: {}",
+            counted(&others)
+        );
+    }
+    if of_model.is_empty() {
+        text.push_str(match checkpoint {
+            Some(_) => "  intact: the checksum matches\n",
+            None => "  intact\n",
+        });
+        return Ok(text);
+    }
+    print(&text)?;
+    Err(Failure::Failed(format!(
+        "{}: weights are NaN or infinite: {}",
+        path.display(),
+        counted(&of_model)
+    )))
+}
+
+/// Returns names with numbers of values.
+fn counted(tensors: &[(String, usize)]) -> String {
+    let of_one = |(name, count): &(String, usize)| match count {
+        1 => format!("{} (1 value)", escape_control(name)),
+        _ => format!(
+            "{} ({} values)",
+            escape_control(name),
+            with_thousands_separators(*count as u64)
+        ),
+    };
+    abbreviate(&tensors.iter().map(of_one).collect::<Vec<_>>())
+}
+
+fn describe_weights(index: &WeightIndex, path: &Path) -> String {
+    let mut text = format!("{}\n", path.display());
+    let values = index
+        .shapes()
+        .map(|(_, shape, _)| shape.iter().product::<usize>() as u64)
+        .sum();
+    let _ = writeln!(text, "  {}, {} names", index.format, index.style);
+    let _ = writeln!(
+        text,
+        "  {} tensors, {} values",
+        index.tensors.len(),
+        with_thousands_separators(values)
+    );
+    let summary = &index.summary;
+    if !summary.removed_prefixes.is_empty() {
+        let prefixes = summary.removed_prefixes.join(" and ");
+        let _ = writeln!(
+            text,
+            "  names in the file have the prefix {}",
+            escape_control(&prefixes)
+        );
+    }
+    if let Some(key) = &summary.weights_under {
+        let _ = writeln!(text, "  weights under {key:?}");
+    }
+    if let Some(epoch) = summary.epoch {
+        let _ = writeln!(text, "  epoch {epoch}");
+    }
+    if let Some(step) = summary.global_step {
+        let _ = writeln!(text, "  optimiser step {step}");
+    }
+    for (key, value) in &summary.entries {
+        if key != "epoch" && key != "global_step" {
+            let _ = writeln!(text, "  also holds {}: {}", escape_control(key), truncated(value));
+        }
+    }
+    if !summary.skipped.is_empty() {
+        let skipped = summary.skipped.join(", ");
+        let _ = writeln!(text, "  not tensors, left out: {}", escape_control(&skipped));
+    }
+    for (name, problem) in &index.unreadable {
+        let _ = writeln!(text, "  cannot be read: {} {problem}", escape_control(name));
+    }
+    text
+}
+
+/// Truncates a text after [`MAX_ENTRY_CHARS`] characters.
+fn truncated(text: &str) -> String {
+    match text.char_indices().nth(MAX_ENTRY_CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.into(),
+    }
+}
+
+fn describe_checkpoint(summary: &checkpoint::Summary) -> String {
+    let mut text = format!("{}\n", summary.path.display());
+    let _ = writeln!(
+        text,
+        "  checkpoint of {} with {} tensors, {} values, {}{}",
+        format_bytes(summary.bytes),
+        summary.tensors,
+        with_thousands_separators(summary.parameters),
+        if summary.optimizer {
+            "and the optimiser's state"
+        } else {
+            "without the optimiser's state"
+        },
+        if summary.averages {
+            ", and averages of the weights"
+        } else {
+            ""
+        }
+    );
+    let mut position = Vec::new();
+    position.extend(summary.step.map(|step| format!("step {step}")));
+    position.extend(summary.epoch.map(|epoch| format!("epoch {epoch}")));
+    position.extend(summary.metric.map(|metric| format!("best metric {metric}")));
+    if !position.is_empty() {
+        let _ = writeln!(text, "  {}", position.join(", "));
+    }
+    text
+}
