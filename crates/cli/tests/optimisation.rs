@@ -99,8 +99,8 @@ fn killed_runs_with_all_options_have_the_results_of_an_uninterrupted_run() {
     for (more, last_step) in [("patience=4", step), ("patience=1000", 120)] {
         let output = run_with(directory, &arguments("runs", &[&ALL[..], &[&resume, more]].concat()));
         assert_success(&output);
-        let ends_early = stderr_of(&output).contains(&format!("the run ends early, at step {step}"));
-        assert_eq!(ends_early, last_step == step, "{}", stderr_of(&output));
+        let is_complete = stderr_of(&output).contains(&format!("nothing left to do: the run ended at step {step}"));
+        assert_eq!(is_complete, last_step == step, "{}", stderr_of(&output));
         let reached = load(&checkpoint::last_path(expected)).state()[checkpoint::STEP_KEY].as_u64();
         assert_eq!(reached, Some(last_step), "{more}");
     }
@@ -233,10 +233,19 @@ fn averages_are_evaluated_loaded_and_not_resumed() {
 
     // A run resumed from a kept checkpoint removes the later ones.
     let resume = format!("resume_from={}", checkpoint::step_path(&run, 4).display());
-    let more = ["max_steps=4", "ema_evaluation=True", &resume];
-    assert_success(&run_with(directory, &arguments("runs", &[&keys[1..], &more].concat())));
-    assert_eq!(steps(&run), [4]);
-    let output = vlct().arg("average").arg(&run).arg("--out").arg(&mean).output();
+    let resumed = |max_steps: &str| {
+        let more = [max_steps, "ema_evaluation=True", &resume];
+        run_with(directory, &arguments("runs", &[&keys[1..], &more].concat()))
+    };
+    // A run that has nothing left to do removes none.
+    let output = resumed("max_steps=4");
+    assert_success(&output);
+    assert!(stderr_of(&output).contains("nothing left to do: the run has taken all 4 steps"));
+    assert_eq!(steps(&run), [4, 5, 6]);
+    assert_success(&resumed("max_steps=5"));
+    assert_eq!(steps(&run), [4, 5]);
+    let one = run.join("step_000004");
+    let output = vlct().arg("average").arg(&one).arg("--out").arg(&mean).output();
     assert_one_line_error(
         "one",
         &output.expect("the program starts"),

@@ -61,7 +61,7 @@ impl RunDirectory {
     ) -> Result<Self> {
         let log = RunLog::resume(&path, state.global_step, state.seconds, progress)?;
         let run = Self::begin(path, lock, log, &state.config, description, kept_checkpoints)?;
-        run.remove_checkpoints(state.global_step)?;
+        remove_checkpoints(&run.path, state.global_step, kept_checkpoints)?;
         Ok(run)
     }
 
@@ -140,24 +140,8 @@ impl RunDirectory {
         // The last checkpoint comes second: if the process is killed in between, the resumed run removes and writes the first again.
         weights.save(&kept, &state.to_json()?, &self.description(WeightsKind::Raw)?)?;
         atomic::link(&kept, &last).map_err(at::<TrainError>(&last))?;
-        self.remove_checkpoints(state.global_step)?;
+        remove_checkpoints(&self.path, state.global_step, self.kept_checkpoints)?;
         self.saved = Some(state);
-        Ok(())
-    }
-
-    /// Removes kept checkpoints: those of steps after `step`, incomplete ones, and all but the latest of the others.
-    fn remove_checkpoints(&self, step: u64) -> Result<()> {
-        let steps = checkpoint::steps(&self.path).map_err(at::<TrainError>(&self.path))?;
-        let is_valid = |s: &u64| *s <= step && checkpoint::step_path(&self.path, *s).is_file();
-        let (valid, mut removed): (Vec<u64>, Vec<u64>) = steps.into_iter().partition(is_valid);
-        if self.kept_checkpoints > 0 {
-            let surplus = valid.len().saturating_sub(self.kept_checkpoints as usize);
-            removed.extend(&valid[..surplus]);
-        }
-        for step in removed {
-            let path = checkpoint::step_path(&self.path, step);
-            remove_checkpoint(&path).map_err(at::<TrainError>(&path))?;
-        }
         Ok(())
     }
 
@@ -212,6 +196,23 @@ impl RunDirectory {
             info!("saved step {}: {}", saved.global_step, path.display());
         }
     }
+}
+
+/// Removes kept checkpoints of a run directory: those of steps after `step`, incomplete ones, and all but the latest `kept` of the others,
+/// if `kept` is not 0.
+pub(crate) fn remove_checkpoints(run: &Path, step: u64, kept: u64) -> Result<()> {
+    let steps = checkpoint::steps(run).map_err(at::<TrainError>(run))?;
+    let is_valid = |s: &u64| *s <= step && checkpoint::step_path(run, *s).is_file();
+    let (valid, mut removed): (Vec<u64>, Vec<u64>) = steps.into_iter().partition(is_valid);
+    if kept > 0 {
+        let surplus = valid.len().saturating_sub(kept as usize);
+        removed.extend(&valid[..surplus]);
+    }
+    for step in removed {
+        let path = checkpoint::step_path(run, step);
+        remove_checkpoint(&path).map_err(at::<TrainError>(&path))?;
+    }
+    Ok(())
 }
 
 /// Removes a kept checkpoint, its temporary files and its directory. A directory with other files remains.

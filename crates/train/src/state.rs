@@ -10,7 +10,7 @@ use vlct_tasks::Tally;
 
 use crate::error::{Result, TrainError};
 use crate::plan::Window;
-use vlct_model::checkpoint::{Checkpoint, STEP_KEY};
+use vlct_model::checkpoint::{Checkpoint, MOMENT_PREFIX, STEP_KEY};
 
 /// The state of a run other than weights and moments.
 ///
@@ -54,9 +54,15 @@ impl RunState {
             1 => upgrade_from_format_1(file.state().clone()),
             _ => file.state().clone(),
         };
-        serde_json::from_value(state).map_err(|source| TrainError::NotATrainingRun {
-            path: path.to_path_buf(),
-            source,
+        let has_moments = file.names().any(|name| name.starts_with(MOMENT_PREFIX));
+        serde_json::from_value(state).map_err(|source| match has_moments {
+            true => TrainError::NotATrainingRun {
+                path: path.to_path_buf(),
+                source,
+            },
+            false => TrainError::NotResumable {
+                path: path.to_path_buf(),
+            },
         })
     }
 

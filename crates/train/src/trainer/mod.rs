@@ -39,7 +39,10 @@ pub fn run(config: &Config, control: &Control) -> Result<Finished> {
     if spec.test_only {
         test::run(&spec, control)
     } else {
-        training::Trainer::new(spec, control)?.train()
+        match training::Trainer::begin(spec, control)? {
+            training::Begun::Training(trainer) => trainer.train(),
+            training::Begun::Complete(finished) => Ok(finished),
+        }
     }
 }
 

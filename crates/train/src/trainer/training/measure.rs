@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use super::{Control, Trainer};
+use super::{Begun, Control, Trainer};
 use crate::error::Result;
 use crate::plan::Length;
 use crate::spec::RunSpec;
@@ -34,7 +34,9 @@ pub(crate) fn seconds_per_micro_batch(spec: &RunSpec, stop: &AtomicBool) -> Resu
         progress: false,
         run_directory: None,
     };
-    let mut trainer = Trainer::new(spec, &control)?;
+    let Begun::Training(mut trainer) = Trainer::begin(spec, &control)? else {
+        return Ok(None); // A trial run is never complete.
+    };
     let plan = trainer.plan;
     let mut seconds_for = |batches: u64| -> Result<f64> {
         trainer.state = RunState::default();

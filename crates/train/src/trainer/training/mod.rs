@@ -2,10 +2,10 @@
 
 mod forecast;
 mod measure;
+mod resume;
 
 pub(crate) use measure::seconds_per_micro_batch;
 
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,15 +21,13 @@ use vlct_tasks::{Batch, Description, Loader, Mode, NonFinite, PendingMeasures, P
 use vlct_tensor::{Tape, Tensor};
 
 use super::evaluate::{self, RecallRun};
-use crate::config::{AUTO, Config, KEYS};
 use crate::data::{self, Data};
 use crate::error::{Result, TrainError};
-use crate::logs::progress::{Progress, Update};
-use crate::paths;
+use crate::logs::progress::Update;
 use crate::plan::{Plan, Window};
 use crate::run::{self, RunDirectory};
 use crate::schedule::LearningRate;
-use crate::spec::{self, RunSpec};
+use crate::spec::RunSpec;
 use crate::state::RunState;
 use crate::weights::Weights;
 use vlct_model::checkpoint;
@@ -83,6 +81,14 @@ pub(super) struct Trainer<'a> {
     best_validation: Vec<(String, f64)>,
 }
 
+/// A training run before its first step.
+pub(super) enum Begun<'a> {
+    /// There are steps to take or a validation to do.
+    Training(Box<Trainer<'a>>),
+    /// The resumed run is complete. Nothing has been written; kept checkpoints beyond `keep_checkpoints` have been removed.
+    Complete(Finished),
+}
+
 /// The results of the micro-batches of a window, without the gradients.
 struct WindowResult {
     /// Sums of the metrics of the epoch, including this window.
@@ -95,17 +101,9 @@ struct WindowResult {
     values: Vec<(&'static str, f64)>,
 }
 
-/// The state and run directory of the checkpoint from which a run continues.
-struct Resumed {
-    state: RunState,
-    /// The run directory of the checkpoint; `None` if the checkpoint is elsewhere.
-    directory: Option<PathBuf>,
-    /// The lock of `directory`.
-    lock: Option<File>,
-}
-
 impl<'a> Trainer<'a> {
-    pub fn new(spec: RunSpec, control: &Control<'a>) -> Result<Self> {
+    /// Opens data and weights, and begins the run directory unless a resumed run has nothing left to do.
+    pub fn begin(spec: RunSpec, control: &Control<'a>) -> Result<Begun<'a>> {
         let data = Data::open(&spec)?;
         let plan = plan(&spec, &data)?;
         // The evaluators are made before training, so that an unsuitable dataset is an error now and not at the first validation.
@@ -116,9 +114,22 @@ impl<'a> Trainer<'a> {
         let validation = evaluate::split_evaluator(&spec, data.val.clone(), &data.inputs)?;
         let mut weights = Weights::new(&spec)?;
         let resumed = match &spec.weights.resume_from {
-            Some(from) => Some(resume(from, &spec, &mut weights)?),
+            Some(from) => Some(resume::resume(from, &spec, &mut weights)?),
             None => None,
         };
+        if let Some(resumed) = &resumed
+            && spec.trial.is_none()
+            && let Some(reason) = resume::nothing_left(&resumed.state, &spec, &plan, &data)
+        {
+            info!("{}: {reason}", resumed.path.display());
+            // If the run was killed after its last checkpoint, surplus kept ones remain.
+            if let Some(directory) = &resumed.directory
+                && checkpoint::last_path(directory) == resumed.path
+            {
+                run::remove_checkpoints(directory, resumed.state.global_step, spec.keep_checkpoints)?;
+            }
+            return Ok(Begun::Complete(resumed.finished()));
+        }
         let description = Description::new(
             &spec.model,
             &spec.task,
@@ -126,8 +137,8 @@ impl<'a> Trainer<'a> {
             data::custom_reading(&data.train),
             WeightsKind::Raw,
         );
-        let (state, run) = initial_state(&spec, &plan, &description, resumed, control)?;
-        Ok(Self {
+        let (state, run) = resume::initial_state(&spec, &plan, &description, resumed, control)?;
+        Ok(Begun::Training(Box::new(Self {
             task: spec.task.build(&spec.model)?,
             validation,
             recall,
@@ -141,9 +152,10 @@ impl<'a> Trainer<'a> {
             shows_progress: control.progress,
             last_validation: Vec::new(),
             best_validation: Vec::new(),
-        })
+        })))
     }
 
+    /// Trains until the end of the run.
     pub fn train(mut self) -> Result<Finished> {
         self.log_run_summary();
         if self.data.val.is_empty() {
@@ -244,8 +256,7 @@ impl<'a> Trainer<'a> {
 
     /// Returns whether the run ends early, because the value that selects the best checkpoint has not improved for `patience` validations.
     fn is_out_of_patience(&self) -> bool {
-        let patience = self.spec.validation.patience;
-        patience.is_some_and(|patience| self.state.validations_since_best >= patience)
+        is_out_of_patience(&self.spec, &self.state)
     }
 
     /// Accumulates the gradients of a window. Returns `None` if the stop flag is set before the end of the window.
@@ -455,6 +466,11 @@ impl<'a> Trainer<'a> {
     }
 }
 
+fn is_out_of_patience(spec: &RunSpec, state: &RunState) -> bool {
+    let patience = spec.validation.patience;
+    patience.is_some_and(|patience| state.validations_since_best >= patience)
+}
+
 fn plan(spec: &RunSpec, data: &Data) -> Result<Plan> {
     let batches = (data.train.len() as u64).div_ceil(spec.length.micro_batch.max(1));
     if batches == 0 {
@@ -463,98 +479,6 @@ fn plan(spec: &RunSpec, data: &Data) -> Result<Plan> {
         });
     }
     Ok(Plan::new(&spec.length, batches)?)
-}
-
-/// Restores the weights from the checkpoint that `from` names. Returns the checkpoint's state and its run directory, which is locked
-/// unless the run is a trial.
-fn resume(from: &str, spec: &RunSpec, weights: &mut Weights) -> Result<Resumed> {
-    let path = paths::find_checkpoint(from)?;
-    let directory = paths::directory_of(&path);
-    let lock = match directory.as_ref().filter(|_| spec.trial.is_none()) {
-        Some(directory) => run::lock(directory)?,
-        None => None,
-    };
-    let file = checkpoint::load(&path)?;
-    let state = RunState::read(&file, &path)?;
-    weights.restore(&file, &path, &state.parameter_steps)?;
-    warn_of_changes(&state.config, &spec.config)?;
-    info!("resuming {} at step {}", path.display(), state.global_step);
-    Ok(Resumed { state, directory, lock })
-}
-
-/// Returns the state at the beginning of a run, and the run directory unless the run is a trial.
-fn initial_state(
-    spec: &RunSpec,
-    plan: &Plan,
-    description: &Description,
-    resumed: Option<Resumed>,
-    control: &Control,
-) -> Result<(RunState, Option<RunDirectory>)> {
-    let (state, directory, lock) = match resumed {
-        Some(Resumed { state, directory, lock }) => (state, directory, lock),
-        None => (RunState::default(), None, None),
-    };
-    let state = RunState {
-        config: spec.config.clone(),
-        ..state
-    };
-    if spec.trial.is_some() {
-        return Ok((state, None));
-    }
-    let progress = if control.progress {
-        Progress::new("step", plan.total_steps, state.global_step)
-    } else {
-        Progress::quiet()
-    };
-    let run = match directory {
-        Some(directory) => RunDirectory::resume(directory, lock, &state, description, spec.keep_checkpoints, progress)?,
-        None => RunDirectory::create(spec, control.run_directory.clone(), description, progress)?,
-    };
-    Ok((state, Some(run)))
-}
-
-/// Warns of settings that have changed since the run began and affect its result.
-///
-/// # Errors
-/// Returns [`TrainError::OtherMicroBatchSize`] if the size of micro-batches differs.
-fn warn_of_changes(before: &str, now: &str) -> Result<()> {
-    let (before, now) = (Config::from_toml(before)?, Config::from_toml(now)?);
-    // The position in an epoch is counted in micro-batches, so their size must not change.
-    if before.per_gpu_batchsize != now.per_gpu_batchsize {
-        return Err(TrainError::OtherMicroBatchSize {
-            before: before.per_gpu_batchsize,
-            now: now.per_gpu_batchsize,
-        });
-    }
-    const WITHOUT_EFFECT_ON_RESULT: [&str; 12] = [
-        "resume_from",
-        "threads",
-        "pin_threads",
-        "activation_recompute",
-        "num_workers",
-        "log_dir",
-        "log_every",
-        "checkpoint_every",
-        "load_path",
-        "load_ema",
-        "keep_checkpoints",
-        "pretrain_path",
-    ];
-    // A precision of `None` is compared as the format that it selects on this machine.
-    let is_same_format = spec::compute(&before).precision == spec::compute(&now).precision;
-    let keeps_result = |name: &str| match name {
-        "precision" => is_same_format,
-        // A configuration from before this key was added has the base value, which does not say which method was used.
-        "f32_products" => before.f32_products == AUTO,
-        name => WITHOUT_EFFECT_ON_RESULT.contains(&name),
-    };
-    for key in KEYS.iter().filter(|k| !keeps_result(k.name)) {
-        let (old, new) = ((key.get)(&before), (key.get)(&now));
-        if old != new {
-            warn!("{} was {old} when the run began and is {new} now", key.name);
-        }
-    }
-    Ok(())
 }
 
 /// Warns of unreadable images of a batch that were replaced. `before` is the number of earlier replacements of the run.

@@ -1,0 +1,189 @@
+//! Resuming of a run from a checkpoint.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use log::{info, warn};
+use vlct_data::datasets::Dataset;
+use vlct_model::{checkpoint, files};
+use vlct_tasks::Description;
+
+use super::{Control, Finished, is_out_of_patience};
+use crate::config::{AUTO, Config, KEYS};
+use crate::data::Data;
+use crate::error::{Result, TrainError};
+use crate::logs::progress::Progress;
+use crate::paths;
+use crate::plan::Plan;
+use crate::run::{self, RunDirectory};
+use crate::spec::{self, RunSpec};
+use crate::state::RunState;
+use crate::weights::Weights;
+
+/// The state and run directory of the checkpoint from which a run continues.
+pub(super) struct Resumed {
+    /// The checkpoint.
+    pub path: PathBuf,
+    pub state: RunState,
+    /// The run directory of the checkpoint; `None` if the checkpoint is elsewhere.
+    pub directory: Option<PathBuf>,
+    /// The lock of `directory`.
+    lock: Option<File>,
+}
+
+impl Resumed {
+    /// Returns the result of a run that has nothing left to do.
+    pub fn finished(&self) -> Finished {
+        let state = &self.state;
+        Finished {
+            run: self.directory.clone(),
+            steps: state.global_step,
+            interrupted: false,
+            seconds: state.seconds,
+            metrics: Vec::new(),
+            best: state.best_metric.zip(state.best_step),
+            best_metrics: Vec::new(),
+        }
+    }
+}
+
+/// Returns the reason why a resumed run has nothing left to do; `None` if it has steps or a validation left.
+pub(super) fn nothing_left(state: &RunState, spec: &RunSpec, plan: &Plan, data: &Data) -> Option<String> {
+    if state.validation_due && !data.val.is_empty() {
+        return None;
+    }
+    let steps = state.global_step;
+    if is_out_of_patience(spec, state) {
+        let validations = state.validations_since_best;
+        return Some(format!(
+            "nothing left to do: the run ended at step {steps}, after {validations} validations without improvement; a larger patience \
+             continues it"
+        ));
+    }
+    if plan.window_at(state.position(), steps).is_some() {
+        return None;
+    }
+    let total = plan.total_steps;
+    let key = match spec.length.max_steps {
+        Some(_) => "max_steps",
+        None => "max_epoch",
+    };
+    Some(match steps > total {
+        true => format!(
+            "nothing left to do: the run has taken {steps} steps, more than the {total} of {key}; a larger {key} continues it"
+        ),
+        false => format!("nothing left to do: the run has taken all {steps} steps; a larger {key} continues it"),
+    })
+}
+
+/// Restores the weights from the checkpoint that `from` names. Returns the checkpoint's state and its run directory, which is locked
+/// unless the run is a trial.
+pub(super) fn resume(from: &str, spec: &RunSpec, weights: &mut Weights) -> Result<Resumed> {
+    let path = paths::find_checkpoint(from)?;
+    let directory = paths::directory_of(&path);
+    let lock = match directory.as_ref().filter(|_| spec.trial.is_none()) {
+        Some(directory) => run::lock(directory)?,
+        None => None,
+    };
+    let file = checkpoint::load(&path).map_err(|error| {
+        // A weight file of another kind is not damaged.
+        let is_weight_file = files::map(&path).is_ok_and(|file| files::index(&file).is_ok());
+        match is_weight_file {
+            true => TrainError::NotResumable { path: path.clone() },
+            false => error.into(),
+        }
+    })?;
+    let state = RunState::read(&file, &path)?;
+    weights.restore(&file, &path, &state.parameter_steps)?;
+    warn_of_changes(&state.config, &spec.config)?;
+    Ok(Resumed {
+        path,
+        state,
+        directory,
+        lock,
+    })
+}
+
+/// Returns the state at the beginning of a run, and the run directory unless the run is a trial.
+pub(super) fn initial_state(
+    spec: &RunSpec,
+    plan: &Plan,
+    description: &Description,
+    resumed: Option<Resumed>,
+    control: &Control,
+) -> Result<(RunState, Option<RunDirectory>)> {
+    let (state, directory, lock) = match resumed {
+        Some(Resumed {
+            path,
+            state,
+            directory,
+            lock,
+        }) => {
+            info!("resuming {} at step {}", path.display(), state.global_step);
+            (state, directory, lock)
+        }
+        None => (RunState::default(), None, None),
+    };
+    let state = RunState {
+        config: spec.config.clone(),
+        ..state
+    };
+    if spec.trial.is_some() {
+        return Ok((state, None));
+    }
+    let progress = if control.progress {
+        Progress::new("step", plan.total_steps, state.global_step)
+    } else {
+        Progress::quiet()
+    };
+    let run = match directory {
+        Some(directory) => RunDirectory::resume(directory, lock, &state, description, spec.keep_checkpoints, progress)?,
+        None => RunDirectory::create(spec, control.run_directory.clone(), description, progress)?,
+    };
+    Ok((state, Some(run)))
+}
+
+/// Warns of settings that have changed since the run began and affect its result.
+///
+/// # Errors
+/// Returns [`TrainError::OtherMicroBatchSize`] if the size of micro-batches differs.
+fn warn_of_changes(before: &str, now: &str) -> Result<()> {
+    let (before, now) = (Config::from_toml(before)?, Config::from_toml(now)?);
+    // The position in an epoch is counted in micro-batches, so their size must not change.
+    if before.per_gpu_batchsize != now.per_gpu_batchsize {
+        return Err(TrainError::OtherMicroBatchSize {
+            before: before.per_gpu_batchsize,
+            now: now.per_gpu_batchsize,
+        });
+    }
+    const WITHOUT_EFFECT_ON_RESULT: [&str; 13] = [
+        "resume_from",
+        "threads",
+        "pin_threads",
+        "activation_recompute",
+        "num_workers",
+        "log_dir",
+        "log_every",
+        "checkpoint_every",
+        "load_path",
+        "load_ema",
+        "load_partial",
+        "keep_checkpoints",
+        "pretrain_path",
+    ];
+    // A precision of `None` is compared as the format that it selects on this machine.
+    let is_same_format = spec::compute(&before).precision == spec::compute(&now).precision;
+    let keeps_result = |name: &str| match name {
+        "precision" => is_same_format,
+        // A configuration from before this key was added has the base value, which does not say which method was used.
+        "f32_products" => before.f32_products == AUTO,
+        name => WITHOUT_EFFECT_ON_RESULT.contains(&name),
+    };
+    for key in KEYS.iter().filter(|k| !keeps_result(k.name)) {
+        let (old, new) = ((key.get)(&before), (key.get)(&now));
+        if old != new {
+            warn!("{} was {old} when the run began and is {new} now", key.name);
+        }
+    }
+    Ok(())
+}
