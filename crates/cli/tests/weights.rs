@@ -1,0 +1,267 @@
+//! End-to-end tests of weight files: parts of a model, damaged and odd files, run directories, runs that are complete.
+
+mod support;
+
+use std::path::Path;
+use std::process::Output;
+
+use support::{
+    assert_one_line_error, assert_success, last_checkpoint, run_directory, run_with, stderr_of, tiny_model_arguments,
+    vlct, write_synthetic,
+};
+use tempfile::TempDir;
+use vlct_model::checkpoint;
+use vlct_model::files::{self, StateDict, StoredTensor, Style};
+
+/// Returns a directory with a dataset and a run of 2 steps in `runs`.
+fn trained() -> TempDir {
+    let directory = TempDir::new().expect("a temporary directory");
+    write_synthetic(&directory.path().join("data"), 24);
+    assert_success(&train(directory.path(), &["log_dir=runs"]));
+    directory
+}
+
+/// Trains 2 steps with `more` arguments.
+fn train(directory: &Path, more: &[&str]) -> Output {
+    let more = [
+        &["max_steps=2", "val_check_interval=4", "limit_val_batches=1"][..],
+        more,
+    ]
+    .concat();
+    run_with(directory, &tiny_model_arguments("data", &more))
+}
+
+fn command(directory: &Path, arguments: &[&str]) -> Output {
+    let output = vlct().current_dir(directory).args(arguments).output();
+    output.expect("the program starts")
+}
+
+fn stdout_of(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Writes the weights of the trained run as `name`, after `change`.
+fn write(directory: &Path, name: &str, change: impl FnOnce(StateDict) -> StateDict) {
+    let state = files::read(&run_directory(directory, "runs")).expect("weights").state;
+    files::write(&directory.join(name), &change(state), &Style::Vlc.into()).expect("written");
+}
+
+#[test]
+fn a_part_of_a_model_is_loaded_only_if_asked_for() {
+    let directory = trained();
+    let directory = directory.path();
+    write(directory, "part.pth", |state| {
+        let is_kept = |name: &str| !name.starts_with("transformer.blocks.");
+        state.into_iter().filter(|(name, _)| is_kept(name)).collect()
+    });
+    for key in ["load_path", "pretrain_path"] {
+        let load = format!("{key}=part.pth");
+        assert_one_line_error(
+            key,
+            &train(directory, &[&load]),
+            &[
+                "part.pth: the file has",
+                "not transformer.blocks.* (12)",
+                "load_partial=True",
+            ],
+        );
+        let output = train(directory, &[&load, "load_partial=True"]);
+        assert_success(&output);
+        let text = stderr_of(&output);
+        assert!(
+            text.contains("so they start at random: transformer.blocks.* (12)"),
+            "{text}"
+        );
+    }
+    // A backbone without decoder is complete, but masked autoencoding is trained.
+    write(directory, "backbone.pth", |state| {
+        let names = state.into_iter().filter_map(|(name, tensor)| {
+            let backbone = name.strip_prefix("transformer.")?;
+            let is_kept = !backbone.starts_with("decoder_") && backbone != "mask_token";
+            is_kept.then(|| (format!("module.{backbone}"), tensor))
+        });
+        names.collect()
+    });
+    let output = train(directory, &["pretrain_path=backbone.pth"]);
+    assert_success(&output);
+    let text = stderr_of(&output);
+    assert!(text.contains("masked autoencoding starts with a random one"), "{text}");
+    assert_one_line_error(
+        "backbone",
+        &train(directory, &["load_path=backbone.pth"]),
+        &["pretrain_path loads the weights of an image backbone"],
+    );
+    // A test needs all weights.
+    assert_one_line_error(
+        "test",
+        &train(
+            directory,
+            &["load_path=part.pth", "test_only=True", "load_partial=True"],
+        ),
+        &["has no tensor transformer.blocks.0.norm1.weight"],
+    );
+}
+
+#[test]
+fn altered_checkpoints_and_weights_that_are_not_finite_are_rejected() {
+    let directory = trained();
+    let directory = directory.path();
+    let mut bytes = std::fs::read(last_checkpoint(directory, "runs")).expect("a checkpoint");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(directory.join("altered.safetensors"), bytes).expect("written");
+    write(directory, "nan.pth", |mut state| {
+        let mut values = state.f32("pooler.dense.bias").expect("a weight").into_owned();
+        (values[3], values[5]) = (f32::NAN, f32::INFINITY);
+        let shape = vec![values.len()];
+        state.insert("pooler.dense.bias", StoredTensor::f32(shape, values));
+        state
+    });
+    std::fs::write(directory.join("image.png"), "").expect("written");
+    let last = last_checkpoint(directory, "runs");
+    let last = last.to_str().expect("UTF-8");
+    for (file, parts) in [
+        (
+            "altered.safetensors",
+            &["altered.safetensors", "the checksum does not match"][..],
+        ),
+        ("nan.pth", &["nan.pth", "pooler.dense.bias"]),
+    ] {
+        let load = format!("load_path={file}");
+        let pretrain = format!("pretrain_path={file}");
+        assert_one_line_error("load_path", &train(directory, &[&load]), parts);
+        assert_one_line_error("test", &train(directory, &[&load, "test_only=True"]), parts);
+        let match_arguments = [
+            "predict",
+            "match",
+            "--load",
+            file,
+            "--heads",
+            "2",
+            "--tokenizer",
+            "data/vocab.txt",
+            "image.png",
+            "x",
+        ];
+        assert_one_line_error("predict", &command(directory, &match_arguments), parts);
+        assert_one_line_error("inspect", &command(directory, &["inspect", file]), parts);
+        if file == "altered.safetensors" {
+            assert_one_line_error("pretrain_path", &train(directory, &[&pretrain]), parts);
+            assert_one_line_error("convert", &command(directory, &["convert", file, "out.pth"]), parts);
+        }
+        let average = ["average", file, last, "--out", "out.pth"];
+        assert_one_line_error("average", &command(directory, &average), &parts[1..]);
+    }
+    let output = command(directory, &["inspect", "nan.pth"]);
+    assert!(stdout_of(&output).contains("VLC names") && !stdout_of(&output).contains("intact"));
+    assert!(stderr_of(&output).contains("weights are NaN or infinite: pooler.dense.bias (2 values)"));
+    assert!(!directory.join("out.pth").exists());
+}
+
+#[test]
+fn run_directories_and_files_with_an_index_are_weights_for_every_command() {
+    let directory = trained();
+    let directory = directory.path();
+    let run = run_directory(directory, "runs");
+    for path in [run.join("best"), run.join("last"), run.clone()] {
+        let path = path.to_str().expect("UTF-8");
+        let output = command(directory, &["inspect", path]);
+        assert_success(&output);
+        assert!(stdout_of(&output).contains("intact: the checksum matches"), "{path}");
+        let output = command(directory, &["convert", path, "out.safetensors"]);
+        assert_success(&output);
+        assert!(
+            stdout_of(&output).contains("checkpoint.safetensors: "),
+            "{}",
+            stdout_of(&output)
+        );
+        assert_success(&train(directory, &[&format!("load_path={path}")]));
+    }
+    // Two files with an index, and names with a prefix.
+    let state = files::read(&run).expect("weights").state;
+    std::fs::create_dir(directory.join("parts")).expect("created");
+    let mut map = serde_json::Map::new();
+    for part in 0..2 {
+        let name = format!("model-{part}.safetensors");
+        let tensors = state.iter().enumerate().filter(|(i, _)| i % 2 == part);
+        let tensors: StateDict = tensors
+            .map(|(_, (name, t))| (format!("model.{name}"), t.clone()))
+            .collect();
+        files::write(&directory.join("parts").join(&name), &tensors, &Style::Vlc.into()).expect("written");
+        map.extend(tensors.names().map(|tensor| (tensor.to_owned(), name.clone().into())));
+    }
+    let index = serde_json::json!({ "weight_map": map }).to_string();
+    std::fs::write(directory.join("parts/model.safetensors.index.json"), index).expect("written");
+    let output = train(directory, &["load_path=parts"]);
+    assert_success(&output);
+    let loaded = format!("loaded {0} of {0} tensors", state.len());
+    assert!(stderr_of(&output).contains(&loaded), "{}", stderr_of(&output));
+    let output = command(directory, &["inspect", "parts"]);
+    assert_success(&output);
+    assert!(stdout_of(&output).contains("names in the file have the prefix model."));
+    assert_success(&command(
+        directory,
+        &["convert", "parts", "whole.safetensors", "--style", "vlc"],
+    ));
+    let whole = files::read(&directory.join("whole.safetensors"))
+        .expect("weights")
+        .state;
+    assert!(state.iter().all(|(name, tensor)| whole.get(name) == Some(tensor)));
+}
+
+#[test]
+fn a_complete_run_is_not_changed_by_resuming_it() {
+    let directory = trained();
+    let directory = directory.path();
+    let run = run_directory(directory, "runs");
+    let resume = format!("resume_from={}", run.display());
+    let content = || {
+        let files = ["config.toml", "metrics.jsonl", "last/checkpoint.safetensors"];
+        files.map(|file| std::fs::read(run.join(file)).expect("a file of the run"))
+    };
+    let before = content();
+    for (key, part) in [
+        (
+            "max_steps=2",
+            "nothing left to do: the run has taken all 2 steps; a larger max_steps continues it",
+        ),
+        (
+            "max_steps=1",
+            "nothing left to do: the run has taken 2 steps, more than the 1 of max_steps",
+        ),
+    ] {
+        let output = train(directory, &[&resume, key, "learning_rate=1e-3"]);
+        assert_success(&output);
+        let text = stderr_of(&output);
+        assert_eq!(
+            text.lines().filter(|line| line.contains("nothing left to do")).count(),
+            1,
+            "{text}"
+        );
+        assert!(text.contains(part) && !text.contains("run directory"), "{text}");
+        assert!(before == content(), "{key}: the run was changed");
+    }
+    assert_success(&train(directory, &[&resume, "max_steps=3"]));
+    assert!(before != content());
+
+    // Weights alone are not a run.
+    write(directory, "weights.pth", |state| state);
+    write(directory, "weights.safetensors", |state| state);
+    let last = checkpoint::last_path(&run);
+    let last = last.to_str().expect("UTF-8");
+    let average = [
+        "average",
+        last,
+        &format!("{}/best", run.display()),
+        "--out",
+        "average.safetensors",
+    ];
+    assert_success(&command(directory, &average));
+    for file in ["weights.pth", "weights.safetensors", "average.safetensors"] {
+        assert_one_line_error(
+            file,
+            &train(directory, &[&format!("resume_from={file}")]),
+            &[file, "no state of the optimiser", "load_path="],
+        );
+    }
+}
