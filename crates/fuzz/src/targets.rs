@@ -35,7 +35,7 @@ pub struct Target {
 }
 
 /// All readers of untrusted files.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     Target {
         name: "arrow",
         read: read_arrow,
@@ -82,6 +82,11 @@ pub const TARGETS: [Target; 13] = [
         extensions: &["ckpt", "pth", "safetensors"],
     },
     Target {
+        name: "index",
+        read: read_index,
+        extensions: &["json"],
+    },
+    Target {
         name: "check",
         read: |file, _| drop(vlct_image::check::check(file)),
         extensions: &vlct_image::EXTENSIONS,
@@ -109,7 +114,18 @@ fn read_weights(file: &[u8]) {
     if let Ok(sizes) = sizes::derive(&index, GivenHeads::default()) {
         let _ = Vlc::read(sizes.config, &index);
     }
+    let _ = index.non_finite();
     drop(index.decode());
+}
+
+/// Reads an index of several weight files.
+fn read_index(file: &[u8], directory: &Path) {
+    let path = directory.join("model.safetensors.index.json");
+    fs::write(&path, file).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    if let Ok(files) = files::map(&path) {
+        let _ = files::index(&files);
+    }
+    fs::remove_file(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
 }
 
 /// Opens a checkpoint without tensors that has the file, if it is JSON, as its description.
@@ -270,7 +286,7 @@ fn read_pickle(file: &[u8], directory: &Path) {
 /// Returns the valid files of a target: the golden files with its extensions, and [`extra_files`]; all are smaller than 1 MiB.
 pub fn valid_files(target: &Target) -> Vec<Vec<u8>> {
     let mut files = extra_files(target.name);
-    for part in ["prepare", "images", "model"] {
+    for part in ["prepare", "images", "model", "weights"] {
         for directory in vlct_golden::directories(part) {
             collect(&directory, target.extensions, &mut files);
         }
