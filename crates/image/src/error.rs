@@ -9,9 +9,12 @@ pub enum ImageError {
     /// A file or directory cannot be read.
     #[error(transparent)]
     Io(#[from] IoError),
-    /// The bytes are not a complete image file of a supported format and size.
+    /// The bytes are not a complete image file, or the image is too large. Pillow rejects such files, or warns of their size.
     #[error("image cannot be decoded: {0}")]
     Decode(String),
+    /// The bytes may be a good image file, but of a format or layout that this crate does not read.
+    #[error("image cannot be read here: {0}")]
+    Unsupported(String),
     /// An image that a file format cannot hold.
     #[error("an image of {width}x{height} pixels cannot be written as {format}: {reason}")]
     Encode {

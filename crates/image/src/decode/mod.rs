@@ -17,6 +17,7 @@ use super::{memory, orientation};
 use crate::{Background, ImageError, Orientation, Reading, Result};
 
 mod convert;
+mod fault;
 mod jpeg;
 mod png;
 
