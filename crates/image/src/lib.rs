@@ -20,7 +20,6 @@ pub mod encode;
 mod error;
 mod memory;
 pub mod normalise;
-mod orientation;
 mod reading;
 pub mod resize;
 pub mod sheet;

@@ -3,22 +3,23 @@
 use image::{ColorType, RgbImage};
 
 use super::Decoded;
+use super::samples::Samples;
 use crate::Background;
 
-/// Converts `width` × `height` pixels of interleaved samples. 16-bit samples are in native byte order.
+/// Converts pixels to RGB.
 ///
 /// Pillow keeps the high byte of 16-bit colour samples, but *clips* 16-bit grey samples without alpha to 255, so that most
 /// of these images become nearly white. The published models were trained on these results.
 ///
 /// # Errors
 /// Returns the reason if the layout has no equivalent in Pillow or the number of samples is wrong.
-pub(super) fn to_rgb(
-    samples: Vec<u8>,
-    layout: ColorType,
-    width: u32,
-    height: u32,
-    background: Background,
-) -> Result<Decoded, String> {
+pub(super) fn to_rgb(samples: Samples, background: Background) -> Result<Decoded, String> {
+    let Samples {
+        values: samples,
+        layout,
+        width,
+        height,
+    } = samples;
     let opaque = |pixels| (pixels, false);
     let (pixels, transparent) = match layout {
         ColorType::Rgb8 => opaque(samples),
@@ -99,6 +100,22 @@ mod tests {
 
     fn native(values: &[u16]) -> Vec<u8> {
         values.iter().flat_map(|v| v.to_ne_bytes()).collect()
+    }
+
+    fn to_rgb(
+        values: Vec<u8>,
+        layout: ColorType,
+        width: u32,
+        height: u32,
+        background: Background,
+    ) -> Result<Decoded, String> {
+        let samples = Samples {
+            values,
+            layout,
+            width,
+            height,
+        };
+        super::to_rgb(samples, background)
     }
 
     fn kept(samples: Vec<u8>, layout: ColorType, width: u32) -> (Vec<u8>, bool) {

@@ -8,18 +8,24 @@
 //! Input is untrusted: sizes are checked before memory is allocated, a truncated file is an error, and a panic of a decoder is
 //! caught.
 
-use std::io::Cursor;
-
-use image::{ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+use image::metadata::Orientation as Turn;
+use image::{DynamicImage, ImageFormat, RgbImage};
 use vlct_util::panics;
 
-use super::{memory, orientation};
-use crate::{Background, ImageError, Orientation, Reading, Result};
+use crate::{ImageError, Orientation, Reading, Result};
 
+mod bmp;
 mod convert;
 mod fault;
+mod foreign;
+mod gif;
 mod jpeg;
 mod png;
+mod samples;
+mod tiff;
+mod webp;
+
+use fault::{Fault, damaged, unsupported};
 
 /// Maximum number of pixels of an image: a quarter of a gibibyte at three bytes per pixel. Pillow warns of a decompression bomb above
 /// this number (`Image.MAX_IMAGE_PIXELS`).
@@ -56,12 +62,9 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
 pub fn decode_with(bytes: &[u8], reading: Reading) -> Result<Decoded> {
     let format = format_of(bytes)?;
     // A panic in a decoder must not end a training run.
-    let mut decoded = panics::catch(|| decode_as(bytes, format, reading.background))
-        .unwrap_or_else(|_| Err(damaged(format, &"the decoder failed")))?;
-    if reading.orientation == Orientation::Upright {
-        decoded.image = orientation::turn_upright(decoded.image, bytes, format);
-    }
-    Ok(decoded)
+    let decoded =
+        panics::catch(|| decode_as(bytes, format, reading)).unwrap_or_else(|_| Err(unsupported("the decoder failed")));
+    decoded.map_err(|fault| fault.of(format))
 }
 
 /// Detects the format from the first bytes of a file; a few dozen bytes suffice.
@@ -72,25 +75,30 @@ pub(super) fn format_of(start: &[u8]) -> Result<ImageFormat> {
     if start.is_empty() {
         return Err(ImageError::Decode("the file is empty".into()));
     }
+    if tiff::is_tiff(start) {
+        return Ok(ImageFormat::Tiff);
+    }
     image::guess_format(start)
         .ok()
         .filter(|format| SUPPORTED.contains(format))
-        .ok_or_else(|| unknown_format(start))
+        .ok_or_else(|| foreign::error(start))
 }
 
 /// Estimates the memory that [`decode`] needs beside the file, in bytes: the samples of the decoder, and RGB.
 pub(super) fn memory_for(bytes: &[u8]) -> u64 {
     const BYTES_PER_PIXEL: u64 = 8 + 3;
-    let size = panics::catch(|| {
-        ImageReader::with_format(Cursor::new(bytes), format_of(bytes).ok()?)
-            .into_dimensions()
-            .ok()
+    let size = format_of(bytes).ok().and_then(|format| match format {
+        ImageFormat::Jpeg => jpeg::dimensions(bytes),
+        ImageFormat::Png => png::dimensions(bytes),
+        ImageFormat::Gif => gif::dimensions(bytes),
+        ImageFormat::Bmp => bmp::dimensions(bytes),
+        ImageFormat::Tiff => tiff::dimensions(bytes),
+        _ => webp::dimensions(bytes),
     });
-    match size {
-        Ok(Some((width, height))) => BYTES_PER_PIXEL * (u64::from(width) * u64::from(height)).min(MAX_PIXELS),
-        // A file without a readable size is rejected before memory is allocated.
-        _ => 0,
-    }
+    // A file without a readable size is rejected before memory is allocated.
+    size.map_or(0, |(width, height)| {
+        BYTES_PER_PIXEL * (u64::from(width) * u64::from(height)).min(MAX_PIXELS)
+    })
 }
 
 /// The usual extensions of files of the supported formats, in lower case.
@@ -105,49 +113,45 @@ const SUPPORTED: [ImageFormat; 6] = [
     ImageFormat::WebP,
 ];
 
-fn decode_as(bytes: &[u8], format: ImageFormat, background: Background) -> Result<Decoded> {
-    match format {
+fn decode_as(bytes: &[u8], format: ImageFormat, reading: Reading) -> Result<Decoded, Fault> {
+    let samples = match format {
         ImageFormat::Jpeg => {
-            let image = jpeg::decode(bytes)?;
-            return Ok(Decoded {
-                image,
+            let decoded = Decoded {
+                image: jpeg::decode(bytes)?,
                 transparent: false,
-            });
+            };
+            return Ok(turn(decoded, bytes, format, reading.orientation));
         }
-        ImageFormat::Png => return png::decode(bytes, background),
-        _ => {}
-    }
-    // The WebP decoder accepts a truncated animation; the decoders of the other formats report truncation.
-    if format == ImageFormat::WebP && !riff_is_complete(bytes) {
-        return Err(damaged(format, &"the file ends before the image does"));
-    }
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE);
-    limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_ALLOCATION);
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    reader.limits(limits);
-    let decoder = reader.into_decoder().map_err(|e| damaged(format, &e))?;
-
-    let (width, height) = decoder.dimensions();
-    check_size(width, height)?;
-    let layout = decoder.color_type();
-    let length = usize::try_from(decoder.total_bytes())
-        .ok()
-        .filter(|&n| n as u64 <= MAX_ALLOCATION)
-        .ok_or_else(|| damaged(format, &"too many bytes per pixel"))?;
-    let mut samples = memory::take(length);
-    // Decoders may skip damaged parts. Reused memory is cleared, so that the result does not depend on the previous image.
-    samples.fill(0);
-    decoder.read_image(&mut samples).map_err(|e| damaged(format, &e))?;
-    convert::to_rgb(samples, layout, width, height, background).map_err(|e| damaged(format, &e))
+        ImageFormat::Png => png::decode(bytes)?,
+        ImageFormat::Gif => gif::decode(bytes)?,
+        ImageFormat::Bmp => bmp::decode(bytes)?,
+        ImageFormat::Tiff => tiff::decode(bytes)?,
+        _ => webp::decode(bytes)?,
+    };
+    let decoded = convert::to_rgb(samples, reading.background).map_err(damaged)?;
+    Ok(turn(decoded, bytes, format, reading.orientation))
 }
 
-/// Returns whether the file is as long as its RIFF header states. Pillow rejects a truncated animation, whereas the decoder reads
-/// the first frame.
-fn riff_is_complete(bytes: &[u8]) -> bool {
-    let stated = bytes.get(4..).and_then(|rest| rest.first_chunk()).copied();
-    stated.is_some_and(|size| (bytes.len() as u64) >= 8 + u64::from(u32::from_le_bytes(size)))
+/// Turns an image as the tag of its file says. A file without a readable tag is upright. The tag of TIFF files always counts, as for
+/// Pillow.
+fn turn(mut decoded: Decoded, bytes: &[u8], format: ImageFormat, orientation: Orientation) -> Decoded {
+    let tag = match (format, orientation) {
+        (ImageFormat::Tiff, _) => tiff::orientation(bytes),
+        (_, Orientation::AsStored) => return decoded,
+        (ImageFormat::Jpeg, _) => jpeg::exif(bytes).map_or(1, tiff::orientation),
+        (ImageFormat::Png, _) => png::exif(bytes).map_or(1, tiff::orientation),
+        (ImageFormat::WebP, _) => webp::exif(bytes).map_or(1, tiff::orientation),
+        _ => return decoded,
+    };
+    match Turn::from_exif(tag) {
+        None | Some(Turn::NoTransforms) => decoded,
+        Some(turn) => {
+            let mut image = DynamicImage::ImageRgb8(decoded.image);
+            image.apply_orientation(turn);
+            decoded.image = image.into_rgb8();
+            decoded
+        }
+    }
 }
 
 fn check_size(width: u32, height: u32) -> Result<()> {
@@ -160,24 +164,6 @@ fn check_size(width: u32, height: u32) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-fn unknown_format(bytes: &[u8]) -> ImageError {
-    let start: Vec<String> = bytes.iter().take(8).map(|b| format!("{b:02x}")).collect();
-    ImageError::Decode(format!(
-        "not a JPEG, PNG, GIF, BMP, TIFF or WebP file (it begins with {})",
-        start.join(" ")
-    ))
-}
-
-fn damaged(format: ImageFormat, reason: &dyn std::fmt::Display) -> ImageError {
-    // Messages of some decoders have several lines.
-    let reason = reason.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-    ImageError::Decode(format!("damaged or unsupported {format:?} data: {reason}"))
-}
-
-fn damaged_png(reason: &dyn std::fmt::Display) -> ImageError {
-    damaged(ImageFormat::Png, reason)
 }
 
 #[cfg(test)]
@@ -211,7 +197,7 @@ mod tests {
         assert!(decode_error(b"<html>").contains("not a JPEG"));
         assert!(decode_error(&[0; 400]).contains("00 00 00 00 00 00 00 00"));
         // A known format that is not supported.
-        assert!(decode_error(b"P6 1 1 255 abc").contains("not a JPEG"));
+        assert!(decode_error(b"P6 1 1 255 abc").contains("PPM"));
     }
 
     #[test]
@@ -277,6 +263,66 @@ mod tests {
             .unwrap();
         let (_, upright) = files().into_iter().find(|(name, _)| name == "q90_420.jpg").unwrap();
         assert_eq!(decode(&bytes).unwrap(), decode(&upright).unwrap());
+    }
+
+    fn golden(name: &str) -> Vec<u8> {
+        std::fs::read(vlct_golden::directories("images")[0].join(name)).unwrap()
+    }
+
+    fn decode_upright(bytes: &[u8]) -> Result<RgbImage> {
+        let reading = Reading {
+            orientation: Orientation::Upright,
+            ..Reading::default()
+        };
+        Ok(decode_with(bytes, reading)?.image)
+    }
+
+    #[test]
+    fn turns_an_image_by_its_tag() {
+        let stored = decode(&golden("rotated_exif.jpg")).unwrap();
+        let upright = decode_upright(&golden("rotated_exif.jpg")).unwrap();
+        assert_eq!(upright.dimensions(), (stored.height(), stored.width()));
+        // The tag of this file says: rotate by 90 degrees clockwise.
+        for (x, y, pixel) in upright.enumerate_pixels() {
+            assert_eq!(stored.get_pixel(y, stored.height() - 1 - x), pixel);
+        }
+    }
+
+    #[test]
+    fn every_orientation_is_read_and_other_values_are_ignored() {
+        let bytes = golden("rotated_exif.jpg");
+        let tag = bytes.windows(4).position(|w| w == [0x01, 0x12, 0x00, 0x03]).unwrap() + 9;
+        assert_eq!(bytes[tag], 6);
+        let stored = decode(&bytes).unwrap();
+        let mut images = Vec::new();
+        for value in 0..=9 {
+            let mut changed = bytes.clone();
+            changed[tag] = value;
+            let upright = decode_upright(&changed).unwrap();
+            if (1..=8).contains(&value) {
+                assert!(!images.contains(&upright), "orientation {value}");
+                images.push(upright);
+            } else {
+                assert_eq!(upright, stored, "orientation {value}");
+            }
+        }
+        assert_eq!(images[0], stored);
+    }
+
+    #[test]
+    fn images_without_a_tag_are_unchanged() {
+        for name in [
+            "q90_420.jpg",
+            "rgba.png",
+            "palette.gif",
+            "rgb.bmp",
+            "rgb.tif",
+            "lossy.webp",
+        ] {
+            let bytes = golden(name);
+            assert_eq!(decode_upright(&bytes).unwrap(), decode(&bytes).unwrap(), "{name}");
+        }
+        assert!(decode_upright(b"<html>").is_err());
     }
 
     proptest! {

@@ -10,8 +10,9 @@ use std::io::Cursor;
 use image::ColorType;
 use png::{BitDepth, Transformations};
 
-use super::{Decoded, MAX_ALLOCATION, check_size, convert, damaged_png as damaged};
-use crate::{Background, Result};
+use super::fault::{Fault, damaged};
+use super::samples::Samples;
+use super::{MAX_ALLOCATION, check_size};
 
 /// Size, in bytes, of the signature at the start of a file.
 const SIGNATURE_SIZE: usize = 8;
@@ -21,9 +22,34 @@ const CHUNK_HEAD_SIZE: usize = 8;
 const CHUNK_TAIL_SIZE: usize = 4;
 const END_CHUNK: &[u8] = b"\0\0\0\0IEND\xae\x42\x60\x82";
 
-/// Decodes a PNG file (its first image, if animated) to RGB.
-pub(super) fn decode(bytes: &[u8], background: Background) -> Result<Decoded> {
-    let bytes = verify_chunks(bytes).map_err(|e| damaged(&e))?;
+/// Returns the size of the image, if the header has one.
+pub(super) fn dimensions(bytes: &[u8]) -> Option<(u32, u32)> {
+    let sides = bytes.get(SIGNATURE_SIZE + CHUNK_HEAD_SIZE..)?.first_chunk::<8>()?;
+    let [w3, w2, w1, w0, h3, h2, h1, h0] = *sides;
+    Some((
+        u32::from_be_bytes([w3, w2, w1, w0]),
+        u32::from_be_bytes([h3, h2, h1, h0]),
+    ))
+}
+
+/// Returns the EXIF tags.
+pub(super) fn exif(bytes: &[u8]) -> Option<&[u8]> {
+    let mut offset = SIGNATURE_SIZE;
+    loop {
+        let (length, kind) = chunk_head(bytes, offset)?;
+        let start = offset + CHUNK_HEAD_SIZE;
+        let end = start.checked_add(length)?;
+        match kind {
+            b"eXIf" => return bytes.get(start..end),
+            b"IEND" => return None,
+            _ => offset = end.checked_add(CHUNK_TAIL_SIZE)?,
+        }
+    }
+}
+
+/// Decodes a PNG file (its first image, if animated).
+pub(super) fn decode(bytes: &[u8]) -> Result<Samples, Fault> {
+    let bytes = verify_chunks(bytes).map_err(damaged)?;
     let limits = png::Limits {
         bytes: usize::try_from(MAX_ALLOCATION).unwrap_or(usize::MAX),
     };
@@ -34,14 +60,14 @@ pub(super) fn decode(bytes: &[u8], background: Background) -> Result<Decoded> {
     decoder.set_limits(limits);
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);
-    let header = decoder.read_header_info().map_err(|e| damaged(&e))?;
+    let header = decoder.read_header_info().map_err(|e| damaged(e))?;
     let (width, height) = header.size();
-    check_size(width, height)?;
+    check_size(width, height).map_err(damaged)?;
     if (header.color_type, header.bit_depth) != (png::ColorType::Grayscale, BitDepth::Sixteen) {
         decoder.set_transformations(Transformations::EXPAND);
     }
 
-    let mut reader = decoder.read_info().map_err(|e| damaged(&e))?;
+    let mut reader = decoder.read_info().map_err(|e| damaged(e))?;
     let layout = match reader.output_color_type() {
         (png::ColorType::Grayscale, BitDepth::Eight) => ColorType::L8,
         (png::ColorType::GrayscaleAlpha, BitDepth::Eight) => ColorType::La8,
@@ -51,7 +77,7 @@ pub(super) fn decode(bytes: &[u8], background: Background) -> Result<Decoded> {
         (png::ColorType::GrayscaleAlpha, BitDepth::Sixteen) => ColorType::La16,
         (png::ColorType::Rgb, BitDepth::Sixteen) => ColorType::Rgb16,
         (png::ColorType::Rgba, BitDepth::Sixteen) => ColorType::Rgba16,
-        (kind, depth) => return Err(damaged(&format_args!("pixels of type {kind:?} {depth:?}"))),
+        (kind, depth) => return Err(damaged(format_args!("pixels of type {kind:?} {depth:?}"))),
     };
     let mut samples = read_rows(&mut reader, layout, width, height)?;
     if layout.bytes_per_pixel() > layout.channel_count() {
@@ -60,11 +86,21 @@ pub(super) fn decode(bytes: &[u8], background: Background) -> Result<Decoded> {
             *sample = u16::from_be_bytes(*sample).to_ne_bytes();
         }
     }
-    convert::to_rgb(samples, layout, width, height, background).map_err(|e| damaged(&e))
+    Ok(Samples {
+        values: samples,
+        layout,
+        width,
+        height,
+    })
 }
 
 /// Reads the interleaved samples of the first image. Rows that are missing from a complete stream are black.
-fn read_rows(reader: &mut png::Reader<Cursor<&[u8]>>, layout: ColorType, width: u32, height: u32) -> Result<Vec<u8>> {
+fn read_rows(
+    reader: &mut png::Reader<Cursor<&[u8]>>,
+    layout: ColorType,
+    width: u32,
+    height: u32,
+) -> Result<Vec<u8>, Fault> {
     let pixel_size = layout.bytes_per_pixel();
     let stride = width as usize * usize::from(pixel_size);
     let mut samples = vec![0u8; stride * height as usize];
@@ -76,12 +112,12 @@ fn read_rows(reader: &mut png::Reader<Cursor<&[u8]>>, layout: ColorType, width: 
             .try_for_each(|row| reader.read_row(row).map(|_| ()))
     };
     match rows {
-        Err(error) if !has_too_few_rows(&error) => return Err(damaged(&error)),
+        Err(error) if !has_too_few_rows(&error) => return Err(damaged(error)),
         _ => {}
     }
     // The checksum of the stream follows the last row. Other damage after the last row is accepted.
     match reader.finish() {
-        Err(error) if is_wrong_checksum(&error) => Err(damaged(&error)),
+        Err(error) if is_wrong_checksum(&error) => Err(damaged(error)),
         _ => Ok(samples),
     }
 }
@@ -91,7 +127,7 @@ fn read_interlaced(
     samples: &mut [u8],
     stride: usize,
     bits_per_pixel: u8,
-) -> std::result::Result<(), png::DecodingError> {
+) -> Result<(), png::DecodingError> {
     while let Some(row) = reader.next_interlaced_row()? {
         if let png::InterlaceInfo::Adam7(pass) = row.interlace() {
             png::expand_interlaced_row(samples, stride, row.data(), pass, bits_per_pixel);
@@ -112,7 +148,7 @@ fn is_wrong_checksum(error: &png::DecodingError) -> bool {
 
 /// Verifies the chunks that precede the pixel chunks. If the file ends within the pixel chunks, returns a copy with the last chunk
 /// completed and an end chunk added, so that the decoder reads all pixel data.
-fn verify_chunks(bytes: &[u8]) -> std::result::Result<Cow<'_, [u8]>, String> {
+fn verify_chunks(bytes: &[u8]) -> Result<Cow<'_, [u8]>, String> {
     let mut offset = SIGNATURE_SIZE;
     let mut seen_pixels = false;
     loop {
@@ -165,8 +201,8 @@ mod tests {
 
     use super::*;
 
-    fn decode(bytes: &[u8]) -> Result<RgbImage> {
-        Ok(super::decode(bytes, Background::Keep)?.image)
+    fn decode(bytes: &[u8]) -> crate::Result<RgbImage> {
+        crate::decode(bytes)
     }
 
     fn image() -> RgbImage {

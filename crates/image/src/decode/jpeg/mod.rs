@@ -2,39 +2,53 @@
 //!
 //! `zune-jpeg` decodes files of the usual layouts. [`general`] decodes the others, and files in which `zune-jpeg` finds an error.
 
-use image::{ImageFormat, RgbImage};
+use image::RgbImage;
 use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
-use super::fault::damaged;
+use super::fault::{Fault, damaged};
 use super::{MAX_SIDE, check_size};
-use crate::Result;
 use crate::memory;
 
 mod general;
 mod survey;
 
+pub(super) use general::decode_part;
+
+/// Returns the size of the image, if the file has a frame.
+pub(super) fn dimensions(bytes: &[u8]) -> Option<(u32, u32)> {
+    let is_frame = |marker| matches!(marker, 0xc0..=0xcf) && !matches!(marker, 0xc4 | 0xc8 | 0xcc);
+    let (_, frame) = survey::segments(bytes).find(|(marker, _)| is_frame(*marker))?;
+    let &[h1, h0, w1, w0] = frame.get(1..)?.first_chunk()?;
+    Some((u16::from_be_bytes([w1, w0]).into(), u16::from_be_bytes([h1, h0]).into()))
+}
+
+/// Returns the EXIF tags.
+pub(super) fn exif(bytes: &[u8]) -> Option<&[u8]> {
+    survey::segments(bytes).find_map(|(marker, content)| content.strip_prefix(b"Exif\0\0").filter(|_| marker == 0xe1))
+}
+
 /// Decodes a JPEG file to RGB.
-pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage> {
+pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, Fault> {
     let survey = survey::survey(bytes);
     if !survey.is_complete {
-        return Err(damaged("the file ends before the image does").of(ImageFormat::Jpeg));
+        return Err(damaged("the file ends before the image does"));
     }
     if survey.is_common
         && let Some(image) = decode_common(bytes)?
     {
         return Ok(image);
     }
-    general::decode(bytes).map_err(|fault| fault.of(ImageFormat::Jpeg))
+    general::decode(bytes)
 }
 
 /// Decodes a file of a usual layout. Returns `None` if the decoder finds an error.
 ///
 /// # Errors
 /// Returns an error if the image has too many pixels.
-fn decode_common(bytes: &[u8]) -> Result<Option<RgbImage>> {
+fn decode_common(bytes: &[u8]) -> Result<Option<RgbImage>, Fault> {
     let options = DecoderOptions::default()
         .set_strict_mode(true)
         .set_max_width(MAX_SIDE as usize)
@@ -48,7 +62,7 @@ fn decode_common(bytes: &[u8]) -> Result<Option<RgbImage>> {
         return Ok(None);
     };
     let (width, height) = (u32::from(info.width), u32::from(info.height));
-    check_size(width, height)?;
+    check_size(width, height).map_err(damaged)?;
     let mut pixels = memory::take(3 * width as usize * height as usize);
     // The decoder may skip damaged parts. Reused memory is cleared, so that the result does not depend on the previous image.
     pixels.fill(0);

@@ -15,6 +15,20 @@ pub(super) struct Survey {
     pub(super) is_common: bool,
 }
 
+/// Iterates over the markers and contents of the segments before the pixels. Ends early at bytes that are not a segment.
+pub(super) fn segments(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    let mut rest = bytes.get(2..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let fill = rest.iter().take_while(|b| **b == 0xff).count();
+        let (marker, after) = rest.get(fill..)?.split_first()?;
+        let (length, _) = after.split_first_chunk::<2>()?;
+        let length = usize::from(u16::from_be_bytes(*length));
+        let segment = after.get(2..length)?;
+        rest = &after[length..];
+        (fill > 0 && *marker != START_OF_SCAN).then_some((*marker, segment))
+    })
+}
+
 /// The parts of the segments that decide whether a layout is common.
 #[derive(Default)]
 struct Layout<'a> {

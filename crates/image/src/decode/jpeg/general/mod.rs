@@ -25,9 +25,60 @@ use upsample::Samples;
 /// Maximum number of scans. Each may take as long as the whole image; a progressive file has ten.
 const MAX_SCANS: usize = 200;
 
+/// The components of an image, enlarged to its size when they are read.
+pub(super) struct Components {
+    frame: Frame,
+    samples: Vec<Samples>,
+    space: ColourSpace,
+}
+
 /// Decodes a JPEG file to RGB.
 pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, Fault> {
+    let Components { frame, samples, space } = decode_components(bytes, State::new())?;
+    let mut pixels = memory::take(3 * frame.width * frame.height);
+    let mut rows = vec![Vec::new(); samples.len()];
+    for (y, out) in pixels.chunks_exact_mut(3 * frame.width).enumerate() {
+        for (component, row) in samples.iter().zip(&mut rows) {
+            component.enlarge_row(y, row);
+        }
+        space.convert_row(&rows, out);
+    }
+    let image = RgbImage::from_raw(frame.width as u32, frame.height as u32, pixels);
+    image.ok_or_else(|| damaged("too few pixels"))
+}
+
+/// Decodes JPEG data whose tables may be apart. Returns width, height and interleaved components: as they are stored, or as RGB if they
+/// are YCbCr.
+pub(in crate::decode) fn decode_part(
+    tables: Option<&[u8]>,
+    bytes: &[u8],
+    is_ycbcr: bool,
+) -> Result<(usize, usize, Vec<u8>), Fault> {
     let mut state = State::new();
+    if let Some(tables) = tables {
+        next_scan(tables, &mut Bits::new(tables, 2), &mut state)?;
+    }
+    let Components { frame, samples, .. } = decode_components(bytes, state)?;
+    let mut pixels = vec![0; samples.len() * frame.width * frame.height];
+    let mut rows = vec![Vec::new(); samples.len()];
+    for (y, out) in pixels.chunks_exact_mut(samples.len() * frame.width).enumerate() {
+        for (component, row) in samples.iter().zip(&mut rows) {
+            component.enlarge_row(y, row);
+        }
+        if is_ycbcr && samples.len() == 3 {
+            ColourSpace::YCbCr.convert_row(&rows, out);
+        } else {
+            for (x, pixel) in out.chunks_exact_mut(samples.len()).enumerate() {
+                for (value, row) in pixel.iter_mut().zip(&rows) {
+                    *value = row[x];
+                }
+            }
+        }
+    }
+    Ok((frame.width, frame.height, pixels))
+}
+
+fn decode_components(bytes: &[u8], mut state: State) -> Result<Components, Fault> {
     let mut image: Option<(Frame, Vec<Plane>)> = None;
     let mut space = ColourSpace::Grey;
     let mut markers = Bits::new(bytes, 2);
@@ -63,8 +114,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, Fault> {
         markers.marker = marker;
     }
     let (frame, planes) = image.ok_or_else(|| damaged("no image data"))?;
-    let samples = samples(&frame, planes)?;
-    to_rgb(&frame, &samples, space)
+    Ok(Components {
+        samples: samples(&frame, planes),
+        frame,
+        space,
+    })
 }
 
 /// Reads segments up to the next scan. Returns the content of the scan's header, or `None` at the end of the image.
@@ -123,7 +177,7 @@ fn allocate(frame: &Frame) -> Result<Vec<Plane>, Fault> {
 }
 
 /// Transforms all coefficients to samples. The memory of a component's coefficients is freed before the next one is transformed.
-fn samples(frame: &Frame, planes: Vec<Plane>) -> Result<Vec<Samples>, Fault> {
+fn samples(frame: &Frame, planes: Vec<Plane>) -> Vec<Samples> {
     let transformed = planes.into_iter().zip(&frame.components).map(|(plane, component)| {
         let stride = 8 * plane.columns;
         // A component without a scan is grey.
@@ -139,27 +193,14 @@ fn samples(frame: &Frame, planes: Vec<Plane>) -> Result<Vec<Samples>, Fault> {
                 }
             }
         }
-        Ok(Samples {
+        Samples {
             values,
             stride,
             width: (frame.width * component.horizontal).div_ceil(frame.max_horizontal),
             height: (frame.height * component.vertical).div_ceil(frame.max_vertical),
             horizontal: frame.max_horizontal / component.horizontal,
             vertical: frame.max_vertical / component.vertical,
-        })
+        }
     });
     transformed.collect()
-}
-
-fn to_rgb(frame: &Frame, samples: &[Samples], space: ColourSpace) -> Result<RgbImage, Fault> {
-    let mut pixels = memory::take(3 * frame.width * frame.height);
-    let mut rows = vec![Vec::new(); samples.len()];
-    for (y, out) in pixels.chunks_exact_mut(3 * frame.width).enumerate() {
-        for (component, row) in samples.iter().zip(&mut rows) {
-            component.enlarge_row(y, row);
-        }
-        space.convert_row(&rows, out);
-    }
-    let image = RgbImage::from_raw(frame.width as u32, frame.height as u32, pixels);
-    image.ok_or_else(|| damaged("too few pixels"))
 }
