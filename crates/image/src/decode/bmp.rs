@@ -192,14 +192,12 @@ fn read_palette(bytes: &[u8], header: &Header, position: &mut usize) -> Result<P
     let end = *position + entry_size * header.colours;
     let entries = bytes.get(*position..end.min(bytes.len())).unwrap_or_default();
     *position = end;
-    let mut palette = Palette::grey();
-    if header.bits == 1 {
-        palette.set(1, [255; 3]);
+    let colours = entries.chunks_exact(entry_size).map(|entry| [entry[2], entry[1], entry[0]]);
+    let is_black = header.colours == 1 && colours.clone().eq([[0; 3]]);
+    if is_black && header.bits == 1 {
+        return Ok(Palette::of([[0; 3], [255; 3]].into_iter()));
     }
-    for (i, entry) in entries.chunks_exact(entry_size).enumerate() {
-        palette.set(i, [entry[2], entry[1], entry[0]]);
-    }
-    Ok(palette)
+    Ok(Palette::of(colours))
 }
 
 /// Reads uncompressed rows: one index per byte, or RGB, or RGBA. The first row of the result is the top one.

@@ -35,15 +35,16 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Samples, Fault> {
     let mut frame = first_frame(bytes)?;
     let (width, height) = frame.canvas;
     check_size(width, height).map_err(damaged)?;
+    if frame.area[2] == 0 || frame.area[3] == 0 {
+        return Err(damaged("a frame without pixels"));
+    }
     let mut canvas = vec![frame.transparent.unwrap_or(0); width as usize * height as usize];
     let [left, top, frame_width, frame_height] = frame.area.map(|side| side as usize);
-    if frame_width > 0 && frame_height > 0 {
-        let indices = decompress(&mut frame.data, frame.code_size, frame_width * frame_height)?;
-        let rows = row_order(frame_height, frame.interlaced);
-        for (y, row) in rows.zip(indices.chunks_exact(frame_width)) {
-            let start = (top + y) * width as usize + left;
-            canvas[start..start + frame_width].copy_from_slice(row);
-        }
+    let indices = decompress(&mut frame.data, frame.code_size, frame_width * frame_height)?;
+    let rows = row_order(frame_height, frame.interlaced);
+    for (y, row) in rows.zip(indices.chunks_exact(frame_width)) {
+        let start = (top + y) * width as usize + left;
+        canvas[start..start + frame_width].copy_from_slice(row);
     }
     Ok(frame.palette.expand(&canvas, frame.transparent, width, height))
 }
@@ -72,12 +73,8 @@ impl<'a> Blocks<'a> {
     }
 
     fn palette(&mut self, flags: u8) -> Result<Palette, Fault> {
-        let mut palette = Palette::grey();
         let colours = self.take(3 << ((flags & 7) + 1))?;
-        for (i, colour) in colours.as_chunks::<3>().0.iter().enumerate() {
-            palette.set(i, *colour);
-        }
-        Ok(palette)
+        Ok(Palette::of(colours.as_chunks::<3>().0.iter().copied()))
     }
 }
 
@@ -116,7 +113,11 @@ fn first_frame(bytes: &[u8]) -> Result<Frame<'_>, Fault> {
                 width = width.max(area[0] + area[2]);
                 height = height.max(area[1] + area[3]);
                 if descriptor[8] & HAS_PALETTE != 0 {
-                    palette = blocks.palette(descriptor[8])?;
+                    let local = blocks.palette(descriptor[8])?;
+                    // For Pillow, a palette of greys in order is none.
+                    if !local.is_grey() {
+                        palette = local;
+                    }
                 }
                 return Ok(Frame {
                     area,
@@ -136,7 +137,7 @@ fn first_frame(bytes: &[u8]) -> Result<Frame<'_>, Fault> {
 
 /// Decompresses `length` indices.
 fn decompress(data: &mut Blocks<'_>, code_size: u8, length: usize) -> Result<Vec<u8>, Fault> {
-    if !(1..12).contains(&code_size) {
+    if !(1..=12).contains(&code_size) {
         return Err(damaged(format!("codes of {code_size} bits")));
     }
     let mut decoder = Decoder::new(BitOrder::Lsb, code_size);
@@ -160,8 +161,14 @@ fn decompress(data: &mut Blocks<'_>, code_size: u8, length: usize) -> Result<Vec
             break;
         }
     }
-    // The last code may still be in the decoder.
-    done += decoder.decode_bytes(&[], &mut indices[done..]).consumed_out;
+    // The last codes may still be in the decoder.
+    while done < length {
+        let result = decoder.decode_bytes(&[], &mut indices[done..]);
+        if result.consumed_out == 0 {
+            break;
+        }
+        done += result.consumed_out;
+    }
     if done < length {
         return Err(truncated());
     }

@@ -20,6 +20,8 @@ const SIGNATURE_SIZE: usize = 8;
 const CHUNK_HEAD_SIZE: usize = 8;
 /// Size, in bytes, of the checksum after a chunk's data.
 const CHUNK_TAIL_SIZE: usize = 4;
+/// Position in the header of the compression method, of which there is one. Pillow ignores it.
+const COMPRESSION: usize = 10;
 const END_CHUNK: &[u8] = b"\0\0\0\0IEND\xae\x42\x60\x82";
 
 /// Returns the size of the image, if the header has one.
@@ -40,7 +42,10 @@ pub(super) fn exif(bytes: &[u8]) -> Option<&[u8]> {
         let start = offset + CHUNK_HEAD_SIZE;
         let end = start.checked_add(length)?;
         match kind {
-            b"eXIf" => return bytes.get(start..end),
+            b"eXIf" => {
+                let tags = bytes.get(start..end)?;
+                return Some(tags.strip_prefix(b"Exif\0\0").unwrap_or(tags));
+            }
             b"IEND" => return None,
             _ => offset = end.checked_add(CHUNK_TAIL_SIZE)?,
         }
@@ -49,7 +54,7 @@ pub(super) fn exif(bytes: &[u8]) -> Option<&[u8]> {
 
 /// Decodes a PNG file (its first image, if animated).
 pub(super) fn decode(bytes: &[u8]) -> Result<Samples, Fault> {
-    let bytes = verify_chunks(bytes).map_err(damaged)?;
+    let bytes = verify_chunks(bytes)?;
     let limits = png::Limits {
         bytes: usize::try_from(MAX_ALLOCATION).unwrap_or(usize::MAX),
     };
@@ -146,45 +151,119 @@ fn is_wrong_checksum(error: &png::DecodingError) -> bool {
     matches!(error, png::DecodingError::Format(_)) && error.to_string().contains("WrongChecksum")
 }
 
-/// Verifies the chunks that precede the pixel chunks. If the file ends within the pixel chunks, returns a copy with the last chunk
-/// completed and an end chunk added, so that the decoder reads all pixel data.
-fn verify_chunks(bytes: &[u8]) -> Result<Cow<'_, [u8]>, String> {
+/// Verifies the chunks that precede the pixel chunks. If the file ends within the pixel chunks, or if it has chunks that the decoder
+/// rejects and Pillow reads, returns a copy: without these chunks, with the last chunk completed, and with an end chunk, so that the
+/// decoder reads all pixel data.
+fn verify_chunks(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Fault> {
+    let ends_early = || damaged("the file ends before the image begins");
+    let mut before = Before::default();
     let mut offset = SIGNATURE_SIZE;
-    let mut seen_pixels = false;
+    let mut pixels_start = None;
     loop {
         let Some((length, kind)) = chunk_head(bytes, offset) else {
             // The file ends between chunks or within the head of a chunk.
-            return if seen_pixels {
-                Ok(Cow::Owned([&bytes[..offset.min(bytes.len())], END_CHUNK].concat()))
-            } else {
-                Err("the file ends before the image begins".into())
-            };
+            let start = pixels_start.ok_or_else(ends_early)?;
+            return Ok(Cow::Owned(before.with_pixels(&[&bytes[start..offset.min(bytes.len())], END_CHUNK])));
         };
         let is_pixels = kind == b"IDAT";
-        if seen_pixels && !is_pixels {
-            return Ok(Cow::Borrowed(bytes));
+        if let Some(start) = pixels_start
+            && !is_pixels
+        {
+            return Ok(match before.is_odd() {
+                false => Cow::Borrowed(bytes),
+                true => Cow::Owned(before.with_pixels(&[&bytes[start..offset], END_CHUNK])),
+            });
         }
-        seen_pixels |= is_pixels;
         // `chunk_head` has read these bytes, so they exist; lengths are below 2^32.
         let data = offset + CHUNK_HEAD_SIZE;
         let next = data.saturating_add(length).saturating_add(CHUNK_TAIL_SIZE);
-        if next > bytes.len() {
-            if !seen_pixels {
-                return Err("the file ends before the image begins".into());
+        if is_pixels {
+            let start = *pixels_start.get_or_insert(offset);
+            if next > bytes.len() {
+                let rest = &bytes[data..bytes.len().min(data.saturating_add(length))];
+                let head = (rest.len() as u32).to_be_bytes();
+                let last: [&[u8]; 6] = [&bytes[start..offset], &head, b"IDAT", rest, &[0; CHUNK_TAIL_SIZE], END_CHUNK];
+                return Ok(Cow::Owned(before.with_pixels(&last)));
             }
-            let rest = &bytes[data..bytes.len().min(data.saturating_add(length))];
-            let head = (rest.len() as u32).to_be_bytes();
-            return Ok(Cow::Owned(
-                [&bytes[..offset], &head, b"IDAT", rest, &[0; CHUNK_TAIL_SIZE], END_CHUNK].concat(),
-            ));
-        }
-        if !is_pixels {
+        } else {
+            if next > bytes.len() {
+                return Err(ends_early());
+            }
             let checksum = crc32fast::hash(&bytes[offset + 4..next - CHUNK_TAIL_SIZE]);
             if bytes[next - CHUNK_TAIL_SIZE..next] != checksum.to_be_bytes() {
-                return Err(format!("wrong checksum of chunk {}", kind.escape_ascii()));
+                return Err(damaged(format!("wrong checksum of chunk {}", kind.escape_ascii())));
             }
+            before.add(kind, &bytes[data..next - CHUNK_TAIL_SIZE]);
         }
         offset = next;
+    }
+}
+
+/// The chunks before the pixels.
+#[derive(Default)]
+struct Before<'a> {
+    count: usize,
+    header: Option<&'a [u8]>,
+    palette: Option<&'a [u8]>,
+    transparency: Option<&'a [u8]>,
+    has_odd_chunks: bool,
+}
+
+impl<'a> Before<'a> {
+    fn add(&mut self, kind: &[u8; 4], data: &'a [u8]) {
+        self.count += 1;
+        match kind {
+            b"IHDR" => {
+                // The decoder demands that the header is the first chunk, and the only one.
+                self.has_odd_chunks |= self.count > 1 || data.len() != 13 || data[COMPRESSION] != 0;
+                self.header = data.get(..13);
+            }
+            b"PLTE" => {
+                self.has_odd_chunks |= !data.len().is_multiple_of(3) || !(3..=768).contains(&data.len()) || self.palette.is_some();
+                self.palette = Some(data);
+            }
+            b"tRNS" => {
+                self.has_odd_chunks |= self.transparency.is_some() || (self.is_indexed() && self.palette.is_none());
+                self.transparency = Some(data);
+            }
+            // A chunk that a decoder must know.
+            [first, ..] => self.has_odd_chunks |= first.is_ascii_uppercase(),
+        }
+    }
+
+    fn is_indexed(&self) -> bool {
+        self.header.is_some_and(|header| header[9] == 3)
+    }
+
+    fn is_odd(&self) -> bool {
+        self.has_odd_chunks || (self.is_indexed() && self.palette.is_none())
+    }
+
+    /// Returns a file with the chunks that matter and these parts of pixel chunks.
+    fn with_pixels(&self, pixels: &[&[u8]]) -> Vec<u8> {
+        let mut file = b"\x89PNG\r\n\x1a\n".to_vec();
+        let mut add = |kind: &[u8; 4], data: &[u8]| {
+            file.extend_from_slice(&(data.len() as u32).to_be_bytes());
+            file.extend_from_slice(kind);
+            file.extend_from_slice(data);
+            // The decoder ignores checksums.
+            file.extend_from_slice(&[0; CHUNK_TAIL_SIZE]);
+        };
+        let mut header = self.header.unwrap_or_default().to_vec();
+        if let Some(compression) = header.get_mut(COMPRESSION) {
+            *compression = 0;
+        }
+        add(b"IHDR", &header);
+        if self.is_indexed() {
+            // Without a palette, all pixels are black, as for Pillow.
+            let palette = self.palette.filter(|palette| palette.len() >= 3).unwrap_or(&[0; 3]);
+            add(b"PLTE", &palette[..palette.len().min(768) / 3 * 3]);
+        }
+        if let Some(transparency) = self.transparency {
+            add(b"tRNS", transparency);
+        }
+        file.extend(pixels.concat());
+        file
     }
 }
 

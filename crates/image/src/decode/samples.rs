@@ -47,7 +47,7 @@ impl Samples {
     }
 }
 
-/// A palette of 256 colours. Pillow's palettes begin as greys, which remain where a file defines no colour.
+/// A palette of 256 colours.
 pub(super) struct Palette([[u8; 3]; 256]);
 
 impl Palette {
@@ -61,11 +61,22 @@ impl Palette {
         self.0[usize::from(index)]
     }
 
-    /// Sets a colour. Indices above 255 are ignored.
-    pub(super) fn set(&mut self, index: usize, colour: [u8; 3]) {
-        if let Some(entry) = self.0.get_mut(index) {
+    /// Returns whether this is the palette of greys.
+    pub(super) fn is_grey(&self) -> bool {
+        self.0.iter().enumerate().all(|(i, colour)| *colour == [i as u8; 3])
+    }
+
+    /// Returns a palette of `colours`, of which those after the 256th are ignored. As for Pillow, indices without a colour are black,
+    /// except that a palette of greys in order continues with greys.
+    pub(super) fn of(colours: impl Iterator<Item = [u8; 3]> + Clone) -> Self {
+        if colours.clone().enumerate().all(|(i, colour)| colour == [i as u8; 3]) {
+            return Self::grey();
+        }
+        let mut palette = [[0; 3]; 256];
+        for (entry, colour) in palette.iter_mut().zip(colours) {
             *entry = colour;
         }
+        Self(palette)
     }
 
     /// Replaces indices by colours. Pixels of the index `transparent` have no opacity.

@@ -17,6 +17,7 @@ const HEADER_SIZE: usize = 12;
 const HAS_ALPHA: u8 = 0x10;
 const HAS_EXIF: u8 = 0x08;
 const IS_ANIMATED: u8 = 0x02;
+const FRAGMENTS: u8 = 0x01;
 
 /// The first frame of a file.
 struct Frame<'a> {
@@ -136,17 +137,25 @@ fn read_file(bytes: &[u8]) -> Result<File<'_>, Fault> {
     let &[flags, _, _, _, ref sizes @ ..] = data else {
         return Err(damaged("a header that ends early"));
     };
-    if sizes.len() < 6 {
-        return Err(damaged("a header that ends early"));
+    if sizes.len() < 6 || flags & FRAGMENTS != 0 {
+        return Err(damaged("a header that ends early, or fragments"));
     }
     let canvas = (u24(sizes) + 1, u24(&sizes[3..]) + 1);
-    let frame = if flags & IS_ANIMATED == 0 {
+    let is_animated = flags & IS_ANIMATED != 0;
+    let frame = if !is_animated {
+        let images = Chunks(chunks.0).filter(|(name, _)| matches!(*name, b"VP8 " | b"VP8L"));
+        if images.count() > 1 {
+            return Err(damaged("several images"));
+        }
         let frame = read_frame(chunks, (0, 0)).ok_or_else(no_image)?;
         if frame.size != canvas {
             return Err(damaged("an image of another size than the canvas"));
         }
         frame
     } else {
+        if !Chunks(chunks.0).any(|(name, _)| name == b"ANIM") {
+            return Err(damaged("an animation without parameters"));
+        }
         let (_, data) = chunks.find(|(name, _)| *name == b"ANMF").ok_or_else(no_image)?;
         let head = data.get(..16).ok_or_else(no_image)?;
         let position = (2 * u24(head), 2 * u24(&head[3..]));
@@ -159,7 +168,8 @@ fn read_file(bytes: &[u8]) -> Result<File<'_>, Fault> {
     };
     Ok(File {
         canvas,
-        has_alpha: flags & HAS_ALPHA != 0,
+        // Without an animation, the flag counts for separate opacities only.
+        has_alpha: flags & HAS_ALPHA != 0 || (!is_animated && frame.image.0 == b"VP8L"),
         frame,
     })
 }

@@ -272,16 +272,14 @@ fn small_samples(row: &[u8], bits: usize) -> impl Iterator<Item = u16> + '_ {
 }
 
 fn read_palette(directory: &Directory, kind: Kind) -> Result<Palette, Fault> {
-    let mut palette = Palette::grey();
-    if kind == Kind::Palette {
-        let values = directory.list(tag::COLOUR_MAP);
-        let third = values.len() / 3;
-        if third == 0 || third > 256 {
-            return Err(damaged(format!("a colour map of {} values", values.len())));
-        }
-        for i in 0..third {
-            palette.set(i, [0, 1, 2].map(|channel| (values[channel * third + i] >> 8) as u8));
-        }
+    if kind != Kind::Palette {
+        return Ok(Palette::grey());
     }
-    Ok(palette)
+    let values = directory.list(tag::COLOUR_MAP);
+    let third = values.len() / 3;
+    if third == 0 || third > 256 {
+        return Err(damaged(format!("a colour map of {} values", values.len())));
+    }
+    let colour = |i: usize| [0, 1, 2].map(|channel| (values[channel * third + i] >> 8) as u8);
+    Ok(Palette::of((0..third).map(colour)))
 }
