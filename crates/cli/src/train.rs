@@ -6,7 +6,7 @@ use std::path::Path;
 use log::{info, warn};
 use serde_json::{Map, json};
 use vlct_train::config::NamedConfig;
-use vlct_train::fit::{self, Fit};
+use vlct_train::fit::{self, Fit, Remark};
 use vlct_train::trainer::{self, Control, Finished};
 
 use crate::args::Train;
@@ -99,9 +99,20 @@ fn describe(fit: &Fit) -> String {
         text.push_str("\nnote:\n");
     }
     for remark in &fit.remarks {
-        let _ = writeln!(text, "  {remark}");
+        let _ = writeln!(text, "  {}", with_hint(remark));
     }
     text
+}
+
+/// Returns a remark with the command that helps.
+fn with_hint(remark: &Remark) -> String {
+    let hint = match remark {
+        Remark::RandomWeights => ": `--plan` with this key shows how long",
+        Remark::OtherVocabulary { .. } => ": `vlct vocabulary` makes one",
+        Remark::FewSamples { .. } => ": set `--hours`",
+        Remark::FewCaptions { .. } => "",
+    };
+    format!("{remark}{hint}")
 }
 
 fn to_json(fit: &Fit) -> serde_json::Value {
@@ -124,7 +135,7 @@ fn to_json(fit: &Fit) -> serde_json::Value {
         "validation_captions": facts.validation_captions,
         "image_side": facts.side,
         "choices": choices,
-        "remarks": fit.remarks,
+        "remarks": fit.remarks.iter().map(with_hint).collect::<Vec<_>>(),
         "config": fit.config.to_json(),
     })
 }

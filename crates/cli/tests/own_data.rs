@@ -1,4 +1,4 @@
-//! Training on a dataset of one's own: the choice of the configuration, held-out rows, vocabularies, and the forecast of a run.
+//! Training on a custom dataset: the choice of the configuration, held-out rows, vocabularies, and the forecast of a run.
 
 mod support;
 
@@ -128,7 +128,7 @@ fn it_trains_validates_on_held_out_images_and_says_how_to_go_on() {
     for part in [
         "chosen:",
         "there are no validation files: about 4 of 40 images are held out",
-        "180 items in 36 rows",
+        "180 captions of 36 images",
     ] {
         assert!(messages.contains(part), "{part:?} is not in {messages}");
     }

@@ -45,7 +45,7 @@ pub fn entries(json: &[u8], is_wanted: impl Fn(&str) -> bool) -> serde_json::Res
     })
 }
 
-/// Returns a text for people that describes why `error` occurred, without its position, which is that in one line or member.
+/// Returns a text that describes why `error` occurred, without its position, which is that in one line or member.
 pub fn describe(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.rfind(" at line ") {

@@ -19,7 +19,7 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// The default for images of one's own: on white, as web pages show them, and upright, as viewers show them.
+    /// The default for custom images: on white, as web pages show them, and upright, as viewers show them.
     pub const CUSTOM: Self = Self {
         background: Background::WHITE,
         orientation: Orientation::Upright,

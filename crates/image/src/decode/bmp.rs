@@ -192,7 +192,9 @@ fn read_palette(bytes: &[u8], header: &Header, position: &mut usize) -> Result<P
     let end = *position + entry_size * header.colours;
     let entries = bytes.get(*position..end.min(bytes.len())).unwrap_or_default();
     *position = end;
-    let colours = entries.chunks_exact(entry_size).map(|entry| [entry[2], entry[1], entry[0]]);
+    let colours = entries
+        .chunks_exact(entry_size)
+        .map(|entry| [entry[2], entry[1], entry[0]]);
     let is_black = header.colours == 1 && colours.clone().eq([[0; 3]]);
     if is_black && header.bits == 1 {
         return Ok(Palette::of([[0; 3], [255; 3]].into_iter()));

@@ -163,7 +163,9 @@ fn verify_chunks(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Fault> {
         let Some((length, kind)) = chunk_head(bytes, offset) else {
             // The file ends between chunks or within the head of a chunk.
             let start = pixels_start.ok_or_else(ends_early)?;
-            return Ok(Cow::Owned(before.with_pixels(&[&bytes[start..offset.min(bytes.len())], END_CHUNK])));
+            return Ok(Cow::Owned(
+                before.with_pixels(&[&bytes[start..offset.min(bytes.len())], END_CHUNK]),
+            ));
         };
         let is_pixels = kind == b"IDAT";
         if let Some(start) = pixels_start
@@ -182,7 +184,14 @@ fn verify_chunks(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Fault> {
             if next > bytes.len() {
                 let rest = &bytes[data..bytes.len().min(data.saturating_add(length))];
                 let head = (rest.len() as u32).to_be_bytes();
-                let last: [&[u8]; 6] = [&bytes[start..offset], &head, b"IDAT", rest, &[0; CHUNK_TAIL_SIZE], END_CHUNK];
+                let last: [&[u8]; 6] = [
+                    &bytes[start..offset],
+                    &head,
+                    b"IDAT",
+                    rest,
+                    &[0; CHUNK_TAIL_SIZE],
+                    END_CHUNK,
+                ];
                 return Ok(Cow::Owned(before.with_pixels(&last)));
             }
         } else {
@@ -219,7 +228,8 @@ impl<'a> Before<'a> {
                 self.header = data.get(..13);
             }
             b"PLTE" => {
-                self.has_odd_chunks |= !data.len().is_multiple_of(3) || !(3..=768).contains(&data.len()) || self.palette.is_some();
+                self.has_odd_chunks |=
+                    !data.len().is_multiple_of(3) || !(3..=768).contains(&data.len()) || self.palette.is_some();
                 self.palette = Some(data);
             }
             b"tRNS" => {

@@ -91,8 +91,70 @@ pub struct Fit {
     pub facts: Facts,
     /// What was chosen and why, in the order of the decisions.
     pub choices: Vec<Choice>,
-    /// What to expect of the run and what would make it better, one line each.
-    pub remarks: Vec<String>,
+    /// What to expect of the run and what would make it better.
+    pub remarks: Vec<Remark>,
+}
+
+/// What to expect of a run, or what would make it better.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Remark {
+    /// Little of what is learned will hold for other images.
+    FewCaptions {
+        /// Number of captions that the run trains on.
+        captions: u64,
+    },
+    /// The run is too short to learn to match images and captions.
+    FewSamples {
+        /// Number of samples of the run.
+        samples: u64,
+        /// Time in which the run would have enough samples, in seconds.
+        seconds_needed: f64,
+    },
+    /// The model begins with random weights.
+    RandomWeights,
+    /// The vocabulary does not suit the captions.
+    OtherVocabulary {
+        /// Mean number of tokens of a word.
+        tokens_per_word: f64,
+        /// Fraction of the words that are unknown.
+        unknown_words: f64,
+    },
+}
+
+impl std::fmt::Display for Remark {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::FewCaptions { captions } => write!(
+                f,
+                "{} captions are few: most of what is learned will hold for these images only. {MEASURED_RESULTS}. More images, several \
+                 captions for each, or the weights of a trained model (load_path=RUN) help",
+                HumanCount(*captions)
+            ),
+            Self::FewSamples {
+                samples,
+                seconds_needed,
+            } => write!(
+                f,
+                "in this time the model sees {} samples; to learn to match images and captions, it needs some {}, which take about {}",
+                HumanCount(*samples),
+                HumanCount(FEW_SAMPLES),
+                duration_text(*seconds_needed)
+            ),
+            Self::RandomWeights => f.write_str(
+                "the model begins with random weights. With MAE weights (pretrain_path=mae_pretrain_vit_base_full.pth), the base model knows \
+                 photographs already; its steps take far longer",
+            ),
+            Self::OtherVocabulary {
+                tokens_per_word,
+                unknown_words,
+            } => write!(
+                f,
+                "the vocabulary of English divides a word of these captions into {tokens_per_word:.1} tokens, and {:.1} % of the words are \
+                 unknown: a vocabulary of the captions suits them better",
+                100.0 * unknown_words
+            ),
+        }
+    }
 }
 
 /// The choice in progress.
@@ -422,41 +484,31 @@ impl Chooser<'_> {
         Ok(())
     }
 
-    /// Says what to expect and what would help. `seconds` is the time of an optimiser step.
-    fn remarks(&self, seconds: f64) -> Vec<String> {
+    /// Returns what to expect and what would help. `seconds` is the time of an optimiser step.
+    fn remarks(&self, seconds: f64) -> Vec<Remark> {
         let mut remarks = Vec::new();
         let captions = self.training_captions();
         let samples = self.config.max_steps.unwrap_or_default() * self.config.batch_size;
         if captions < FEW_CAPTIONS && self.config.load_path.is_empty() {
-            remarks.push(format!(
-                "{captions} captions are few: most of what is learned will hold for these images only. {MEASURED_RESULTS}. More images, several \
-                 captions for each, or the weights of a trained model (load_path=RUN) help"
-            ));
-        }
-        if samples < FEW_SAMPLES && !self.has_weights() {
-            remarks.push(format!(
-                "in this time the model sees {} samples; it needs some {} to learn to match images and captions, which take about {}",
-                HumanCount(samples),
-                HumanCount(FEW_SAMPLES),
-                duration_text(FEW_SAMPLES as f64 / self.config.batch_size as f64 * seconds / TRAINING_SHARE)
-            ));
+            remarks.push(Remark::FewCaptions { captions });
         }
         if !self.has_weights() {
-            remarks.push(
-                "the model begins with random weights. With MAE weights (pretrain_path=mae_pretrain_vit_base_full.pth), the base model knows \
-                 photographs already; its steps take far longer: `--plan` with this key shows how long"
-                    .into(),
-            );
+            if samples < FEW_SAMPLES {
+                let steps = FEW_SAMPLES as f64 / self.config.batch_size as f64;
+                remarks.push(Remark::FewSamples {
+                    samples,
+                    seconds_needed: steps * seconds / TRAINING_SHARE,
+                });
+            }
+            remarks.push(Remark::RandomWeights);
         }
         if self.config.tokenizer == "bert-base-uncased"
             && (self.facts.tokens_per_word > MANY_TOKENS || self.facts.unknown_words > MANY_UNKNOWN)
         {
-            remarks.push(format!(
-                "the vocabulary of English divides a word of these captions into {:.1} tokens, and {:.1} % of the words are unknown: `vlct \
-                 vocabulary` makes a vocabulary of the captions",
-                self.facts.tokens_per_word,
-                100.0 * self.facts.unknown_words
-            ));
+            remarks.push(Remark::OtherVocabulary {
+                tokens_per_word: self.facts.tokens_per_word,
+                unknown_words: self.facts.unknown_words,
+            });
         }
         remarks
     }
