@@ -74,8 +74,9 @@ struct Annotation {
     captions: Vec<String>,
 }
 
-/// Reads the annotations. Also returns the index of the annotation for each file name, and a remark about entries that are left out.
-fn read(path: &Path) -> Result<(Vec<Annotation>, HashMap<String, u32>, Option<String>)> {
+/// Reads the annotations. Also returns the index of the annotation for each file name, and adds a remark about
+/// entries that are left out.
+fn read(path: &Path, remarks: &mut Vec<String>) -> Result<(Vec<Annotation>, HashMap<String, u32>)> {
     let mut annotations: Vec<Annotation> = Vec::new();
     let mut indices: HashMap<String, u32> = HashMap::new();
     let remark = json_stream::for_each_element_of_field(path, "images", |entry: Entry| {
@@ -96,12 +97,14 @@ fn read(path: &Path) -> Result<(Vec<Annotation>, HashMap<String, u32>, Option<St
         }
         Ok(())
     })?;
-    Ok((annotations, indices, remark))
+    remarks.extend(remark);
+    Ok((annotations, indices))
 }
 
 fn plan(raw: &RawDataset, layout: &Layout) -> Result<Plan> {
     let splits = raw.splits_to_write(layout.splits)?;
-    let (annotations, indices, remark) = read(&raw.root.join(layout.annotations))?;
+    let mut remarks = Vec::new();
+    let (annotations, indices) = read(&raw.root.join(layout.annotations), &mut remarks)?;
     let directories: Vec<ImageDirectory<'_>> = layout
         .directories
         .iter()
@@ -127,7 +130,6 @@ fn plan(raw: &RawDataset, layout: &Layout) -> Result<Plan> {
             None => unknown_split_count += usize::from(!layout.splits.contains(&split)),
         }
     }
-    let mut remarks = Vec::from_iter(remark);
     if unknown_split_count > 0 {
         remarks.push(format!(
             "left out {} of another split than {}",

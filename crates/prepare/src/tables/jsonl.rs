@@ -45,8 +45,7 @@ pub(super) fn check_columns<T>(
     let mut first: Option<(u64, Vec<String>)> = None;
     let mut malformed = None;
     while let Some(line) = reader.advance()? {
-        let object =
-            line.and_then(|()| reader.parse_with(|line| json::from_slice::<BTreeMap<String, IgnoredAny>>(line)));
+        let object = line.and_then(|()| reader.parse_with(json::from_slice::<BTreeMap<String, IgnoredAny>>));
         let object = match object {
             Ok(object) => object,
             Err(error) => {

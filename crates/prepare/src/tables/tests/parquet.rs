@@ -197,14 +197,14 @@ fn reads_parquet_with_plain_columns() {
 fn zstd_record(row: u64) -> Record {
     let bytes = vec![row as u8; row as usize % 7 + 1];
     let (has_image, has_captions) = (row % 11 != 3, row % 13 != 5);
-    let path = (has_image && row % 2 == 0).then(|| format!("{row}.jpg"));
+    let path = (has_image && row.is_multiple_of(2)).then(|| format!("{row}.jpg"));
     let captions = (0..row % 3).map(|caption| format!("text {caption} of row {row}"));
     Record {
         row,
         images: [has_image.then_some(ImageSource::Bytes(bytes)), None],
         captions: captions.filter(|_| has_captions).collect(),
         image_id: if row % 17 == 2 { path } else { Some(row.to_string()) },
-        split: Some(if row % 5 == 0 { "val" } else { "train" }.into()),
+        split: Some(if row.is_multiple_of(5) { "val" } else { "train" }.into()),
         ..Record::default()
     }
 }
