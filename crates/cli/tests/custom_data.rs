@@ -375,8 +375,8 @@ fn prepares_pairs_of_images() {
     assert_printed(
         &output,
         &[
-            "mine_train_0.arrow: 1 rows",
-            "mine_test_0.arrow: 1 rows",
+            "mine_train_0.arrow: 1 row",
+            "mine_test_0.arrow: 1 row",
             "val: left out 1 row whose truth is neither true, yes, 1 nor false, no, 0 (pairs.csv, line 5: \"perhaps\")",
         ],
     );

@@ -4,7 +4,6 @@ pub mod answers;
 pub mod arrow;
 pub mod datasets;
 pub mod error;
-pub mod json;
 pub mod loader;
 pub mod manifest;
 pub mod random;

@@ -63,7 +63,10 @@ pub const TARGETS: [Target; 14] = [
     },
     Target {
         name: "csv",
-        read: |file, directory| read_table(file, directory, TableFormat::Csv),
+        read: |file, directory| {
+            read_table(file, directory, TableFormat::Csv);
+            read_table(file, directory, TableFormat::Tsv);
+        },
         extensions: &["csv"],
     },
     Target {
@@ -216,12 +219,15 @@ fn read_items(contents: Contents, directory: &Path) {
 }
 
 fn read_tar(file: &[u8], directory: &Path) {
-    let Ok(table) = TarTable::open(write_file(file, directory, "f.tar")) else {
+    // A file that begins as gzip is decompressed first.
+    let Ok(table) = TarTable::open_compressed(write_file(file, directory, "f.tar")) else {
         return;
     };
+    let _ = (table.left_out(), table.other_endings());
     for row in 0..table.rows().min(1000) {
         let _ = table.image(row);
         let _ = table.captions(row);
+        let _ = table.image_id(row);
     }
 }
 
@@ -346,7 +352,13 @@ fn labels_file(kind: LabelKind) -> Vec<u8> {
 fn extra_files(name: &str) -> Vec<Vec<u8>> {
     let one_file = |text: &str| vec![text.as_bytes().to_vec()];
     match name {
-        "arrow" => [LabelKind::Single, LabelKind::Multiple].map(labels_file).to_vec(),
+        "arrow" => {
+            let mut files = [LabelKind::Single, LabelKind::Multiple].map(labels_file).to_vec();
+            // Text and images as views, and a stream with a column of every type.
+            files.push(include_bytes!("../seeds/views.arrow").to_vec());
+            files.push(include_bytes!("../seeds/types_stream.arrow").to_vec());
+            files
+        }
         "jsonl" => one_file(concat!(
             "{\"image\": \"a.jpg\", \"caption\": \"a cat\", \"split\": \"train\"}\n",
             "{\"image\": \"b.jpg\", \"captions\": [\"a dog\", \"\\u00e9t\\u00e9\"], \"id\": 7}\n",
@@ -358,6 +370,10 @@ fn extra_files(name: &str) -> Vec<Vec<u8>> {
             "{\"image\": \"a.jpg\", \"text\": \"a cat\", \"labels\": [\"cat\", 2], \"split\": \"train\"}\n",
             "{\"text\": \"a dog\", \"labels\": \"dog|cat\"}\n",
         )))
+        .chain(one_file(concat!(
+            "{\"filepath\": \"a\", \"filename\": \"b.jpg\", \"sentences\": [{\"raw\": \"x \\ud83d\"}], \"score\": NaN}\n",
+            "{\"image\": \"a.jpg\", \"question\": \"what?\", \"answers\": [{\"answer\": \"yes\", \"answer_id\": 1}], \"id\": 1.0}\n",
+        )))
         .chain(one_file(
             "{\"image_0\": \"a.jpg\", \"image_1\": \"b.jpg\", \"statement\": \"two cats\", \"truth\": true}\n",
         ))
@@ -366,7 +382,9 @@ fn extra_files(name: &str) -> Vec<Vec<u8>> {
             let captions =
                 "image,caption,split,url\na.jpg,\"a cat, \"\"small\"\"\",train,x\nb.jpg,\"two\nlines\",val,\n";
             let labels = "image,text,labels\na.jpg,\"a cat\",cat|small\n,\"a dog\",\n";
-            [captions, labels].into_iter().flat_map(one_file).collect()
+            let tabs = "filepath\ttitle\na.jpg\t\"a\" cat\nb.jpg\t\"a\tdog\"\n";
+            let blanks = "image, caption\na.jpg, \"a, cat\"\rb.jpg, a dog\r";
+            [captions, labels, tabs, blanks].into_iter().flat_map(one_file).collect()
         }
         "description" => vec![description()],
         "inputs" => one_file(concat!(
@@ -378,8 +396,14 @@ fn extra_files(name: &str) -> Vec<Vec<u8>> {
             npy::write(&mut file, &[2, 3], &[0.5; 6]).expect("memory takes every byte");
             vec![file]
         }
-        "tar" => vec![include_bytes!("../seeds/two_samples.tar").to_vec()],
-        "parquet" => vec![include_bytes!("../seeds/captions.parquet").to_vec()],
+        "tar" => vec![
+            include_bytes!("../seeds/two_samples.tar").to_vec(),
+            include_bytes!("../seeds/apart.tar.gz").to_vec(),
+        ],
+        "parquet" => vec![
+            include_bytes!("../seeds/captions.parquet").to_vec(),
+            include_bytes!("../seeds/zstd.parquet").to_vec(),
+        ],
         _ => Vec::new(),
     }
 }

@@ -69,7 +69,7 @@ impl Record {
     /// # Errors
     /// Returns a message if the line is not an object, or a value is not text.
     fn parse(line: &[u8], root: &Path) -> Result<Self, String> {
-        let value: Value = vlct_data::json::from_slice(line).map_err(|error| format!("not JSON: {error}"))?;
+        let value: Value = vlct_util::json::from_slice(line).map_err(|error| format!("not JSON: {error}"))?;
         if !value.is_object() {
             return Err("not a JSON object".into());
         }

@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
-use vlct_data::json;
+use vlct_util::json;
 
 use crate::malformed::MalformedRows;
 use crate::{PrepareError, Result};
@@ -84,7 +84,16 @@ fn open(path: &Path) -> Result<BufReader<File>> {
         let reason = "this is a directory, not an annotation file";
         return Err(PrepareError::malformed(path, reason));
     }
-    Ok(BufReader::with_capacity(1 << 18, file))
+    let mut reader = BufReader::with_capacity(1 << 18, file);
+    // A byte order mark.
+    if reader
+        .fill_buf()
+        .map_err(at::<PrepareError>(path))?
+        .starts_with(b"\xef\xbb\xbf")
+    {
+        reader.consume(3);
+    }
+    Ok(reader)
 }
 
 /// The elements of a file, which are passed to a function.
@@ -376,7 +385,7 @@ mod tests {
             remark.contains("left out 2 rows that cannot be used (entry 4: it is null; entry 7: it is null)"),
             "{remark}"
         );
-        assert_eq!(elements(b"[]", None).1.unwrap(), None);
+        assert_eq!(elements(b"\xef\xbb\xbf[]", None).1.unwrap(), None);
     }
 
     #[test]

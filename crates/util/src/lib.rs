@@ -1,8 +1,9 @@
-//! Helpers that several crates share: atomic writes, memory-mapped files, lock files, bounded reads, caught panics, an I/O error
-//! that names its path, and text for messages.
+//! Helpers that several crates share: atomic writes, memory-mapped files, lock files, bounded reads, caught panics, JSON of
+//! Python, an I/O error that names its path, and text for messages.
 
 pub mod atomic;
 mod error;
+pub mod json;
 pub mod lock;
 mod map;
 pub mod panics;

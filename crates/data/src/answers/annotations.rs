@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::normalize_word;
-use crate::json;
 use crate::{DataError, Result};
 use vlct_util::at;
+use vlct_util::json;
 
 /// Number of matching answers of other annotators that make an answer fully correct.
 const FULL_AGREEMENT: f64 = 3.0;

@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use super::members::{self, Member};
 use super::sample::NO_MEMBER;
-use crate::json;
 use crate::{DataError, Result};
 use vlct_util::MappedFile;
+use vlct_util::json;
 
 /// Maximum size of a `.txt` or `.json` in bytes. img2dataset writes a few thousand bytes.
 const MAX_TEXT: usize = 16 << 20;

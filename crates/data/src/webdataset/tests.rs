@@ -332,8 +332,8 @@ fn joins_members_that_are_apart() {
     ])
     .unwrap();
     assert_eq!(rows(&repeated), [row(b"1", &["two"], "a"), row(b"2", &["one"], "a")]);
-    let unknown_endings = [("a.jpg", &b""[..]), ("a_caption.txt", b"a")];
-    let message = open(&unknown_endings).unwrap_err().to_string();
+    let unrelated = [("a.jpg", &b""[..]), ("a_caption.txt", b"a")];
+    let message = open(&unrelated).unwrap_err().to_string();
     assert!(message.contains("no image has a caption"), "{message}");
 }
 

@@ -16,9 +16,9 @@ use super::left_out::LeftOutRows;
 use crate::image_files::read_image;
 use crate::plan::{Plan, RowSource, RowText, Schema};
 use crate::{PrepareError, Result};
-use vlct_data::json;
 use vlct_data::manifest::Coverage;
 use vlct_image::EXTENSIONS;
+use vlct_util::json;
 use vlct_util::{at, read_at_most};
 
 /// Extensions of captions. Of several captions of an image, the first that is not empty is used.

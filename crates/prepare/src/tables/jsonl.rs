@@ -12,7 +12,7 @@ use super::cells::{Cell, Cells, to_record};
 use super::columns::{ColumnNames, Role, TableContents, with_columns};
 use super::record::{MAX_ROW_BYTES, Record};
 use crate::{PrepareError, Result};
-use vlct_data::json;
+use vlct_util::json;
 use vlct_util::{at, open_file};
 
 /// The objects of a file. Blank lines are skipped.

@@ -93,7 +93,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Vec<ImageWithQuestions>, String> {
     // A pickle cannot begin with `{`.
     let images = if bytes.trim_ascii_start().starts_with(b"{") {
         let Images(images) =
-            vlct_data::json::from_slice(bytes).map_err(|error| format!("not images with their questions: {error}"))?;
+            vlct_util::json::from_slice(bytes).map_err(|error| format!("not images with their questions: {error}"))?;
         images
     } else {
         let pickle = vlct_pickle::parse(bytes).map_err(|error| format!("neither JSON nor a pickle: {error}"))?;

@@ -45,7 +45,7 @@ pub fn entries(json: &[u8], is_wanted: impl Fn(&str) -> bool) -> serde_json::Res
     })
 }
 
-/// Returns a text that describes why `error` occurred, without its position, which is that in one line or member.
+/// Describes an error without its position, which means nothing where the JSON is a part of a file.
 pub fn describe(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.rfind(" at line ") {
