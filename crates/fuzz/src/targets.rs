@@ -12,6 +12,7 @@ use vlct_data::testing::read_values;
 use vlct_data::text::{Tokenizer, Vocabulary as WordPieces};
 use vlct_data::webdataset::TarTable;
 use vlct_image::{TransformKind, decode};
+use vlct_model::checkpoint::TensorRef;
 use vlct_model::config::{Backbone, Heads};
 use vlct_model::sizes::{self, GivenHeads};
 use vlct_model::{Vlc, VlcConfig, checkpoint, files};
@@ -23,6 +24,7 @@ use vlct_prepare::{Dataset, RawDataset};
 use vlct_tasks::description::WeightsKind;
 use vlct_tasks::vqa::VqaSpec;
 use vlct_tasks::{Description, InputSpec, TaskSpec};
+use vlct_tensor::Device;
 
 /// A reader to fuzz.
 pub struct Target {
@@ -131,13 +133,19 @@ fn read_index(file: &[u8], directory: &Path) {
     fs::remove_file(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
 }
 
-/// Opens a checkpoint without tensors that has the file, if it is JSON, as its description.
+/// Opens a checkpoint with one tensor that has the file, if it is JSON, as its description.
 fn read_description(file: &[u8], directory: &Path) {
     let Ok(description) = serde_json::from_slice::<Value>(file) else {
         return;
     };
     let path = directory.join("checkpoint.safetensors");
-    checkpoint::save(&path, &[], &Value::Null, &description).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let tensor = TensorRef {
+        name: "transformer.cls_token",
+        shape: &[1],
+        data: Device::cpu().tensor(1, 1, &[1.0]),
+    };
+    checkpoint::save(&path, &[tensor], &Value::Null, &description)
+        .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let wanted: Vec<Head> = Head::ALL.to_vec();
     drop(Predictor::open(&path, &wanted, &OpenOptions::default()));
 }
@@ -386,6 +394,9 @@ fn extra_files(name: &str) -> Vec<Vec<u8>> {
             let blanks = "image, caption\na.jpg, \"a, cat\"\rb.jpg, a dog\r";
             [captions, labels, tabs, blanks].into_iter().flat_map(one_file).collect()
         }
+        "index" => one_file(
+            "{\"metadata\": {\"total_size\": 8}, \"weight_map\": {\"cls_token\": \"1.safetensors\", \"norm.weight\": \"2.safetensors\"}}",
+        ),
         "description" => vec![description()],
         "inputs" => one_file(concat!(
             "{\"image\": \"a.jpg\", \"question\": \"what?\"}\n\n",
