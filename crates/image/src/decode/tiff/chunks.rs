@@ -67,12 +67,11 @@ impl Shape {
 /// What the tags say about all chunks.
 pub(super) struct Coding<'a> {
     pub(super) compression: Compression,
-    predictor: u16,
+    pub(super) predictor: u16,
     /// Whether the first pixel of a byte is in its lowest bit.
     reversed: bool,
     big_endian: bool,
     jpeg_tables: Option<Vec<u8>>,
-    is_white_zero: bool,
     is_ycbcr: bool,
     fax_options: u64,
     bytes: &'a [u8],
@@ -95,7 +94,6 @@ impl<'a> Coding<'a> {
             reversed: directory.small(tag::FILL_ORDER, 1) == 2,
             big_endian: directory.big_endian,
             jpeg_tables: (!tables.is_empty()).then(|| tables.iter().map(|&byte| byte as u8).collect()),
-            is_white_zero: directory.small(tag::PHOTOMETRIC, 0) == 0,
             is_ycbcr: directory.small(tag::PHOTOMETRIC, 0) == 6,
             fax_options: directory.number(tag::T4_OPTIONS).unwrap_or(0),
             bytes,
@@ -178,16 +176,17 @@ impl<'a> Coding<'a> {
         }
         let width = u16::try_from(shape.width).map_err(damaged)?;
         let mut samples = Vec::with_capacity(shape.size());
-        let black = if self.is_white_zero { 1u8 } else { 0 };
         let mut add_line = |transitions: &[u16]| {
             let start = samples.len();
             samples.resize(start + shape.row_size(), 0u8);
             for (x, colour) in fax::decoder::pels(transitions, width).enumerate() {
-                let bit = if colour == fax::Color::Black { black } else { 1 - black };
+                let bit = u8::from(colour == fax::Color::Black);
                 samples[start + x / 8] |= bit << (7 - x % 8);
             }
         };
-        let input = data.iter().copied();
+        // Codes for the end of a line and of the data, which files of group 3 may leave out.
+        const END: [u8; 9] = [0, 0x10, 1, 0, 0x10, 1, 0, 0x10, 1];
+        let input = data.iter().chain(&END).copied();
         let finished = if self.compression == Compression::Group4 {
             let height = u16::try_from(shape.height).map_err(damaged)?;
             fax::decoder::decode_g4(input, width, Some(height), &mut add_line)

@@ -7,7 +7,7 @@ use super::super::fault::{Fault, damaged};
 /// Maximum number of values of a tag that are read. Pixels of larger files are in strips of at least one row.
 const MAX_VALUES: usize = 1 << 20;
 
-/// The tags with integer values, and the byte order of the file.
+/// The tags, and the byte order of the file. Ratios are two values each; tags of other types than integers and ratios have no values.
 pub(super) struct Directory {
     pub(super) big_endian: bool,
     tags: BTreeMap<u16, Vec<u64>>,
@@ -45,6 +45,15 @@ impl Directory {
         Ok(Self { big_endian, tags })
     }
 
+    /// Returns whether a tag of ratios has these values, or is missing.
+    pub(super) fn is_ratio_list(&self, tag: u16, values: &[f64]) -> bool {
+        let is_close =
+            |(pair, value): (&[u64; 2], &f64)| (pair[0] as f64 - value * pair[1] as f64).abs() <= 1e-4 * pair[1] as f64;
+        self.tags.get(&tag).is_none_or(|stored| {
+            stored.len() == 2 * values.len() && stored.as_chunks::<2>().0.iter().zip(values).all(is_close)
+        })
+    }
+
     /// Returns the values of a tag, or an empty list.
     pub(super) fn list(&self, tag: u16) -> &[u64] {
         self.tags.get(&tag).map_or(&[], Vec::as_slice)
@@ -76,8 +85,9 @@ fn read_tags(input: &Input<'_>) -> Option<BTreeMap<u16, Vec<u64>>> {
         let Some(tag) = input.number(entry, 2) else {
             break;
         };
-        if let Some(values) = read_values(input, entry, word) {
-            tags.insert(tag as u16, values);
+        let values = read_values(input, entry, word);
+        if values.is_some() || !tags.contains_key(&(tag as u16)) {
+            tags.insert(tag as u16, values.unwrap_or_default());
         }
     }
     Some(tags)
@@ -85,14 +95,11 @@ fn read_tags(input: &Input<'_>) -> Option<BTreeMap<u16, Vec<u64>>> {
 
 /// Returns the values of an entry of integers that is complete.
 fn read_values(input: &Input<'_>, entry: usize, word: usize) -> Option<Vec<u64>> {
-    let size = match input.number(entry + 2, 2)? {
-        1 | 2 | 6 | 7 => 1,
-        3 | 8 => 2,
-        4 | 9 | 13 => 4,
-        16..=18 => 8,
-        _ => return None,
+    let (size, per_value) = match input.number(entry + 2, 2)? {
+        5 => (4, 2),
+        kind => (size_of(kind)?, 1),
     };
-    let count = input.position(entry + 4, word)?;
+    let count = input.position(entry + 4, word)?.checked_mul(per_value)?;
     let mut position = entry + 4 + word;
     if count.checked_mul(size)? > word {
         position = input.position(position, word)?;
@@ -104,4 +111,15 @@ fn read_values(input: &Input<'_>, entry: usize, word: usize) -> Option<Vec<u64>>
     (0..count.min(MAX_VALUES))
         .map(|i| input.number(position + i * size, size))
         .collect()
+}
+
+/// Returns the size in bytes of an integer of the type `kind`.
+fn size_of(kind: u64) -> Option<usize> {
+    match kind {
+        1 | 2 | 6 | 7 => Some(1),
+        3 | 8 => Some(2),
+        4 | 9 | 13 => Some(4),
+        16..=18 => Some(8),
+        _ => None,
+    }
 }

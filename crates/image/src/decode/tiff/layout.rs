@@ -46,7 +46,7 @@ enum Alpha {
 
 impl Layout {
     /// Returns the layout that the tags describe.
-    pub(super) fn of(directory: &Directory, is_planar: bool) -> Result<Self, Fault> {
+    pub(super) fn of(directory: &Directory, is_planar: bool, is_raw: bool) -> Result<Self, Fault> {
         const UNSIGNED: u64 = 1;
         const SIGNED: u64 = 2;
         const FLOAT: u64 = 3;
@@ -128,10 +128,11 @@ impl Layout {
             kind,
             bits: depth,
             samples,
-            alpha: if (kind, colours) == (Kind::Rgb, 4) {
-                Alpha::Unassociated
-            } else {
-                alpha
+            alpha: match (kind, colours) {
+                // libtiff's default for a fourth sample.
+                (Kind::Rgb, 4) if is_planar && !is_raw => Alpha::Associated,
+                (Kind::Rgb, 4) => Alpha::Unassociated,
+                _ => alpha,
             },
             big_endian,
             palette: read_palette(directory, kind)?,

@@ -13,6 +13,7 @@ mod ycbcr;
 use chunks::{Coding, Compression, Shape};
 use directory::Directory;
 use layout::Layout;
+use ycbcr::Subsampling;
 
 /// Numbers of tags.
 mod tag {
@@ -38,6 +39,9 @@ mod tag {
     pub(super) const EXTRA_SAMPLES: u16 = 338;
     pub(super) const SAMPLE_FORMAT: u16 = 339;
     pub(super) const JPEG_TABLES: u16 = 347;
+    pub(super) const COEFFICIENTS: u16 = 529;
+    pub(super) const SUBSAMPLING: u16 = 530;
+    pub(super) const REFERENCE_BLACK_WHITE: u16 = 532;
     pub(super) const MEDIA_PHOTO: u16 = 0xbc01;
 }
 
@@ -122,10 +126,17 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Samples, Fault> {
     let coding = Coding::of(&directory, bytes)?;
     let is_raw = coding.compression == Compression::None;
     let is_planar = directory.small(tag::PLANAR, 1) == PLANAR;
-    let mut layout = Layout::of(&directory, is_planar)?;
+    let mut layout = Layout::of(&directory, is_planar, is_raw)?;
+    let mut subsampling = None;
     match coding.compression {
         Compression::Jpeg if layout.is_ycbcr() && !is_planar => layout.set_rgb(),
-        _ if layout.is_ycbcr() && !is_raw => return Err(unsupported("compressed YCbCr colours")),
+        _ if layout.is_ycbcr() && !is_raw => {
+            if is_planar {
+                return Err(damaged("compressed planes of YCbCr colours"));
+            }
+            subsampling = Some(subsampling_of(&directory, &coding)?);
+            layout.set_rgb();
+        }
         _ if is_raw && is_planar && layout.samples > 1 && layout.bits != 8 => {
             return Err(unsupported("uncompressed planes of more than 8 bits"));
         }
@@ -133,12 +144,28 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Samples, Fault> {
     }
     let image = (width as usize, height as usize);
     let grid = Grid::of(&directory, image, is_raw, is_planar)?;
-    read_chunks(&grid, &coding, &layout, is_planar, image).map(|values| Samples {
+    read_chunks(&grid, &coding, &layout, is_planar, subsampling, image).map(|values| Samples {
         values,
         layout: layout.output(),
         width,
         height,
     })
+}
+
+/// Returns the subsampling of chroma of a compressed file.
+fn subsampling_of(directory: &Directory, coding: &Coding<'_>) -> Result<Subsampling, Fault> {
+    let has_defaults = directory.is_ratio_list(tag::COEFFICIENTS, &[0.299, 0.587, 0.114])
+        && directory.is_ratio_list(tag::REFERENCE_BLACK_WHITE, &[0.0, 255.0, 128.0, 255.0, 128.0, 255.0]);
+    if !has_defaults || coding.predictor != 1 {
+        return Err(unsupported("compressed YCbCr colours with coefficients or a predictor"));
+    }
+    let [horizontal, vertical] = match *directory.list(tag::SUBSAMPLING) {
+        [] => [2, 2],
+        [_, 4, ..] => return Err(unsupported("compressed YCbCr colours of a quarter of the rows")),
+        [horizontal @ (1 | 2 | 4), vertical @ (1 | 2), ..] => [horizontal as usize, vertical as usize],
+        _ => return Err(damaged("an impossible subsampling")),
+    };
+    Ok(Subsampling { horizontal, vertical })
 }
 
 /// Reads all strips or tiles and converts them to rows of RGB or RGBA.
@@ -147,6 +174,7 @@ fn read_chunks(
     coding: &Coding<'_>,
     layout: &Layout,
     is_planar: bool,
+    subsampling: Option<Subsampling>,
     (width, height): (usize, usize),
 ) -> Result<Vec<u8>, Fault> {
     let channels = usize::from(layout.output().channel_count());
@@ -169,12 +197,25 @@ fn read_chunks(
         if shape.size() as u64 * planes as u64 > MAX_ALLOCATION {
             return Err(unsupported("strips or tiles that need too much memory"));
         }
+        let stored_shape = match subsampling {
+            None => shape,
+            Some(subsampling) => Shape {
+                width: shape.width.div_ceil(subsampling.horizontal),
+                height: shape.height.div_ceil(subsampling.vertical),
+                samples: subsampling.unit_size(),
+                ..shape
+            },
+        };
         let read = |plane: usize| {
             let index = plane * across * down + chunk;
-            let offset = grid.offsets.get(index).copied();
-            offset
-                .map(|offset| coding.read(offset, grid.sizes.get(index).copied(), shape))
-                .transpose()
+            let Some(&offset) = grid.offsets.get(index) else {
+                return Ok(None);
+            };
+            let samples = coding.read(offset, grid.sizes.get(index).copied(), stored_shape)?;
+            Ok(Some(match subsampling {
+                None => samples,
+                Some(subsampling) => subsampling.convert(&samples, shape.width),
+            }))
         };
         let samples = if planes == 1 {
             read(0)?

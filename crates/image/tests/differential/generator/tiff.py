@@ -210,6 +210,11 @@ def files(rng):
                     yield f"{name} planes deflated", image(p, bits, photometric, big, 8, planar=2, extra=extra, form=form, rows=4)
                     yield f"{name} planes deflated tiles", image(p, bits, photometric, big, 8, 2 if bits > 7 else 1, planar=2, extra=extra, form=form, tile=(16, 16))
                     yield f"{name} planes", image(p, bits, photometric, big, planar=2, extra=extra, form=form, rows=4)
+    for (h, v), big, compression in itertools.product(((1, 1), (2, 1), (2, 2), (1, 2), (4, 2), (4, 4), (4, 1)), (False, True), (5, 8, 32773, 50000)):
+        for w, hh in sizes[:4]:
+            units = rng.integers(0, 256, (-(-hh // v), -(-w // h), h * v + 2)).astype(np.uint8)
+            tags = {256: (SHORT, [w]), 257: (SHORT, [hh]), 258: (SHORT, [8, 8, 8]), 259: (SHORT, [compression]), 262: (SHORT, [6]), 277: (SHORT, [3]), 278: (SHORT, [v * 2]), 530: (SHORT, [h, v])}
+            yield f"subsampled {h}x{v} big {big} compression {compression} {w}x{hh}", write(tags, [COMPRESSIONS[compression](units[i : i + 2].tobytes()) for i in range(0, len(units), 2)], big)
     for bits, big in itertools.product((1, 2, 4, 8), (False, True)):
         colours = {320: (SHORT, [int(v) for v in rng.integers(0, 65536, 3 << bits)])}
         for w, h in sizes[:4]:

@@ -67,6 +67,8 @@ pub(super) struct State {
     pub(super) has_jfif: bool,
     /// The colour transform of an Adobe marker.
     pub(super) adobe: Option<u8>,
+    /// Whether an image may have two components, as in TIFF files.
+    pub(super) may_be_pairs: bool,
 }
 
 impl State {
@@ -79,6 +81,7 @@ impl State {
             restart_interval: 0,
             has_jfif: false,
             adobe: None,
+            may_be_pairs: false,
         }
     }
 
@@ -128,7 +131,7 @@ impl State {
         if width == 0 || height == 0 || width > MAX_DIMENSION || height > MAX_DIMENSION {
             return Err(damaged(format!("a size of {width}x{height} pixels")));
         }
-        if !matches!(count, 1 | 3 | 4) {
+        if !matches!(count, 1 | 3 | 4) && !(count == 2 && self.may_be_pairs) {
             return Err(damaged(format!("{count} components")));
         }
         if rest.len() != 3 * usize::from(count) {

@@ -55,6 +55,7 @@ pub(in crate::decode) fn decode_part(
     is_ycbcr: bool,
 ) -> Result<(usize, usize, Vec<u8>), Fault> {
     let mut state = State::new();
+    state.may_be_pairs = true;
     if let Some(tables) = tables {
         next_scan(tables, &mut Bits::new(tables, 2), &mut state)?;
     }
