@@ -19,22 +19,24 @@ use crate::output::{Failure, print};
 /// Decodes every file in the directories and their subdirectories, whatever its name, and prints path and reason of each bad file
 /// in one line. As in the published script, a file is bad if it is not an image, if it is damaged or truncated, if it has more than
 /// 89,478,485 pixels, or if Pillow would warn about it: a palette with transparency, damaged EXIF tags, an animation with an
-/// impossible number of frames. Files stay in place unless --delete or --move-to is given. Hidden files are checked, symbolic links are
+/// impossible number of frames. Files stay in place unless --delete or --move-to is given. A file that cannot be read here, but may be a
+/// good image of another format or a rare layout, is printed and always stays in place. Hidden files are checked, symbolic links are
 /// skipped.
 #[derive(Args)]
 #[command(after_help = "\
 A file that cannot be read (permissions, a failing disk) is reported but neither
 deleted nor moved.
 
-Exit status: 0 if no bad file is left in the directories; 1 if bad files are left, or if a file
-could not be read, deleted or moved.
+Exit status: 0 if all files that are left in the directories can be read and are not bad; 1 if bad
+files are left, if images cannot be read here, or if a file could not be read, deleted or moved.
 
 Examples:
   vlct check-images GCC/images_train                   list bad files
   vlct check-images train2014 val2014 --move-to bad    move bad files to bad/, with their paths
                                                        relative to train2014 or val2014
   vlct check-images VG/images --tolerate-warnings      only files that cannot be decoded
-  vlct check-images images --json > bad.jsonl          path, cause, reason and action")]
+  vlct check-images images --json > bad.jsonl          path, class (damaged, warning, unsupported),
+                                                       reason and action")]
 pub struct CheckImages {
     /// Directories with images
     #[arg(required = true, value_name = "DIR")]
@@ -48,7 +50,7 @@ pub struct CheckImages {
     /// Accept files that can be decoded although Pillow would warn about them
     #[arg(long)]
     pub tolerate_warnings: bool,
-    /// Print bad files as JSON, one object per line
+    /// Print bad files, and those that cannot be read here, as JSON, one object per line
     #[arg(long)]
     pub json: bool,
 }
@@ -83,11 +85,15 @@ pub fn run(args: &CheckImages) -> Result<(), Failure> {
                     Verdict::Fine => {}
                     Verdict::Bad(flaw) => {
                         let action = delete_or_move(args, directory, path);
-                        let line = tally.add_bad_file(args, path, &flaw, &action);
+                        let line = tally.add_file(args, path, &flaw, &action);
                         suspend(|| print(&line))?;
                         if let Err(reason) = action {
                             tally.report_failure(&reason);
                         }
+                    }
+                    Verdict::Unsupported(reason) => {
+                        let line = tally.add_file(args, path, &Flaw::Unsupported(reason), &Ok(Action::Left));
+                        suspend(|| print(&line))?;
                     }
                     Verdict::Unreadable(error) => tally.report_failure(&format!("{}: {error}", path.display())),
                 }
@@ -188,6 +194,8 @@ struct Tally {
     checked: u64,
     damaged: u64,
     warnings: u64,
+    /// Files that cannot be read here, but may be good images.
+    unsupported: u64,
     deleted: u64,
     moved: u64,
     /// Files and directories that could not be read, deleted or moved.
@@ -195,15 +203,9 @@ struct Tally {
 }
 
 impl Tally {
-    /// Counts a bad file. Returns the line to print.
-    fn add_bad_file(
-        &mut self,
-        args: &CheckImages,
-        path: &Path,
-        flaw: &Flaw,
-        action: &Result<Action, String>,
-    ) -> String {
-        let cause = match flaw {
+    /// Counts a file that is not fine. Returns the line to print.
+    fn add_file(&mut self, args: &CheckImages, path: &Path, flaw: &Flaw, action: &Result<Action, String>) -> String {
+        let class = match flaw {
             Flaw::Damaged(_) => {
                 self.damaged += 1;
                 "damaged"
@@ -211,6 +213,10 @@ impl Tally {
             Flaw::Warning(_) => {
                 self.warnings += 1;
                 "warning"
+            }
+            Flaw::Unsupported(_) => {
+                self.unsupported += 1;
+                "unsupported"
             }
         };
         let (action, target) = match action {
@@ -226,7 +232,7 @@ impl Tally {
         };
         if args.json {
             let path = path.to_string_lossy();
-            let mut object = json!({"path": path, "cause": cause, "reason": flaw.to_string(), "action": action});
+            let mut object = json!({"path": path, "class": class, "reason": flaw.to_string(), "action": action});
             if let Some(target) = target {
                 object["moved_to"] = json!(target);
             }
@@ -243,7 +249,8 @@ impl Tally {
         error!("{reason}");
     }
 
-    /// Reports the counts. Returns an error if bad files are left, or if a file could not be read, deleted or moved.
+    /// Reports the counts. Returns an error if bad files are left, if images cannot be read here, or if a file could not be read,
+    /// deleted or moved.
     fn finish(&self) -> Result<(), Failure> {
         let bad = self.damaged + self.warnings;
         let mut parts = vec![format!("{} files checked, {bad} bad", self.checked)];
@@ -261,11 +268,14 @@ impl Tally {
                 "{left} left in place (--delete and --move-to remove bad files)"
             ));
         }
+        if self.unsupported > 0 {
+            parts.push(format!("{} cannot be read here and stay in place", self.unsupported));
+        }
         if self.failures > 0 {
             parts.push(format!("{} could not be read, deleted or moved", self.failures));
         }
         let summary = parts.join("; ");
-        if left > 0 || self.failures > 0 {
+        if left > 0 || self.unsupported > 0 || self.failures > 0 {
             return Err(Failure::Failed(summary));
         }
         info!("{summary}");

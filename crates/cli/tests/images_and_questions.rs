@@ -138,12 +138,38 @@ fn moves_bad_images_without_replacing_files() {
             if moved { json!(target.join(name)) } else { Value::Null }
         );
         assert!(
-            matches!(object["cause"].as_str(), Some("damaged" | "warning")),
+            matches!(object["class"].as_str(), Some("damaged" | "warning")),
             "{line}"
         );
         assert!(!object["reason"].as_str().unwrap().is_empty());
     }
     assert_eq!(out.lines().count(), bad.len());
+}
+
+#[test]
+fn images_that_cannot_be_read_here_stay_in_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let images = directory.path().join("images");
+    fs::create_dir(&images).unwrap();
+    fs::write(images.join("photo.heic"), b"\0\0\0\x18ftypheic\0\0\0\0mif1heic").unwrap();
+    fs::write(images.join("page.jpg"), "<html>").unwrap();
+    let (status, out, summary) = vlct(&["check-images", "--json", "--delete", images.to_str().unwrap()]);
+    assert_eq!(status, 1, "{summary}");
+    let objects: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let classes: Vec<_> = objects.iter().map(|o| (&o["class"], &o["action"])).collect();
+    assert_eq!(
+        classes,
+        [
+            (&json!("damaged"), &json!("deleted")),
+            (&json!("unsupported"), &json!("left"))
+        ]
+    );
+    assert!(objects[1]["reason"].as_str().unwrap().contains("HEIC"), "{out}");
+    assert!(
+        summary.contains("2 files checked, 1 bad") && summary.contains("1 cannot be read here"),
+        "{summary}"
+    );
+    assert_eq!(files(&images), BTreeSet::from(["photo.heic".to_string()]));
 }
 
 #[test]

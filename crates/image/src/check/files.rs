@@ -32,6 +32,8 @@ pub enum Verdict {
     Fine,
     /// The file is not an image or is damaged, or Pillow would warn about it.
     Bad(Flaw),
+    /// The file cannot be decoded by this crate, for this reason (one line). It may be a good image.
+    Unsupported(String),
     /// The file cannot be read, so nothing is known about its content.
     Unreadable(io::Error),
 }
@@ -44,7 +46,7 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// Creates a checker. With `tolerate_warnings`, every file that can be decoded is fine. The original rejects files that Pillow
+    /// Creates a checker. With `tolerate_warnings`, every file that can be decoded is fine, unless Pillow rejects it. The original rejects files that Pillow
     /// warns about.
     pub fn new(tolerate_warnings: bool) -> Self {
         Self {
@@ -65,6 +67,7 @@ impl Checker {
         match self.flaw(path) {
             Ok(None) => Verdict::Fine,
             Ok(Some(Flaw::Warning(_))) if self.tolerate_warnings => Verdict::Fine,
+            Ok(Some(Flaw::Unsupported(reason))) => Verdict::Unsupported(reason),
             Ok(Some(flaw)) => Verdict::Bad(flaw),
             Err(error) => Verdict::Unreadable(error),
         }
@@ -76,11 +79,11 @@ impl Checker {
         let mut bytes = Vec::new();
         Read::by_ref(&mut file).take(FORMAT_BYTES).read_to_end(&mut bytes)?;
         if let Err(error) = decode::format_of(&bytes) {
-            return Ok(Some(Flaw::Damaged(error.to_string())));
+            return Ok(Some(Flaw::of(&error)));
         }
         if length > MAX_FILE {
             let limit = MAX_FILE >> 30;
-            return Ok(Some(Flaw::Damaged(format!("a file of more than {limit} GiB"))));
+            return Ok(Some(Flaw::Unsupported(format!("a file of more than {limit} GiB"))));
         }
         // The semaphores are always acquired in this order, so threads cannot deadlock.
         let _file_permit = self.file_memory.acquire(length);

@@ -13,12 +13,15 @@ pub use files::{Checker, Verdict, files_under};
 use image::ImageFormat;
 
 use super::decode;
+use crate::ImageError;
 
-/// Why an image file is rejected.
+/// Why an image file is not simply fine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// The file cannot be decoded, for this reason (one line).
+    /// The file cannot be decoded, nor by Pillow, for this reason (one line).
     Damaged(String),
+    /// The file cannot be decoded by this crate, for this reason (one line). It may be a good image, so it is never removed.
+    Unsupported(String),
     /// The file can be decoded and used, but Pillow would warn for this reason (one line).
     Warning(&'static str),
 }
@@ -26,8 +29,18 @@ pub enum Flaw {
 impl std::fmt::Display for Flaw {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Damaged(reason) => f.write_str(reason),
+            Self::Damaged(reason) | Self::Unsupported(reason) => f.write_str(reason),
             Self::Warning(reason) => write!(f, "warning: {reason}"),
+        }
+    }
+}
+
+impl Flaw {
+    /// Returns the flaw of a file that cannot be decoded.
+    fn of(error: &ImageError) -> Self {
+        match error {
+            ImageError::Unsupported(_) => Self::Unsupported(error.to_string()),
+            _ => Self::Damaged(error.to_string()),
         }
     }
 }
@@ -39,7 +52,7 @@ pub fn check(bytes: &[u8]) -> Option<Flaw> {
         .and_then(|()| decode::format_of(bytes))
     {
         Ok(format) => format,
-        Err(error) => return Some(Flaw::Damaged(error.to_string())),
+        Err(error) => return Some(Flaw::of(&error)),
     };
     match format {
         ImageFormat::Jpeg => jpeg_flaw(bytes),
@@ -93,8 +106,8 @@ fn png_flaw(bytes: &[u8]) -> Option<Flaw> {
             b"tRNS" if colour_type == Some(PALETTE) && !has_one_transparent_colour(data) => {
                 return Some(Flaw::Warning("palette with transparency"));
             }
-            b"tRNS" if data.len() < min_trns_length(colour_type) => {
-                return Some(Flaw::Damaged("the transparent colour (chunk tRNS) is truncated".into()));
+            _ if data.len() < min_length(kind, colour_type) => {
+                return Some(Flaw::Damaged(format!("the chunk {} is truncated", kind.escape_ascii())));
             }
             b"acTL" => {
                 let frames = data.first_chunk().map_or(0, |count| u32::from_be_bytes(*count));
@@ -112,11 +125,17 @@ fn png_flaw(bytes: &[u8]) -> Option<Flaw> {
     None
 }
 
-/// Returns the minimum size, in bytes, of the `tRNS` chunk of a grey or RGB image; 0 for other colour types.
-fn min_trns_length(colour_type: Option<u8>) -> usize {
-    match colour_type {
-        Some(0) => 2,
-        Some(2) => 6,
+/// Returns the minimum size, in bytes, that Pillow demands of a chunk.
+fn min_length(kind: &[u8; 4], colour_type: Option<u8>) -> usize {
+    match (kind, colour_type) {
+        (b"tRNS", Some(0)) => 2,
+        (b"tRNS", Some(2)) => 6,
+        (b"gAMA" | b"fdAT", _) => 4,
+        (b"cHRM", _) => 32,
+        (b"sRGB" | b"iCCP", _) => 1,
+        (b"pHYs", _) => 9,
+        (b"acTL", _) => 8,
+        (b"fcTL", _) => 26,
         _ => 0,
     }
 }

@@ -22,6 +22,9 @@ fn verdicts_and_causes_equal_those_of_the_original() {
                 Verdict::Bad(Flaw::Damaged(reason)) if reason.contains("too many") => Some("warning"),
                 Verdict::Bad(Flaw::Damaged(_)) => Some("error"),
                 Verdict::Bad(Flaw::Warning(_)) => Some("warning"),
+                Verdict::Bad(Flaw::Unsupported(reason)) | Verdict::Unsupported(reason) => {
+                    panic!("{}: {reason}", path.display())
+                }
                 Verdict::Unreadable(error) => panic!("{}: {error}", path.display()),
             };
             assert_eq!(cause, file["cause"].as_str(), "{}", path.display());
@@ -44,6 +47,30 @@ fn tolerates_warnings_on_request() {
             tolerated,
             "{file}"
         );
+    }
+}
+
+#[test]
+fn files_that_only_this_crate_cannot_read_are_not_bad() {
+    let directory = tempfile::tempdir().unwrap();
+    let golden = vlct_golden::directories("images").remove(0);
+    let mut arithmetic = std::fs::read(golden.join("q90_420.jpg")).unwrap();
+    let frame = arithmetic.windows(2).position(|w| w == [0xff, 0xc0]).unwrap();
+    arithmetic[frame + 1] = 0xc9;
+    for (name, bytes, reason) in [
+        ("photo.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic".to_vec(), "HEIC"),
+        ("web.avif", b"\0\0\0\x1cftypavif\0\0\0\0".to_vec(), "AVIF"),
+        ("scan.ppm", b"P6 1 1 255 abc".to_vec(), "PPM"),
+        ("arithmetic.jpg", arithmetic, "arithmetic coding"),
+    ] {
+        let path = directory.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        for tolerate_warnings in [false, true] {
+            match Checker::new(tolerate_warnings).check(&path) {
+                Verdict::Unsupported(found) => assert!(found.contains(reason), "{found}"),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
     }
 }
 
@@ -87,7 +114,7 @@ fn damaged_exif_is_a_warning_unless_jfif_has_the_resolution() {
     let has_warning = |segments: &[(u8, &[u8])]| match check(&jpeg(segments)) {
         None => false,
         Some(Flaw::Warning(_)) => true,
-        Some(Flaw::Damaged(reason)) => panic!("{reason}"),
+        Some(Flaw::Damaged(reason) | Flaw::Unsupported(reason)) => panic!("{reason}"),
     };
     assert!(!has_warning(&[]));
     assert!(!has_warning(&[(0xe1, &complete)]));
