@@ -5,7 +5,7 @@ use weezl::decode::Decoder;
 use weezl::{BitOrder, LzwStatus};
 
 use super::check_size;
-use super::fault::{Fault, damaged};
+use super::fault::{Fault, damaged, unsupported};
 use super::samples::{Palette, Samples};
 
 /// A reader of the blocks of a file.
@@ -151,7 +151,8 @@ fn decompress(data: &mut Blocks<'_>, code_size: u8, length: usize) -> Result<Vec
             match result.status {
                 Ok(LzwStatus::Ok) => {}
                 Ok(LzwStatus::Done | LzwStatus::NoProgress) => break,
-                Err(error) => return Err(damaged(error)),
+                // Pillow reads some data with impossible codes.
+                Err(error) => return Err(unsupported(error)),
             }
         }
         if done == length {

@@ -162,7 +162,7 @@ fn read_file(bytes: &[u8]) -> Result<File<'_>, Fault> {
         let size = (u24(&head[6..]) + 1, u24(&head[9..]) + 1);
         let frame = read_frame(Chunks(&data[16..]), position).ok_or_else(no_image)?;
         if frame.size != size || position.0 + size.0 > canvas.0 || position.1 + size.1 > canvas.1 {
-            return Err(damaged("a frame of another size, or outside the canvas"));
+            return Err(unsupported("a frame of another size, or outside the canvas"));
         }
         frame
     };

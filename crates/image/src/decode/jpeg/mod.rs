@@ -32,11 +32,7 @@ pub(super) fn exif(bytes: &[u8]) -> Option<&[u8]> {
 
 /// Decodes a JPEG file to RGB.
 pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, Fault> {
-    let survey = survey::survey(bytes);
-    if !survey.is_complete {
-        return Err(damaged("the file ends before the image does"));
-    }
-    if survey.is_common
+    if survey::is_common(bytes)
         && let Some(image) = decode_common(bytes)?
     {
         return Ok(image);

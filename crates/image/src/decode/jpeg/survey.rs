@@ -3,18 +3,6 @@
 const END_OF_IMAGE: u8 = 0xd9;
 const START_OF_SCAN: u8 = 0xda;
 
-/// What the segments of a file say.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Survey {
-    /// Whether the file has an end marker (`FF D9`).
-    ///
-    /// Segments are skipped by their length, so the end marker of a thumbnail inside a segment does not count. Bytes after the end
-    /// marker are ignored.
-    pub(super) is_complete: bool,
-    /// Whether the layout is one that `zune-jpeg` decodes as libjpeg does: grey, or YCbCr with usual sampling factors, in usual order.
-    pub(super) is_common: bool,
-}
-
 /// Iterates over the markers and contents of the segments before the pixels. Ends early at bytes that are not a segment.
 pub(super) fn segments(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     let mut rest = bytes.get(2..).unwrap_or_default();
@@ -41,8 +29,12 @@ struct Layout<'a> {
     is_odd: bool,
 }
 
-/// Reads the segments of a file.
-pub(super) fn survey(bytes: &[u8]) -> Survey {
+/// Returns whether a file is complete and its layout one that `zune-jpeg` decodes as libjpeg does: grey, or YCbCr with usual sampling
+/// factors, in usual order.
+///
+/// Segments are skipped by their length, so the end marker of a thumbnail inside a segment does not count. Bytes after the end marker
+/// are ignored.
+pub(super) fn is_common(bytes: &[u8]) -> bool {
     let mut layout = Layout::default();
     let mut rest = bytes.get(2..).unwrap_or_default();
     let mut is_complete = false;
@@ -75,10 +67,7 @@ pub(super) fn survey(bytes: &[u8]) -> Survey {
             }
         }
     }
-    Survey {
-        is_complete,
-        is_common: is_complete && layout.is_common(),
-    }
+    is_complete && layout.is_common()
 }
 
 impl<'a> Layout<'a> {
@@ -157,28 +146,6 @@ impl<'a> Layout<'a> {
 mod tests {
     use super::*;
 
-    fn is_complete(bytes: &[u8]) -> bool {
-        survey(bytes).is_complete
-    }
-
-    #[test]
-    fn end_marker_counts_only_outside_segments() {
-        let start = [0xff, 0xd8];
-        let thumbnail = [0xff, 0xe1, 0x00, 0x04, 0xff, 0xd9];
-        let scan = [0xff, 0xda, 0x00, 0x02, 1, 2, 0xff, 0x00, 3, 0xff, 0xd0, 4];
-        let complete = [&start[..], &thumbnail, &scan, &[0xff, 0xff, 0xd9], b"trailing"].concat();
-        assert!(is_complete(&complete));
-        for cut in 0..complete.len() - b"trailing".len() {
-            assert!(!is_complete(&complete[..cut]), "cut at {cut}");
-        }
-    }
-
-    #[test]
-    fn too_long_segment_is_incomplete_and_segment_of_length_zero_is_not_skipped() {
-        assert!(!is_complete(&[0xff, 0xd8, 0xff, 0xe0, 0xff, 0xff, 0xff, 0xd9]));
-        assert!(is_complete(&[0xff, 0xd8, 0xff, 0xe0, 0x00, 0x00, 0xff, 0xd9]));
-    }
-
     #[test]
     fn files_of_usual_encoders_are_common() {
         let directory = vlct_golden::directories("images").remove(0);
@@ -194,8 +161,21 @@ mod tests {
             ("rgb_stored.jpg", false),
         ] {
             let bytes = std::fs::read(directory.join(name)).unwrap();
-            let found = survey(&bytes);
-            assert_eq!((found.is_complete, found.is_common), (true, common), "{name}");
+            assert_eq!(is_common(&bytes), common, "{name}");
+            assert!(!is_common(&bytes[..bytes.len() - 1]), "{name}");
+            assert!(!is_common(&bytes[..bytes.len() / 2]), "{name}");
+            assert_eq!(is_common(&[&bytes[..], b"trailing"].concat()), common, "{name}");
         }
+    }
+
+    #[test]
+    fn end_marker_counts_only_outside_segments() {
+        let bytes = std::fs::read(vlct_golden::directories("images")[0].join("q90_420.jpg")).unwrap();
+        let thumbnail = [&[0xff, 0xd8][..], &[0xff, 0xe1, 0, 4, 0xff, 0xd9], &bytes[2..]].concat();
+        assert!(is_common(&thumbnail));
+        assert!(!is_common(&thumbnail[..thumbnail.len() - 2]));
+        // A segment of length zero is skipped by no byte, a segment that exceeds the file ends it.
+        assert!(!is_common(&[0xff, 0xd8, 0xff, 0xe0, 0, 0, 0xff, 0xd9]));
+        assert!(!is_common(&[0xff, 0xd8, 0xff, 0xe0, 0xff, 0xff, 0xff, 0xd9]));
     }
 }

@@ -146,7 +146,7 @@ impl<'a> Coding<'a> {
             Compression::None => Ok(data.to_vec()),
             Compression::Deflate => read_at_most(flate2::read::ZlibDecoder::new(data), size),
             Compression::Zstd => {
-                let decoder = ruzstd::decoding::StreamingDecoder::new(data).map_err(damaged)?;
+                let decoder = ruzstd::decoding::StreamingDecoder::new(data).map_err(unsupported)?;
                 read_at_most(decoder, size)
             }
             Compression::Lzw => lzw(data, size),
@@ -273,7 +273,7 @@ fn read_at_most(reader: impl Read, size: usize) -> Result<Vec<u8>, Fault> {
     // The samples before damage may be all that are needed.
     let result = reader.take(size as u64).read_to_end(&mut samples);
     match result {
-        Err(error) if samples.len() < size => Err(damaged(error)),
+        Err(error) if samples.len() < size => Err(unsupported(error)),
         _ => Ok(samples),
     }
 }
@@ -293,10 +293,13 @@ fn lzw(data: &[u8], size: usize) -> Result<Vec<u8>, Fault> {
         match result.status {
             Ok(weezl::LzwStatus::Ok) if result.consumed_in + result.consumed_out > 0 => {}
             Ok(_) => break,
-            Err(error) => return Err(damaged(error)),
+            Err(error) => return Err(unsupported(error)),
         }
     }
-    samples.truncate(done);
+    if done < size {
+        // libtiff reads some damaged data.
+        return Err(unsupported("LZW data that end early"));
+    }
     Ok(samples)
 }
 

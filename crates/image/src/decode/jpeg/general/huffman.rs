@@ -76,6 +76,8 @@ pub(super) struct Bits<'a> {
     pub(super) marker: Option<u8>,
     /// Whether zeros after the end have been used.
     pub(super) exhausted: bool,
+    /// Whether the data ends with the file.
+    is_cut: bool,
 }
 
 impl<'a> Bits<'a> {
@@ -87,6 +89,7 @@ impl<'a> Bits<'a> {
             count: 0,
             marker: None,
             exhausted: false,
+            is_cut: false,
         }
     }
 
@@ -111,6 +114,7 @@ impl<'a> Bits<'a> {
         const END: u8 = 0xd9;
         let Some(&byte) = self.bytes.get(self.position) else {
             self.marker = Some(END);
+            self.is_cut = true;
             return 0;
         };
         self.position += 1;
@@ -128,6 +132,7 @@ impl<'a> Bits<'a> {
             }
             None => {
                 self.marker = Some(END);
+                self.is_cut = true;
                 0
             }
         }
@@ -135,6 +140,9 @@ impl<'a> Bits<'a> {
 
     /// Returns the marker at which the data ends, after skipping the rest of the data. Returns `None` at the end of the file.
     pub(super) fn next_marker(&mut self) -> Option<u8> {
+        if self.is_cut {
+            return None;
+        }
         if self.marker.is_some() {
             return self.marker;
         }

@@ -321,8 +321,9 @@ impl Decoder<'_> {
         }
     }
 
-    fn finish(self) -> (Option<u8>, usize) {
-        (self.bits.marker, self.bits.position)
+    fn finish(mut self) -> (Option<u8>, usize) {
+        // Without a marker before the end of the file, the search for one fails.
+        (self.bits.next_marker(), self.bits.position)
     }
 }
 
