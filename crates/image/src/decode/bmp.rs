@@ -296,7 +296,7 @@ fn run_lengths(data: &[u8], start: usize, header: &Header) -> Result<Vec<u8>, Fa
                 rest = &rest[size..];
                 x += usize::from(count);
                 // Data continues at an even position in the file.
-                if (start + data.len() - rest.len()) % 2 != 0 {
+                if !(start + data.len() - rest.len()).is_multiple_of(2) {
                     rest = rest.get(1..).unwrap_or_default();
                 }
             }

@@ -239,7 +239,9 @@ mod tests {
 
     #[test]
     fn rejects_truncated_jpeg() {
-        for (name, bytes) in files().into_iter().filter(|(name, _)| name.ends_with(".jpg")) {
+        // A file of two images is complete after the first.
+        let is_single = |name: &str| name.ends_with(".jpg") && name != "mpo.jpg";
+        for (name, bytes) in files().into_iter().filter(|(name, _)| is_single(name)) {
             for cut in (2..bytes.len()).step_by(7).chain(bytes.len() - 8..bytes.len()) {
                 assert!(decode(&bytes[..cut]).is_err(), "{name} cut at {cut}");
             }

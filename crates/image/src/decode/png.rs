@@ -65,14 +65,14 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Samples, Fault> {
     decoder.set_limits(limits);
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);
-    let header = decoder.read_header_info().map_err(|e| damaged(e))?;
+    let header = decoder.read_header_info().map_err(damaged)?;
     let (width, height) = header.size();
     check_size(width, height).map_err(damaged)?;
     if (header.color_type, header.bit_depth) != (png::ColorType::Grayscale, BitDepth::Sixteen) {
         decoder.set_transformations(Transformations::EXPAND);
     }
 
-    let mut reader = decoder.read_info().map_err(|e| damaged(e))?;
+    let mut reader = decoder.read_info().map_err(damaged)?;
     let layout = match reader.output_color_type() {
         (png::ColorType::Grayscale, BitDepth::Eight) => ColorType::L8,
         (png::ColorType::GrayscaleAlpha, BitDepth::Eight) => ColorType::La8,

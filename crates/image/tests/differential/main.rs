@@ -244,3 +244,30 @@ fn nothing_that_pillow_reads_is_bad() {
         }
     }
 }
+
+/// Damage of these files gives an image or an error of one line, and no decoder panics.
+#[test]
+fn damaged_files_give_results_or_errors() {
+    let mut state = 1u64;
+    let mut random = |limit: usize| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % limit
+    };
+    for Case { name, file, .. } in cases() {
+        let mut damaged = file.clone();
+        for _ in 0..1 + random(3) {
+            let position = random(file.len());
+            damaged[position] = random(256) as u8;
+        }
+        if random(4) == 0 {
+            damaged.truncate(random(file.len()));
+        }
+        if let Err(error) = decode_with(&damaged, Reading::default()) {
+            let message = error.to_string();
+            assert!(!message.contains('\n'), "{name}: {message}");
+            assert!(!message.contains("the decoder failed"), "{name}: {message}");
+        }
+    }
+}

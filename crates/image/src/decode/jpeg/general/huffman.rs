@@ -309,16 +309,11 @@ mod tests {
         // 0, 10, 110, 1111 1111 0 (9 bits), 1111 1111 0, then 16 ones, which are no code.
         assert_eq!(symbols[..3], [1, 2, 3]);
         assert_eq!(bits.marker, Some(0xd0));
-        assert!(
-            !Table::new(
-                &Definition {
-                    counts: [3; 16],
-                    symbols: (0..48).collect()
-                },
-                false
-            )
-            .is_some()
-        );
+        let too_many = Definition {
+            counts: [3; 16],
+            symbols: (0..48).collect(),
+        };
+        assert!(Table::new(&too_many, false).is_none());
         bits.clear();
         assert_eq!((bits.take(5), bits.exhausted), (0, true));
     }

@@ -131,7 +131,7 @@ impl State {
         if width == 0 || height == 0 || width > MAX_DIMENSION || height > MAX_DIMENSION {
             return Err(damaged(format!("a size of {width}x{height} pixels")));
         }
-        if !matches!(count, 1 | 3 | 4) && !(count == 2 && self.may_be_pairs) {
+        if !(matches!(count, 1 | 3 | 4) || count == 2 && self.may_be_pairs) {
             return Err(damaged(format!("{count} components")));
         }
         if rest.len() != 3 * usize::from(count) {

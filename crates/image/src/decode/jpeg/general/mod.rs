@@ -170,7 +170,9 @@ fn allocate(frame: &Frame) -> Result<Vec<Plane>, Fault> {
         return Err(unsupported("a layout that needs too much memory"));
     }
     for component in &frame.components {
-        if frame.max_horizontal % component.horizontal != 0 || frame.max_vertical % component.vertical != 0 {
+        if !frame.max_horizontal.is_multiple_of(component.horizontal)
+            || !frame.max_vertical.is_multiple_of(component.vertical)
+        {
             return Err(damaged("sampling factors whose ratio is not an integer"));
         }
     }

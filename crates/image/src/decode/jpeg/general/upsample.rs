@@ -32,7 +32,7 @@ impl Samples {
             (1, 1) => out.extend_from_slice(near),
             (2, 1) if self.width > 2 => double(near, out),
             (1, 2) => {
-                let bias = if y % 2 == 0 { 1 } else { 2 };
+                let bias = if y.is_multiple_of(2) { 1 } else { 2 };
                 let sums = column_sums(near, self.row(far));
                 out.extend(sums.map(|sum| ((sum + bias) >> 2) as u8));
             }
