@@ -210,7 +210,7 @@ impl Tally {
                 self.damaged += 1;
                 "damaged"
             }
-            Flaw::Warning(_) => {
+            Flaw::Warning(_) | Flaw::TooLarge(_) => {
                 self.warnings += 1;
                 "warning"
             }

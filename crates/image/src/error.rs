@@ -9,9 +9,21 @@ pub enum ImageError {
     /// A file or directory cannot be read.
     #[error(transparent)]
     Io(#[from] IoError),
-    /// The bytes are not a complete image file, or the image is too large. Pillow rejects such files, or warns of their size.
+    /// The bytes are not a complete image file. Pillow rejects such files too.
     #[error("image cannot be decoded: {0}")]
     Decode(String),
+    /// An image with more pixels than [`MAX_PIXELS`](crate::MAX_PIXELS), or a side above [`MAX_SIDE`](crate::MAX_SIDE).
+    #[error(
+        "image cannot be decoded: {width}x{height} pixels are too many (at most {} in all and {} on a side)",
+        crate::MAX_PIXELS,
+        crate::MAX_SIDE
+    )]
+    TooLarge {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+    },
     /// The bytes may be a good image file, but of a format or layout that this crate does not read.
     #[error("image cannot be read here: {0}")]
     Unsupported(String),

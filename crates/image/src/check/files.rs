@@ -67,6 +67,7 @@ impl Checker {
         match self.flaw(path) {
             Ok(None) => Verdict::Fine,
             Ok(Some(Flaw::Warning(_))) if self.tolerate_warnings => Verdict::Fine,
+            Ok(Some(Flaw::TooLarge(reason))) if self.tolerate_warnings => Verdict::Unsupported(reason),
             Ok(Some(Flaw::Unsupported(reason))) => Verdict::Unsupported(reason),
             Ok(Some(flaw)) => Verdict::Bad(flaw),
             Err(error) => Verdict::Unreadable(error),

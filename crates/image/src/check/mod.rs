@@ -24,12 +24,14 @@ pub enum Flaw {
     Unsupported(String),
     /// The file can be decoded and used, but Pillow would warn for this reason (one line).
     Warning(&'static str),
+    /// The image has so many pixels that Pillow would warn and this crate does not decode it, as this line says.
+    TooLarge(String),
 }
 
 impl std::fmt::Display for Flaw {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Damaged(reason) | Self::Unsupported(reason) => f.write_str(reason),
+            Self::Damaged(reason) | Self::Unsupported(reason) | Self::TooLarge(reason) => f.write_str(reason),
             Self::Warning(reason) => write!(f, "warning: {reason}"),
         }
     }
@@ -38,8 +40,16 @@ impl std::fmt::Display for Flaw {
 impl Flaw {
     /// Returns the flaw of a file that cannot be decoded.
     fn of(error: &ImageError) -> Self {
+        let pixels = match error {
+            ImageError::TooLarge { width, height } => u64::from(*width) * u64::from(*height),
+            _ => 0,
+        };
         match error {
             ImageError::Unsupported(_) => Self::Unsupported(error.to_string()),
+            // Pillow rejects more than twice the number of pixels of which it warns, and has no limit of a side.
+            ImageError::TooLarge { .. } if pixels > 2 * decode::MAX_PIXELS => Self::Damaged(error.to_string()),
+            ImageError::TooLarge { .. } if pixels > decode::MAX_PIXELS => Self::TooLarge(error.to_string()),
+            ImageError::TooLarge { .. } => Self::Unsupported(error.to_string()),
             _ => Self::Damaged(error.to_string()),
         }
     }

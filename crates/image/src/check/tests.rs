@@ -19,7 +19,7 @@ fn verdicts_and_causes_equal_those_of_the_original() {
             let path = golden_file(&directory, file["path"].as_str().unwrap());
             let cause = match Checker::new(false).check(&path) {
                 Verdict::Fine => None,
-                Verdict::Bad(Flaw::Damaged(reason)) if reason.contains("too many") => Some("warning"),
+                Verdict::Bad(Flaw::TooLarge(_)) => Some("warning"),
                 Verdict::Bad(Flaw::Damaged(_)) => Some("error"),
                 Verdict::Bad(Flaw::Warning(_)) => Some("warning"),
                 Verdict::Bad(Flaw::Unsupported(reason)) | Verdict::Unsupported(reason) => {
@@ -74,6 +74,30 @@ fn files_that_only_this_crate_cannot_read_are_not_bad() {
     }
 }
 
+#[test]
+fn large_images_are_bad_unless_pillow_only_warns_and_warnings_are_tolerated() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("large.bmp");
+    for (width, height, published, tolerated) in [
+        (9_460u32, 9_460u32, "bad", "unsupported"),
+        (20_000, 20_000, "bad", "bad"),
+        (70_000, 2, "unsupported", "unsupported"),
+    ] {
+        let mut bytes = std::fs::read(vlct_golden::directories("images")[0].join("rgb.bmp")).unwrap();
+        bytes[18..22].copy_from_slice(&width.to_le_bytes());
+        bytes[22..26].copy_from_slice(&height.to_le_bytes());
+        std::fs::write(&path, bytes).unwrap();
+        for (tolerate_warnings, expected) in [(false, published), (true, tolerated)] {
+            let found = match Checker::new(tolerate_warnings).check(&path) {
+                Verdict::Bad(_) => "bad",
+                Verdict::Unsupported(_) => "unsupported",
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(found, expected, "{width}x{height}, {tolerate_warnings}");
+        }
+    }
+}
+
 /// Returns a little-endian directory of tags with `entries` of (tag, type, count, value or offset).
 fn tags(entries: &[(u16, u16, u32, u32)]) -> Vec<u8> {
     let mut bytes = b"II\x2a\0\x08\0\0\0".to_vec();
@@ -114,7 +138,7 @@ fn damaged_exif_is_a_warning_unless_jfif_has_the_resolution() {
     let has_warning = |segments: &[(u8, &[u8])]| match check(&jpeg(segments)) {
         None => false,
         Some(Flaw::Warning(_)) => true,
-        Some(Flaw::Damaged(reason) | Flaw::Unsupported(reason)) => panic!("{reason}"),
+        Some(Flaw::Damaged(reason) | Flaw::Unsupported(reason) | Flaw::TooLarge(reason)) => panic!("{reason}"),
     };
     assert!(!has_warning(&[]));
     assert!(!has_warning(&[(0xe1, &complete)]));

@@ -49,7 +49,7 @@ pub(super) fn dimensions(bytes: &[u8]) -> Option<(u32, u32)> {
 /// Decodes a BMP file.
 pub(super) fn decode(bytes: &[u8]) -> Result<Samples, Fault> {
     let header = read_header(bytes)?;
-    check_size(header.width, header.height).map_err(damaged)?;
+    check_size(header.width, header.height)?;
     let mut position = FILE_HEADER_SIZE + header.size;
     let format = match header.compression {
         BIT_FIELDS => bit_fields(bytes, &header, &mut position)?,

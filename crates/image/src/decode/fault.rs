@@ -13,6 +13,8 @@ pub(super) enum Fault {
     Damaged(String),
     /// Pillow may read the file.
     Unsupported(String),
+    /// The image has too many pixels, or a side that is too long: width and height.
+    TooLarge(u32, u32),
 }
 
 pub(super) fn damaged(reason: impl Display) -> Fault {
@@ -34,6 +36,7 @@ impl Fault {
         match self {
             Self::Damaged(reason) => ImageError::Decode(format!("damaged {format:?} data: {reason}")),
             Self::Unsupported(reason) => ImageError::Unsupported(format!("{format:?}: {reason}")),
+            Self::TooLarge(width, height) => ImageError::TooLarge { width, height },
         }
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn dimensions(bytes: &[u8]) -> Option<(u32, u32)> {
 pub(super) fn decode(bytes: &[u8]) -> Result<Samples, Fault> {
     let mut frame = first_frame(bytes)?;
     let (width, height) = frame.canvas;
-    check_size(width, height).map_err(damaged)?;
+    check_size(width, height)?;
     if frame.area[2] == 0 || frame.area[3] == 0 {
         return Err(damaged("a frame without pixels"));
     }

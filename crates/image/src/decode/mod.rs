@@ -49,8 +49,9 @@ pub struct Decoded {
 /// Decodes an image to RGB with the default [`Reading`], that of the published models.
 ///
 /// # Errors
-/// Returns [`ImageError::Decode`] if the bytes are empty, of an unknown format, damaged or truncated, or if the image has more
-/// than [`MAX_PIXELS`] pixels or a side above [`MAX_SIDE`].
+/// Returns [`ImageError::Decode`] if the bytes are empty, damaged, truncated or no image, [`ImageError::Unsupported`] if they are of a
+/// format or layout that this crate does not read, and [`ImageError::TooLarge`] if the image has more than [`MAX_PIXELS`] pixels or a
+/// side above [`MAX_SIDE`].
 pub fn decode(bytes: &[u8]) -> Result<RgbImage> {
     Ok(decode_with(bytes, Reading::default())?.image)
 }
@@ -70,7 +71,7 @@ pub fn decode_with(bytes: &[u8], reading: Reading) -> Result<Decoded> {
 /// Detects the format from the first bytes of a file; a few dozen bytes suffice.
 ///
 /// # Errors
-/// Returns [`ImageError::Decode`] if `start` is empty or the format is not supported.
+/// Returns [`ImageError::Decode`] if `start` is empty or no image, and [`ImageError::Unsupported`] if the format is not supported.
 pub(super) fn format_of(start: &[u8]) -> Result<ImageFormat> {
     if start.is_empty() {
         return Err(ImageError::Decode("the file is empty".into()));
@@ -154,14 +155,12 @@ fn turn(mut decoded: Decoded, bytes: &[u8], format: ImageFormat, orientation: Or
     }
 }
 
-fn check_size(width: u32, height: u32) -> Result<()> {
+fn check_size(width: u32, height: u32) -> Result<(), Fault> {
     if width == 0 || height == 0 {
-        return Err(ImageError::Decode("it has no pixels".into()));
+        return Err(damaged("it has no pixels"));
     }
     if width > MAX_SIDE || height > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(ImageError::Decode(format!(
-            "{width}x{height} pixels are too many (at most {MAX_PIXELS} in all and {MAX_SIDE} on a side)"
-        )));
+        return Err(Fault::TooLarge(width, height));
     }
     Ok(())
 }

@@ -67,7 +67,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Samples, Fault> {
     decoder.set_ignore_iccp_chunk(true);
     let header = decoder.read_header_info().map_err(damaged)?;
     let (width, height) = header.size();
-    check_size(width, height).map_err(damaged)?;
+    check_size(width, height)?;
     if (header.color_type, header.bit_depth) != (png::ColorType::Grayscale, BitDepth::Sixteen) {
         decoder.set_transformations(Transformations::EXPAND);
     }

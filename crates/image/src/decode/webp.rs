@@ -64,7 +64,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Samples, Fault> {
     }
     let file = read_file(bytes)?;
     let (width, height) = file.canvas;
-    check_size(width, height).map_err(damaged)?;
+    check_size(width, height)?;
     let frame = &file.frame;
     let single = file_of(frame);
     let mut decoder = WebPDecoder::new(Cursor::new(&single[..])).map_err(unsupported)?;

@@ -72,7 +72,6 @@ const LISTED: &[(Deviation, &[&str], usize, &str)] = &[
     (Deviation::ReadHere, &["tiff photometric 6"], 12, "YCbCr whose data has another size"),
     (Deviation::ReadHere, &["tiff subsampled"], 40, "YCbCr of a single pixel or row"),
     (Deviation::ReadHere, &["tiff large big"], 2, "BigTIFF of another byte order"),
-    (Deviation::ReadHere, &["tiff no sizes"], 1, "no sizes of strips"),
     (Deviation::ReadHere, &["tiff odd"], 2, "no rows per strip, a width of one byte"),
     (Deviation::ReadHere, &["tiff wrong magic"], 2, "compressed files with a wrong version"),
     (Deviation::ReadHere, &["webp cut 1 stated exact"], 4, "lossless data without its last byte"),

@@ -8,7 +8,7 @@ use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
-use super::fault::{Fault, damaged};
+use super::fault::Fault;
 use super::{MAX_SIDE, check_size};
 use crate::memory;
 
@@ -58,7 +58,7 @@ fn decode_common(bytes: &[u8]) -> Result<Option<RgbImage>, Fault> {
         return Ok(None);
     };
     let (width, height) = (u32::from(info.width), u32::from(info.height));
-    check_size(width, height).map_err(damaged)?;
+    check_size(width, height)?;
     let mut pixels = memory::take(3 * width as usize * height as usize);
     // The decoder may skip damaged parts. Reused memory is cleared, so that the result does not depend on the previous image.
     pixels.fill(0);

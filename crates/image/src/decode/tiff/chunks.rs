@@ -100,6 +100,11 @@ impl<'a> Coding<'a> {
         })
     }
 
+    /// Returns the size of the file in bytes.
+    pub(super) fn file_size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
     /// Returns the samples of the chunk at `offset`, in the byte order of the file. A chunk that ends early is an error.
     pub(super) fn read(&self, offset: u64, length: Option<u64>, shape: Shape) -> Result<Vec<u8>, Fault> {
         let ends_early = || damaged("the file ends before the image does");
@@ -109,9 +114,9 @@ impl<'a> Coding<'a> {
         if self.compression == Compression::None {
             return self.in_order(data.get(..size).ok_or_else(ends_early)?.to_vec());
         }
-        if let Some(length) = length {
-            data = &data[..data.len().min(usize::try_from(length).unwrap_or(usize::MAX))];
-        }
+        // libtiff rejects a strip or tile without a size.
+        let length = length.ok_or_else(|| damaged("no sizes of strips or tiles"))?;
+        data = &data[..data.len().min(usize::try_from(length).unwrap_or(usize::MAX))];
         let reversed;
         if self.reversed {
             reversed = self.in_order(data.to_vec())?;
@@ -159,6 +164,11 @@ impl<'a> Coding<'a> {
     }
 
     fn jpeg(&self, data: &[u8], shape: Shape) -> Result<Vec<u8>, Fault> {
+        let stated = super::super::jpeg::dimensions(data).ok_or_else(|| damaged("JPEG data without a size"))?;
+        // The last tile or strip may be stored whole. Much larger images would take very long.
+        if u64::from(stated.0) * u64::from(stated.1) > 64 * (shape.width * shape.height) as u64 + (1 << 16) {
+            return Err(damaged("JPEG data of another size"));
+        }
         let image = super::super::jpeg::decode_part(self.jpeg_tables.as_deref(), data, self.is_ycbcr)?;
         let (width, height, samples) = image;
         if samples.len() != width * height * shape.samples || width < shape.width || height < shape.height {

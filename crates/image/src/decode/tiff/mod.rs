@@ -15,6 +15,9 @@ use directory::Directory;
 use layout::Layout;
 use ycbcr::Subsampling;
 
+/// How often the bytes of a file may be used by its strips or tiles.
+const MAX_REUSE: u64 = 16;
+
 /// Numbers of tags.
 mod tag {
     pub(super) const WIDTH: u16 = 256;
@@ -122,7 +125,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Samples, Fault> {
         return Err(damaged("Windows Media Photo data"));
     }
     let (width, height) = size(&directory)?;
-    check_size(width, height).map_err(damaged)?;
+    check_size(width, height)?;
     let coding = Coding::of(&directory, bytes)?;
     let is_raw = coding.compression == Compression::None;
     let is_planar = directory.small(tag::PLANAR, 1) == PLANAR;
@@ -181,6 +184,13 @@ fn read_chunks(
     let mut pixels = vec![0; width * height * channels];
     let (across, down) = (width.div_ceil(grid.width), height.div_ceil(grid.height));
     let planes = if is_planar { layout.samples } else { 1 };
+    if coding.compression != Compression::None {
+        // Files of many strips or tiles with the same data would take very long.
+        let sizes = grid.sizes.iter().map(|&size| size.min(coding.file_size()));
+        if sizes.sum::<u64>() > MAX_REUSE * coding.file_size() {
+            return Err(unsupported("strips or tiles that overlap"));
+        }
+    }
     let mut row = Vec::new();
     for chunk in 0..across * down {
         let (left, top) = (chunk % across * grid.width, chunk / across * grid.height);
@@ -211,7 +221,8 @@ fn read_chunks(
             let Some(&offset) = grid.offsets.get(index) else {
                 return Ok(None);
             };
-            let samples = coding.read(offset, grid.sizes.get(index).copied(), stored_shape)?;
+            let size = grid.sizes.get(index).copied();
+            let samples = coding.read(offset, size, stored_shape)?;
             Ok(Some(match subsampling {
                 None => samples,
                 Some(subsampling) => subsampling.convert(&samples, shape.width),

@@ -163,7 +163,7 @@ fn complete_tables(state: &mut State) {
 }
 
 fn allocate(frame: &Frame) -> Result<Vec<Plane>, Fault> {
-    check_size(frame.width as u32, frame.height as u32).map_err(|e| damaged(e.to_string()))?;
+    check_size(frame.width as u32, frame.height as u32)?;
     // A coefficient takes two bytes. Padding can multiply the size of small images only.
     let blocks: usize = Plane::sizes(frame).map(|[_, _, columns, rows]| columns * rows).sum();
     if blocks as u64 * 128 > MAX_ALLOCATION {
