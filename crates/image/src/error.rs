@@ -15,8 +15,8 @@ pub enum ImageError {
     /// An image with more pixels than [`MAX_PIXELS`](crate::MAX_PIXELS), or a side above [`MAX_SIDE`](crate::MAX_SIDE).
     #[error(
         "image cannot be decoded: {width}x{height} pixels are too many (at most {} in all and {} on a side)",
-        crate::MAX_PIXELS,
-        crate::MAX_SIDE
+        crate::limits::MAX_PIXELS,
+        crate::limits::MAX_SIDE
     )]
     TooLarge {
         /// Width in pixels.

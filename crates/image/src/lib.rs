@@ -18,6 +18,7 @@ pub mod check;
 pub mod decode;
 pub mod encode;
 mod error;
+mod limits;
 mod memory;
 pub mod normalise;
 mod reading;
@@ -33,10 +34,11 @@ pub fn recycle(image: RgbImage) {
 #[cfg(test)]
 mod parity;
 
-pub use decode::{Decoded, EXTENSIONS, MAX_PIXELS, MAX_SIDE, decode, decode_with};
+pub use decode::{Decoded, EXTENSIONS, decode, decode_with};
 pub use encode::{encode_jpeg, encode_png, encode_png_with_alpha};
 pub use error::{ImageError, Result};
 pub use image::{Rgb, RgbImage, Rgba, RgbaImage};
+pub use limits::{MAX_PIXELS, MAX_SIDE};
 pub use normalise::{MEAN, STD, denormalise};
 pub use reading::{Background, Orientation, Reading};
 pub use resize::{CropBox, resize, resized_crop};

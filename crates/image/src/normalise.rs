@@ -2,7 +2,6 @@
 
 use image::RgbImage;
 
-use super::decode;
 use super::resize::LevelMap;
 use crate::{ImageError, Result};
 
@@ -29,11 +28,11 @@ pub(super) fn level_map() -> LevelMap {
 pub fn denormalise(values: &[f32], size: usize) -> Result<RgbImage> {
     let too_large = || ImageError::Size {
         size,
-        max: decode::MAX_SIDE as usize,
+        max: crate::limits::MAX_SIDE as usize,
     };
     let side = u32::try_from(size)
         .ok()
-        .filter(|side| *side <= decode::MAX_SIDE)
+        .filter(|side| *side <= crate::limits::MAX_SIDE)
         .ok_or_else(too_large)?;
     let expected = 3 * u64::from(side) * u64::from(side);
     if values.len() as u64 != expected {

@@ -47,8 +47,8 @@ impl Flaw {
         match error {
             ImageError::Unsupported(_) => Self::Unsupported(error.to_string()),
             // Pillow rejects more than twice the number of pixels of which it warns, and has no limit of a side.
-            ImageError::TooLarge { .. } if pixels > 2 * decode::MAX_PIXELS => Self::Damaged(error.to_string()),
-            ImageError::TooLarge { .. } if pixels > decode::MAX_PIXELS => Self::TooLarge(error.to_string()),
+            ImageError::TooLarge { .. } if pixels > 2 * crate::limits::MAX_PIXELS => Self::Damaged(error.to_string()),
+            ImageError::TooLarge { .. } if pixels > crate::limits::MAX_PIXELS => Self::TooLarge(error.to_string()),
             ImageError::TooLarge { .. } => Self::Unsupported(error.to_string()),
             _ => Self::Damaged(error.to_string()),
         }

@@ -12,6 +12,7 @@ use image::metadata::Orientation as Turn;
 use image::{DynamicImage, ImageFormat, RgbImage};
 use vlct_util::panics;
 
+use crate::limits::{MAX_PIXELS, MAX_SIDE};
 use crate::{ImageError, Orientation, Reading, Result};
 
 mod bmp;
@@ -26,13 +27,6 @@ mod tiff;
 mod webp;
 
 use fault::{Fault, damaged, unsupported};
-
-/// Maximum number of pixels of an image: a quarter of a gibibyte at three bytes per pixel. Pillow warns of a decompression bomb above
-/// this number (`Image.MAX_IMAGE_PIXELS`).
-pub const MAX_PIXELS: u64 = 89_478_485;
-
-/// Maximum side of an image in pixels; JPEG has the same limit. The memory of a resize is proportional to the side.
-pub const MAX_SIDE: u32 = 65_535;
 
 /// Maximum memory of a decoder in bytes: [`MAX_PIXELS`] pixels of four 16-bit channels.
 const MAX_ALLOCATION: u64 = 8 * MAX_PIXELS;

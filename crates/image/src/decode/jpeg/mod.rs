@@ -8,8 +8,9 @@ use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
+use super::check_size;
 use super::fault::Fault;
-use super::{MAX_SIDE, check_size};
+use crate::limits::MAX_SIDE;
 use crate::memory;
 
 mod general;
