@@ -37,7 +37,7 @@ const NOT_RUN: [(&str, &str); 5] = [
 ];
 
 /// Beginnings of commands, each with the arguments that are appended to make the command take seconds.
-const APPENDED: [(&str, &str); 6] = [
+const APPENDED: [(&str, &str); 7] = [
     ("vlct run with $RUN/config.toml", "max_steps=2"),
     (
         "vlct run with data_root=",
@@ -46,6 +46,11 @@ const APPENDED: [(&str, &str); 6] = [
          num_workers=1 threads=1 precision=32",
     ),
     ("vlct run with quickstart/run-labels/config.toml", "max_steps=2"),
+    (
+        "vlct train",
+        "max_steps=2 image_size=32 patch_size=8 hidden_size=32 depth=1 heads=2 decoder_width=16 decoder_depth=1 decoder_heads=2 \
+         batch_size=4 tokenizer=vocab.txt",
+    ),
     ("vlct bench answer", "--steps 1"),
     ("vlct bench loader", "--seconds 0.1 --image-size 32"),
     // The vocabulary of the golden models is smaller than that of the published models.
