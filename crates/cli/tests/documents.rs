@@ -168,12 +168,15 @@ fn create_files() -> tempfile::TempDir {
     let mut csv = String::from("path,caption\n");
     fs::create_dir_all(path_of("data/laion")).expect("a directory");
     fs::create_dir_all(path_of("photos")).expect("a directory");
+    fs::create_dir_all(path_of("scenes")).expect("a directory");
     let mut tar = tar::Builder::new(fs::File::create(path_of("data/laion/00000.tar")).expect("a file"));
     for row in 0..table.rows() {
         let image = table.image(row, "image").expect("an image");
         let caption = table.texts(row, "caption").expect("captions").remove(0).to_string();
         csv.push_str(&format!("{row}.png,\"{caption}\"\n"));
         fs::write(path_of(&format!("photos/{row}.png")), image).expect("a file");
+        fs::write(path_of(&format!("scenes/{row}.png")), image).expect("a file");
+        fs::write(path_of(&format!("scenes/{row}.txt")), &caption).expect("a file");
         for (extension, bytes) in [("png", image), ("txt", caption.as_bytes())] {
             let mut header = tar::Header::new_gnu();
             header.set_size(bytes.len() as u64);
