@@ -7,6 +7,13 @@ const PASS_BITS: i32 = 2;
 
 /// Multiplies coefficients with the quantisation table and transforms them to 8 × 8 samples, in rows of length 8.
 pub(super) fn transform(coefficients: &[i16; 64], quantisation: &[u16; 64]) -> [u8; 64] {
+    if coefficients[1..].iter().all(|&coefficient| coefficient == 0) {
+        // All lines have the same values then.
+        let value = i32::from(coefficients[0]) * i32::from(quantisation[0]);
+        let line = pass([value, 0, 0, 0, 0, 0, 0, 0], CONSTANT_BITS - PASS_BITS);
+        let line = pass([line[0], 0, 0, 0, 0, 0, 0, 0], CONSTANT_BITS + PASS_BITS + 3);
+        return [to_sample(line[0]); 64];
+    }
     let mut values = [0i32; 64];
     for ((value, &coefficient), &factor) in values.iter_mut().zip(coefficients).zip(quantisation) {
         *value = i32::from(coefficient) * i32::from(factor);
@@ -21,9 +28,13 @@ pub(super) fn transform(coefficients: &[i16; 64], quantisation: &[u16; 64]) -> [
     let mut samples = [0; 64];
     for (row, out) in values.as_chunks::<8>().0.iter().zip(samples.as_chunks_mut::<8>().0) {
         let line = pass(*row, CONSTANT_BITS + PASS_BITS + 3);
-        *out = line.map(|value| (value.saturating_add(128)).clamp(0, 255) as u8);
+        *out = line.map(to_sample);
     }
     samples
+}
+
+fn to_sample(value: i32) -> u8 {
+    value.saturating_add(128).clamp(0, 255) as u8
 }
 
 /// Transforms a line of eight values, and divides by `1 << shift` with rounding. Values of damaged files may overflow.
