@@ -204,6 +204,9 @@ fn create_files() -> tempfile::TempDir {
         copy(&path_of("photos"), &path_of(name));
     }
 
+    copy(&path_of("photos"), &path_of("emoji"));
+    copy(&path_of("photos.csv"), &path_of("emoji.csv"));
+
     copy(&golden.join("prepare/coco/raw"), &path_of("downloads/coco"));
     copy(&golden.join("prepare/map_vg_mscoco/raw"), &path_of("vgqa"));
     for name in ["vlc_baseset.ckpt", "step_a.ckpt", "step_b.ckpt"] {
