@@ -101,7 +101,7 @@ impl std::fmt::Display for LoadReport {
     }
 }
 
-/// Joins names. If there are more than [`NAMES_SHOWN`], those with the same first components are counted: `transformer.blocks.* (24)`.
+/// Joins names. If there are more than `NAMES_SHOWN`, those with the same first components are counted: `transformer.blocks.* (24)`.
 pub fn abbreviate(names: &[String]) -> String {
     if names.len() <= NAMES_SHOWN {
         return names.join(", ");
