@@ -20,8 +20,8 @@ use crate::output::{Failure, print};
 /// in one line. As in the published script, a file is bad if it is not an image, if it is damaged or truncated, if it has more than
 /// 89,478,485 pixels, or if Pillow would warn about it: a palette with transparency, damaged EXIF tags, an animation with an
 /// impossible number of frames. Files stay in place unless --delete or --move-to is given. A file that cannot be read here, but may be a
-/// good image of another format or a rare layout, is printed and always stays in place. Hidden files are checked, symbolic links are
-/// skipped.
+/// good image of another format or a rare layout, is printed and always stays in place. Captions and tables beside images (.txt, .json, .csv
+/// and so on) are counted and always stay. Hidden files are checked, symbolic links are skipped.
 #[derive(Args)]
 #[command(after_help = "\
 A file that cannot be read (permissions, a failing disk) is reported but neither
@@ -83,6 +83,7 @@ pub fn run(args: &CheckImages) -> Result<(), Failure> {
                 tally.checked += 1;
                 match verdict {
                     Verdict::Fine => {}
+                    Verdict::Data => tally.data += 1,
                     Verdict::Bad(flaw) => {
                         let action = delete_or_move(args, directory, path);
                         let line = tally.add_file(args, path, &flaw, &action);
@@ -194,6 +195,8 @@ struct Tally {
     checked: u64,
     damaged: u64,
     warnings: u64,
+    /// Captions, tables and archives.
+    data: u64,
     /// Files that cannot be read here, but may be good images.
     unsupported: u64,
     deleted: u64,
@@ -266,6 +269,12 @@ impl Tally {
         if left > 0 {
             parts.push(format!(
                 "{left} left in place (--delete and --move-to remove bad files)"
+            ));
+        }
+        if self.data > 0 {
+            parts.push(format!(
+                "{} texts, tables and archives, which are no images, stay in place",
+                self.data
             ));
         }
         if self.unsupported > 0 {

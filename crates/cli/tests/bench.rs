@@ -229,7 +229,7 @@ fn loader_errors_are_one_line() {
     for (what, path, reason) in [
         ("missing", &missing, "No such file"),
         ("empty", &empty, "no images in"),
-        ("truncated", &broken, "ends before the image does"),
+        ("truncated", &broken, "damaged Jpeg data"),
         ("no table", &table, "broken.arrow"),
     ] {
         let name = path.file_name().and_then(|n| n.to_str()).expect("a name");

@@ -25,6 +25,28 @@ const DECODER_MEMORY: u64 = 2 << 30;
 /// Number of bytes at the start of a file that suffice to detect its format.
 const FORMAT_BYTES: u64 = 64;
 
+/// Extensions of the captions, tables and archives that datasets have beside images.
+pub const DATA_EXTENSIONS: [&str; 19] = [
+    "txt", "text", "caption", "captions", "json", "jsonl", "csv", "tsv", "parquet", "arrow", "tar", "zip", "gz", "tgz",
+    "npy", "npz", "pkl", "md", "toml",
+];
+
+/// Returns whether the name of a file is that of a text, a table or an archive.
+fn is_data(path: &Path) -> bool {
+    let extension = path
+        .extension()
+        .and_then(|extension| extension.to_str())
+        .unwrap_or_default();
+    DATA_EXTENSIONS.iter().any(|data| data.eq_ignore_ascii_case(extension))
+}
+
+/// Returns whether the first bytes of a file are those of an image.
+fn begins_as_image(path: &Path) -> bool {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(FORMAT_BYTES).read_to_end(&mut bytes));
+    read.is_ok() && decode::format_of(&bytes).is_ok()
+}
+
 /// The result of checking a file.
 #[derive(Debug)]
 pub enum Verdict {
@@ -34,6 +56,9 @@ pub enum Verdict {
     Bad(Flaw),
     /// The file cannot be decoded by this crate, for this reason (one line). It may be a good image.
     Unsupported(String),
+    /// A text, a table or an archive by its name ([`DATA_EXTENSIONS`]) and not an image by its content, such as the caption beside an
+    /// image.
+    Data,
     /// The file cannot be read, so nothing is known about its content.
     Unreadable(io::Error),
 }
@@ -69,6 +94,7 @@ impl Checker {
             Ok(Some(Flaw::Warning(_))) if self.tolerate_warnings => Verdict::Fine,
             Ok(Some(Flaw::TooLarge(reason))) if self.tolerate_warnings => Verdict::Unsupported(reason),
             Ok(Some(Flaw::Unsupported(reason))) => Verdict::Unsupported(reason),
+            Ok(Some(Flaw::Damaged(_))) if is_data(path) && !begins_as_image(path) => Verdict::Data,
             Ok(Some(flaw)) => Verdict::Bad(flaw),
             Err(error) => Verdict::Unreadable(error),
         }
@@ -218,6 +244,27 @@ mod tests {
         std::os::unix::fs::symlink("root", directory.path().join("named")).unwrap();
         assert_eq!(files_under(&directory.path().join("named")).count(), 4);
         assert!(files_under(Path::new("no such directory")).next().unwrap().is_err());
+    }
+
+    #[test]
+    fn captions_and_tables_are_not_bad_images() {
+        let directory = tempfile::tempdir().unwrap();
+        let verdict = |name: &str, content: &[u8]| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            Checker::new(false).check(&path)
+        };
+        for name in ["a.txt", "b.JSON", "metadata.jsonl", "c.caption", "d.csv"] {
+            assert!(matches!(verdict(name, b"a dog"), Verdict::Data), "{name}");
+        }
+        assert!(matches!(verdict("e.txt", b""), Verdict::Data), "an empty caption");
+        for name in ["a.jpg", "page.html", "no_extension"] {
+            assert!(matches!(verdict(name, b"a dog"), Verdict::Bad(_)), "{name}");
+        }
+        assert!(
+            matches!(verdict("f.txt", b"\xff\xd8\xff\xe0 damaged"), Verdict::Bad(_)),
+            "an image by its content"
+        );
     }
 
     #[test]
