@@ -15,6 +15,8 @@ use crate::signals::Signals;
 
 /// Name of the metric of image-text matching.
 const MATCHING: &str = "itm/val/accuracy_epoch";
+/// Number of held-out captions below which an accuracy says little: with 100, a standard error is 5 %.
+const FEW_HELD_OUT: u64 = 100;
 /// Name of the metric of masked words.
 const MASKED_WORDS: &str = "mlm/val/accuracy_epoch";
 /// Accuracy of matching below which a model has hardly learned to match.
@@ -41,7 +43,7 @@ pub fn run(args: &Train) -> Result<(), Failure> {
     };
     let finished = trainer::run(&fit.config, &control)?;
     if let Some(run) = &finished.run {
-        print(&summary(&finished, run))?;
+        print(&summary(&finished, run, fit.validation_captions))?;
     }
     signals.check()
 }
@@ -66,6 +68,15 @@ fn words(args: &Train) -> Result<Vec<String>, Failure> {
             "{path} is a path, not the name of a dataset: `vlct prepare` makes a dataset of images and captions, such as vlct prepare csv \
              --root IMAGES --annotations TABLE.csv --name photos --out {}",
             args.data_root.display()
+        )));
+    }
+    if !datasets.is_empty()
+        && let Some(update) = updates
+            .iter()
+            .find(|update| update.starts_with("datasets") || update.starts_with("data_root"))
+    {
+        return Err(Failure::Usage(format!(
+            "{update} beside the names of datasets: name all datasets as words of their own, and their directory by --data-root"
         )));
     }
     if datasets.is_empty() {
@@ -109,8 +120,7 @@ fn with_hint(remark: &Remark) -> String {
     let hint = match remark {
         Remark::RandomWeights => ": `--plan` with this key shows how long",
         Remark::OtherVocabulary { .. } => ": `vlct vocabulary` makes one",
-        Remark::FewSamples { .. } => ": set `--hours`",
-        Remark::FewCaptions { .. } => "",
+        Remark::FewSamples { .. } | Remark::FewCaptions { .. } => "",
     };
     format!("{remark}{hint}")
 }
@@ -141,7 +151,7 @@ fn to_json(fit: &Fit) -> serde_json::Value {
 }
 
 /// Describes the result of a run and names the commands that use it.
-fn summary(finished: &Finished, run: &Path) -> String {
+fn summary(finished: &Finished, run: &Path, held_out: u64) -> String {
     let run = run.display();
     let mut text = String::new();
     let metric = |name: &str| {
@@ -152,7 +162,13 @@ fn summary(finished: &Finished, run: &Path) -> String {
             .map(|(_, value)| *value)
     };
     if let Some((_, step)) = finished.best {
-        let _ = writeln!(text, "best checkpoint: step {step}");
+        let _ = writeln!(
+            text,
+            "best checkpoint: step {step}, the best of all validations on {held_out} held-out captions"
+        );
+        if held_out < FEW_HELD_OUT {
+            warn!("{held_out} held-out captions are too few for a reliable number");
+        }
     }
     if let Some(accuracy) = metric(MATCHING) {
         let _ = writeln!(
@@ -234,12 +250,12 @@ mod tests {
             best: Some((1.5, 4)),
             best_metrics: vec![(MATCHING.into(), 0.875)],
         };
-        let text = summary(&finished, Path::new("r"));
+        let text = summary(&finished, Path::new("r"), 200);
         assert!(
             text.contains("captions: 87.5 %") && text.contains("resume_from=r"),
             "{text}"
         );
         finished.interrupted = false;
-        assert!(summary(&finished, Path::new("r")).contains("vlct predict match --load r"));
+        assert!(summary(&finished, Path::new("r"), 200).contains("vlct predict match --load r"));
     }
 }

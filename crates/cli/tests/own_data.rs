@@ -109,6 +109,28 @@ fn the_plan_suits_the_data_and_keeps_what_is_given() {
     // 10 steps per epoch; at most 200 epochs.
     let steps = given["config"]["max_steps"].as_u64().expect("a number");
     assert!((1..=2000).contains(&steps), "{steps}");
+    // A single size replaces that of the chosen model; a number of epochs replaces the time.
+    let small = plan(directory, &["max_epoch=3", "image_size=24", tokenizer]);
+    assert_eq!(*chosen(&small, "image_size"), Value::Null);
+    assert_eq!(
+        (&small["config"]["hidden_size"], &small["config"]["image_size"]),
+        (&128.into(), &24.into())
+    );
+    assert_eq!(
+        small["config"]["max_steps"], 27,
+        "9 steps of 32 in each epoch of 270 captions"
+    );
+    // A batch that is larger than the data is an epoch.
+    let whole = plan(
+        directory,
+        &[&["max_steps=4", "batch_size=5000", tokenizer], &TINY[..]].concat(),
+    );
+    assert!(
+        whole["choices"].to_string().contains("1 optimiser steps per epoch"),
+        "{}",
+        whole["choices"]
+    );
+    assert!(whole["config"]["learning_rate"].as_f64().expect("a number") < 0.0025);
     assert!(!directory.join("result").exists(), "a plan writes nothing");
 }
 
@@ -163,8 +185,10 @@ fn wrong_arguments_are_errors_before_any_measurement() {
         let output = vlct_in(directory, &[&["train"], words].concat());
         assert_one_line_error(&words.join(" "), &output, parts);
     }
-    let output = vlct_in(directory, &["train", "photos/x"]);
-    assert_eq!(output.status.code(), Some(2));
+    for words in [&["train", "photos/x"][..], &["train", "photos", "datasets=['photos']"]] {
+        let output = vlct_in(directory, words);
+        assert_eq!(output.status.code(), Some(2), "{words:?}");
+    }
 }
 
 #[test]

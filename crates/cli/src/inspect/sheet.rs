@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use vlct_data::arrow::ArrowTable;
 use vlct_data::datasets::Table;
 use vlct_image::sheet::{Cell, contact_sheet, thumbnail};
-use vlct_image::{decode, encode_png};
+use vlct_image::{decode_with, encode_png};
 use vlct_util::{IoError, at, atomic};
 
 use super::tables::label_kind;
@@ -26,7 +26,9 @@ fn cell(table: &Table, row: usize) -> Result<Cell, Failure> {
             (Some(table.image(row)?), text.unwrap_or_default())
         }
     };
-    let decoded = bytes.map(|bytes| decode(bytes).and_then(|image| thumbnail(&image)));
+    // Files that record nothing, tars among them, are drawn as stored.
+    let reading = table.reading().unwrap_or_default();
+    let decoded = bytes.map(|bytes| decode_with(bytes, reading).and_then(|decoded| thumbnail(&decoded.image)));
     Ok(match decoded {
         Some(Ok(image)) => Cell {
             image: Some(image),

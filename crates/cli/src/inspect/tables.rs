@@ -7,6 +7,7 @@ use std::path::Path;
 use vlct_data::arrow::{ArrowTable, LabelKind};
 use vlct_data::datasets::{Contents, LabelNames};
 use vlct_data::webdataset::TarTable;
+use vlct_image::Reading;
 use vlct_util::text::{counted, escape_control};
 
 use crate::output::{Failure, format_bytes, with_thousands_separators};
@@ -75,6 +76,13 @@ pub fn describe_arrow(path: &Path) -> Result<String, Failure> {
         },
         columns.join(", ")
     );
+    if let Some(Reading {
+        background,
+        orientation,
+    }) = table.reading()
+    {
+        let _ = writeln!(text, "  images: background {background}, orientation {orientation}");
+    }
     match label_kind(&table)? {
         Some(kind) => describe_labels(&table, kind, &mut text)?,
         None => describe_images_and_texts(&table, &columns, &mut text)?,

@@ -3,7 +3,8 @@
 use vlct_data::datasets::{Dataset, Split, TableDataset};
 use vlct_data::text::Tokenizer;
 
-use crate::config::Config;
+use super::sizes::Candidate;
+use crate::config::{Config, KEYS};
 use crate::data;
 use crate::error::{Result, TrainError};
 use crate::spec::RunSpec;
@@ -38,7 +39,13 @@ impl Facts {
     /// # Errors
     /// Returns an error if a dataset does not exist, cannot be read, or has no captions.
     pub(super) fn read(config: &Config) -> Result<Self> {
-        let mut spec = RunSpec::resolve(config)?;
+        // The sizes of the model are not chosen yet, so those that are given need not agree with the base values.
+        let mut config = config.clone();
+        let base = Config::default();
+        for key in KEYS.iter().filter(|key| Candidate::has_key(key.name)) {
+            config.set(key.name, &(key.get)(&base))?;
+        }
+        let mut spec = RunSpec::resolve(&config)?;
         spec.data.rules.val_fraction = 0.0;
         let train = data::open(&spec, Split::Train)?;
         let validation = data::open(&spec, Split::Val)?;

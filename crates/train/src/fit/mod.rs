@@ -89,6 +89,8 @@ pub struct Fit {
     pub config: Config,
     /// What the data are.
     pub facts: Facts,
+    /// Number of captions that the run validates on.
+    pub validation_captions: u64,
     /// What was chosen and why, in the order of the decisions.
     pub choices: Vec<Choice>,
     /// What to expect of the run and what would make it better.
@@ -202,12 +204,14 @@ pub fn fit(words: &[String], hours: f64, stop: &AtomicBool) -> Result<Option<Fit
     };
     chooser.choose_length(seconds, hours)?;
     let remarks = chooser.remarks(seconds);
+    let validation_captions = chooser.validation_captions();
     let Chooser {
         config, facts, choices, ..
     } = chooser;
     Ok(Some(Fit {
         config,
         facts,
+        validation_captions,
         choices,
         remarks,
     }))
@@ -325,7 +329,9 @@ impl Chooser<'_> {
     /// Chooses the largest model for which time and captions suffice, with its batch and learning rate. Returns the measured seconds of an
     /// optimiser step, or `None` if the stop flag is set.
     fn choose_model(&mut self, hours: f64) -> Result<Option<f64>> {
-        let has_sizes = self.given.iter().any(|key| Candidate::has_key(key))
+        // A given width or backbone is a model of its own; other given sizes replace those of a candidate.
+        let has_sizes = self.is_given("vit")
+            || self.is_given("hidden_size")
             || self
                 .choices
                 .iter()
@@ -349,7 +355,10 @@ impl Chooser<'_> {
             let Some(seconds) = trainer::seconds_per_step(&trial, self.stop)? else {
                 return Ok(None);
             };
-            let samples = self.steps(seconds, hours) * trial.batch_size;
+            // A batch that is larger than the data is an epoch.
+            let in_step = trial.batch_size.min(self.training_captions());
+            let seconds = seconds * in_step as f64 / trial.batch_size as f64;
+            let samples = self.steps(seconds, hours) * in_step;
             if best.is_some() && !candidate.suits(self.training_captions(), samples) {
                 break;
             }
@@ -374,12 +383,14 @@ impl Chooser<'_> {
         self.choose(
             batch,
             format!(
-                "at least {STEPS_PER_EPOCH} optimiser steps per epoch; a step takes {} on this machine (measured)",
+                "{} optimiser steps per epoch; a step takes {} on this machine (measured)",
+                self.steps_per_epoch_with(self.batch_of()),
                 duration_text(seconds)
             ),
         )?;
         // The rate is proportional to the square root of the batch, which is the usual rule for Adam.
-        let rate = candidate.learning_rate * (self.config.batch_size as f64 / BATCH as f64).sqrt();
+        let in_step = self.config.batch_size.min(self.training_captions());
+        let rate = candidate.learning_rate * (in_step as f64 / BATCH as f64).sqrt();
         self.choose(
             vec![("learning_rate", Value::Float(two_digits(rate)))],
             format!("for this model and batches of {}", self.config.batch_size),
@@ -389,34 +400,51 @@ impl Chooser<'_> {
 
     /// Returns the keys of the batch with their values.
     fn batch_size(&self, candidate: &Candidate) -> Vec<(&'static str, Value)> {
-        let largest = (self.training_captions() / STEPS_PER_EPOCH).clamp(MIN_BATCH, BATCH);
-        let chosen = 1 << largest.ilog2();
-        let batch = match self.is_given("batch_size") {
-            true => self.config.batch_size,
-            false => chosen,
-        };
+        let batch = self.batch_of();
         vec![
             ("batch_size", Value::Int(batch as i64)),
             ("per_gpu_batchsize", Value::Int(batch.min(candidate.micro_batch) as i64)),
         ]
     }
 
+    /// Returns the samples per optimiser step.
+    fn batch_of(&self) -> u64 {
+        let largest = (self.training_captions() / STEPS_PER_EPOCH).clamp(MIN_BATCH, BATCH);
+        match self.is_given("batch_size") {
+            true => self.config.batch_size,
+            false => 1 << largest.ilog2(),
+        }
+    }
+
+    fn steps_per_epoch_with(&self, batch: u64) -> u64 {
+        self.training_captions().div_ceil(batch)
+    }
+
+    /// Returns the number of optimiser steps that the user sets by `max_steps` or `max_epoch`.
+    fn given_steps(&self) -> Option<u64> {
+        match self.config.max_steps {
+            Some(steps) if self.is_given("max_steps") => Some(steps),
+            _ if self.is_given("max_epoch") || self.is_given("max_steps") => {
+                Some(self.config.max_epoch * self.steps_per_epoch_with(self.config.batch_size))
+            }
+            _ => None,
+        }
+    }
+
     /// Returns the number of optimiser steps in the time of the run, or the number that the user sets.
     fn steps(&self, seconds: f64, hours: f64) -> u64 {
-        match self.config.max_steps.filter(|_| self.is_given("max_steps")) {
-            Some(steps) => steps,
-            None => ((3600.0 * hours * TRAINING_SHARE / seconds) as u64).max(1),
-        }
+        self.given_steps()
+            .unwrap_or(((3600.0 * hours * TRAINING_SHARE / seconds) as u64).max(1))
     }
 
     /// Chooses the number of steps, the warm-up, the validations and the checkpoints.
     fn choose_length(&mut self, seconds: f64, hours: f64) -> Result<()> {
         let captions = self.training_captions();
-        let steps_per_epoch = captions.div_ceil(self.config.batch_size);
+        let steps_per_epoch = self.steps_per_epoch_with(self.config.batch_size);
         let affordable = self.steps(seconds, hours);
-        let limit = match self.is_given("max_steps") {
-            true => affordable,
-            false => affordable.min(MAX_EPOCHS * steps_per_epoch),
+        let limit = match self.given_steps() {
+            Some(steps) => steps,
+            None => affordable.min(MAX_EPOCHS * steps_per_epoch),
         };
         // The run ends with a validation.
         let epochs = limit / steps_per_epoch;
@@ -444,7 +472,7 @@ impl Chooser<'_> {
             ),
         };
         self.choose(vec![("max_steps", Value::Int(steps as i64))], reason)?;
-        let steps = self.config.max_steps.unwrap_or(steps);
+        let steps = self.given_steps().unwrap_or(steps);
 
         let warmup = ((steps as f64 * WARMUP) as u64).min(MAX_WARMUP_EPOCHS * steps_per_epoch);
         self.choose(
@@ -455,7 +483,8 @@ impl Chooser<'_> {
         let validation_batches = self.validation_captions().div_ceil(self.config.per_gpu_batchsize);
         if validation_batches > 0 {
             let fraction = match epochs {
-                0 => 1.0,
+                // The run ends within its first epoch, with a validation.
+                0 => steps as f64 / steps_per_epoch as f64,
                 epochs if epochs < VALIDATIONS => (epochs as f64 / VALIDATIONS as f64).max(0.05),
                 _ => 1.0,
             };
@@ -488,13 +517,16 @@ impl Chooser<'_> {
     fn remarks(&self, seconds: f64) -> Vec<Remark> {
         let mut remarks = Vec::new();
         let captions = self.training_captions();
-        let samples = self.config.max_steps.unwrap_or_default() * self.config.batch_size;
+        let in_step = self.config.batch_size.min(captions);
+        let samples = self.given_steps().or(self.config.max_steps).unwrap_or_default() * in_step;
+        // With more epochs, the model would only memorise.
+        let is_complete = samples / captions >= MAX_EPOCHS - 1;
         if captions < FEW_CAPTIONS && self.config.load_path.is_empty() {
             remarks.push(Remark::FewCaptions { captions });
         }
         if !self.has_weights() {
-            if samples < FEW_SAMPLES {
-                let steps = FEW_SAMPLES as f64 / self.config.batch_size as f64;
+            if samples < FEW_SAMPLES && !is_complete {
+                let steps = FEW_SAMPLES as f64 / in_step as f64;
                 remarks.push(Remark::FewSamples {
                     samples,
                     seconds_needed: steps * seconds / TRAINING_SHARE,

@@ -62,6 +62,12 @@ impl Trainer<'_> {
         length_warnings(&self.plan, self.state.global_step, items)
             .iter()
             .for_each(|warning| warn!("{warning}"));
+        if !self.data.val.is_empty() && !self.validates() {
+            warn!(
+                "the run ends before its first validation and saves no best checkpoint; val_check_interval and check_val_every_n_epoch set \
+                 when it validates"
+            );
+        }
         let left = self.plan.total_steps.saturating_sub(self.state.global_step);
         if left.saturating_mul(self.plan.grad_steps) < MEASURED_FROM {
             return Ok(());
@@ -85,6 +91,18 @@ impl Trainer<'_> {
         forecast.lines().iter().for_each(|line| info!("{line}"));
         forecast.warnings().iter().for_each(|warning| warn!("{warning}"));
         Ok(())
+    }
+
+    /// Returns whether the rest of the run has a validation.
+    fn validates(&self) -> bool {
+        let (mut position, mut step) = (self.state.position(), self.state.global_step);
+        while let Some(window) = self.plan.window_at(position, step) {
+            if self.plan.validates(&window) {
+                return true;
+            }
+            (position, step) = (window.next_position(), window.step + 1);
+        }
+        self.state.best_step.is_some() || self.state.validation_due
     }
 
     /// Measures a micro-batch and, if the run begins, an update. Returns `None` if the stop flag is set before the end.
