@@ -26,7 +26,7 @@ const DECODER_MEMORY: u64 = 2 << 30;
 const FORMAT_BYTES: u64 = 64;
 
 /// Extensions of the captions, tables and archives that datasets have beside images.
-pub const DATA_EXTENSIONS: [&str; 19] = [
+const DATA_EXTENSIONS: [&str; 19] = [
     "txt", "text", "caption", "captions", "json", "jsonl", "csv", "tsv", "parquet", "arrow", "tar", "zip", "gz", "tgz",
     "npy", "npz", "pkl", "md", "toml",
 ];
@@ -56,7 +56,7 @@ pub enum Verdict {
     Bad(Flaw),
     /// The file cannot be decoded by this crate, for this reason (one line). It may be a good image.
     Unsupported(String),
-    /// A text, a table or an archive by its name ([`DATA_EXTENSIONS`]) and not an image by its content, such as the caption beside an
+    /// A text, a table or an archive by its name (`DATA_EXTENSIONS`) and not an image by its content, such as the caption beside an
     /// image.
     Data,
     /// The file cannot be read, so nothing is known about its content.
