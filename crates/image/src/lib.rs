@@ -34,7 +34,7 @@ pub fn recycle(image: RgbImage) {
 #[cfg(test)]
 mod parity;
 
-pub use decode::{Decoded, EXTENSIONS, decode, decode_with};
+pub use decode::{Decoded, EXTENSIONS, FOREIGN_EXTENSIONS, decode, decode_with, is_image_extension};
 pub use encode::{encode_jpeg, encode_png, encode_png_with_alpha};
 pub use error::{ImageError, Result};
 pub use image::{Rgb, RgbImage, Rgba, RgbaImage};

@@ -4,7 +4,7 @@ use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use vlct_image::EXTENSIONS;
+use vlct_image::{EXTENSIONS, is_image_extension};
 use vlct_util::{IoError, at};
 
 use crate::{PredictError, Result};
@@ -202,10 +202,8 @@ pub fn images(path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn is_image(path: &Path) -> bool {
-    let extension = path
-        .extension()
-        .map(|extension| extension.to_string_lossy().to_lowercase());
-    extension.is_some_and(|extension| EXTENSIONS.contains(&extension.as_str()))
+    let extension = path.extension().map(|extension| extension.to_string_lossy());
+    extension.is_some_and(|extension| is_image_extension(&extension))
 }
 
 /// Reads a text file of one item per line. Empty lines are skipped, white space around an item is removed.

@@ -99,6 +99,15 @@ pub(super) fn memory_for(bytes: &[u8]) -> u64 {
 /// The usual extensions of files of the supported formats, in lower case.
 pub const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "gif", "bmp", "tif", "tiff", "webp"];
 
+/// Extensions of formats that are known and not read, in lower case. Lists of images include such files, so that they are left out by name.
+pub const FOREIGN_EXTENSIONS: [&str; 5] = ["heic", "heif", "avif", "jxl", "jp2"];
+
+/// Returns whether the extension of a file, in upper or lower case, is that of an image, read or not.
+pub fn is_image_extension(extension: &str) -> bool {
+    let mut all = EXTENSIONS.iter().chain(&FOREIGN_EXTENSIONS);
+    all.any(|known| known.eq_ignore_ascii_case(extension))
+}
+
 const SUPPORTED: [ImageFormat; 6] = [
     ImageFormat::Jpeg,
     ImageFormat::Png,

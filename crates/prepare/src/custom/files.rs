@@ -17,7 +17,7 @@ use crate::image_files::read_image;
 use crate::plan::{Plan, RowSource, RowText, Schema};
 use crate::{PrepareError, Result};
 use vlct_data::manifest::Coverage;
-use vlct_image::EXTENSIONS;
+use vlct_image::is_image_extension;
 use vlct_util::json;
 use vlct_util::{at, read_at_most};
 
@@ -116,7 +116,7 @@ impl SplitRows {
                 continue;
             };
             let is = |other: &str| extension.eq_ignore_ascii_case(other);
-            if EXTENSIONS.iter().any(|other| is(other)) {
+            if is_image_extension(extension) {
                 images.push((stem, file));
             } else if let Some(kind) = CAPTION_EXTENSIONS.iter().position(|other| is(other)) {
                 captions.entry(stem).or_default()[kind].get_or_insert(file);

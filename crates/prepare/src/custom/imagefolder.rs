@@ -15,8 +15,9 @@ use crate::image_files::read_image;
 use crate::plan::{Plan, RowSource, RowText, Schema};
 use crate::{PrepareError, Result};
 use vlct_data::manifest::Coverage;
+use vlct_image::FOREIGN_EXTENSIONS;
 
-/// Extensions of image files (torchvision's `IMG_EXTENSIONS`).
+/// Extensions of image files that are read (torchvision's `IMG_EXTENSIONS`).
 const IMAGE_EXTENSIONS: [&str; 9] = [
     ".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp",
 ];
@@ -202,7 +203,9 @@ impl ImageFolder {
 
 fn is_image(name: &OsString) -> bool {
     let name = name.to_string_lossy().to_lowercase();
+    let mut foreign = FOREIGN_EXTENSIONS.iter().map(|extension| format!(".{extension}"));
     IMAGE_EXTENSIONS.iter().any(|extension| name.ends_with(extension))
+        || foreign.any(|extension| name.ends_with(&extension))
 }
 
 #[cfg(test)]

@@ -55,6 +55,42 @@ fn reads_captions_beside_images() {
 }
 
 #[test]
+fn images_of_phones_are_left_out_by_name() {
+    let raw = directory_of(&[
+        ("a/1.jpg", "A"),
+        ("a/1.txt", "a cat"),
+        ("a/2.txt", "a dog"),
+        ("b/3.txt", "a hen"),
+    ]);
+    let image = vlct_image::encode_png(&image::RgbImage::new(4, 4)).unwrap();
+    std::fs::write(raw.path().join("a/1.jpg"), image).unwrap();
+    for name in ["a/2.HEIC", "b/3.heif"] {
+        std::fs::write(raw.path().join(name), b"\0\0\0\x18ftypheic\0\0\0\0mif1heic").unwrap();
+    }
+    let (files, classes) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for (format, out) in [
+        (InputFormat::Files, files.path()),
+        (InputFormat::ImageFolder, classes.path()),
+    ] {
+        let dataset = CustomDataset::new("phone", format, raw.path());
+        let plan = dataset.plan().unwrap();
+        let mut checked = options(out);
+        checked.processing.validate = true;
+        let Outcome::Written(report) = write("phone", &plan, &checked, &mut |_| ControlFlow::Continue(())).unwrap()
+        else {
+            panic!("it was not written");
+        };
+        let left_out: Vec<&str> = report.left_out.iter().map(|l| l.image.as_str()).collect();
+        assert_eq!(left_out.len(), 2, "{format}: {left_out:?}");
+        assert!(
+            report.left_out.iter().all(|l| l.reason.contains("HEIC")),
+            "{:?}",
+            report.left_out
+        );
+    }
+}
+
+#[test]
 fn directories_without_captions_are_an_error() {
     let raw = directory_of(&[("a/1.jpg", "A"), ("a/2.txt", "x")]);
     let message = plan_error(&CustomDataset::new("sd", InputFormat::Files, raw.path()));
