@@ -77,7 +77,7 @@ pub fn check(bytes: &[u8]) -> Option<Flaw> {
 fn jpeg_flaw(bytes: &[u8]) -> Option<Flaw> {
     const PER_INCH: u8 = 1;
     let mut tags = None;
-    for (marker, segment) in jpeg_segments(bytes) {
+    for (marker, segment) in decode::jpeg_segments(bytes) {
         match marker {
             0xe0 if segment.starts_with(b"JFIF") && segment.len() >= 12 && segment[7] == PER_INCH => return None,
             0xe1 => tags = tags.or(segment.strip_prefix(b"Exif\0\0")),
@@ -85,21 +85,6 @@ fn jpeg_flaw(bytes: &[u8]) -> Option<Flaw> {
         }
     }
     tags::flaw(tags?).map(Flaw::Warning)
-}
-
-/// Iterates over the markers and contents of the segments before the pixels. Ends early at bytes that are not a segment.
-fn jpeg_segments(bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
-    const START_OF_SCAN: u8 = 0xda;
-    let mut rest = bytes.get(2..).unwrap_or_default();
-    std::iter::from_fn(move || {
-        let fill = rest.iter().take_while(|b| **b == 0xff).count();
-        let (marker, after) = rest.get(fill..)?.split_first()?;
-        let (length, _) = after.split_first_chunk::<2>()?;
-        let length = usize::from(u16::from_be_bytes(*length));
-        let segment = after.get(2..length)?;
-        rest = &after[length..];
-        (fill > 0 && *marker != START_OF_SCAN).then_some((*marker, segment))
-    })
 }
 
 fn png_flaw(bytes: &[u8]) -> Option<Flaw> {

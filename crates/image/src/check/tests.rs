@@ -237,6 +237,6 @@ proptest! {
             prop_assert!(!flaw.to_string().contains('\n'));
         }
         let _ = png_flaw(&bytes);
-        prop_assert!(jpeg_segments(&bytes).count() <= bytes.len());
+        prop_assert!(decode::jpeg_segments(&bytes).count() <= bytes.len());
     }
 }

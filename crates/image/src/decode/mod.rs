@@ -27,6 +27,7 @@ mod tiff;
 mod webp;
 
 use fault::{Fault, damaged, unsupported};
+pub(crate) use jpeg::segments as jpeg_segments;
 
 /// Maximum memory of a decoder in bytes: [`MAX_PIXELS`] pixels of four 16-bit channels.
 const MAX_ALLOCATION: u64 = 8 * MAX_PIXELS;

@@ -373,34 +373,29 @@ impl KeyType for Precision {
     }
 }
 
-impl KeyType for Background {
-    fn type_name() -> String {
-        "'keep', 'white', 'black' or '#rrggbb'".into()
-    }
-    fn from_value(value: &Value) -> Option<Self> {
-        match value {
-            Value::Str(text) => text.parse().ok(),
-            _ => None,
+/// Implements keys whose values are texts with `FromStr` and `Display`.
+macro_rules! text_keys {
+    ($($type:ty: $name:literal),+ $(,)?) => {$(
+        impl KeyType for $type {
+            fn type_name() -> String {
+                $name.into()
+            }
+            fn from_value(value: &Value) -> Option<Self> {
+                match value {
+                    Value::Str(text) => text.parse().ok(),
+                    _ => None,
+                }
+            }
+            fn to_value(&self) -> Value {
+                Value::Str(self.to_string())
+            }
         }
-    }
-    fn to_value(&self) -> Value {
-        Value::Str(self.to_string())
-    }
+    )+};
 }
 
-impl KeyType for Orientation {
-    fn type_name() -> String {
-        "'upright' or 'as_stored'".into()
-    }
-    fn from_value(value: &Value) -> Option<Self> {
-        match value {
-            Value::Str(text) => text.parse().ok(),
-            _ => None,
-        }
-    }
-    fn to_value(&self) -> Value {
-        Value::Str(self.to_string())
-    }
+text_keys! {
+    Background: "'keep', 'white', 'black' or '#rrggbb'",
+    Orientation: "'upright' or 'as_stored'",
 }
 
 /// The allowed values of a key. For a list, every element must be allowed.

@@ -16,19 +16,21 @@ use crate::memory;
 mod general;
 mod survey;
 
+pub(crate) use survey::segments;
+
 pub(super) use general::decode_part;
 
 /// Returns the size of the image, if the file has a frame.
 pub(super) fn dimensions(bytes: &[u8]) -> Option<(u32, u32)> {
     let is_frame = |marker| matches!(marker, 0xc0..=0xcf) && !matches!(marker, 0xc4 | 0xc8 | 0xcc);
-    let (_, frame) = survey::segments(bytes).find(|(marker, _)| is_frame(*marker))?;
+    let (_, frame) = segments(bytes).find(|(marker, _)| is_frame(*marker))?;
     let &[h1, h0, w1, w0] = frame.get(1..)?.first_chunk()?;
     Some((u16::from_be_bytes([w1, w0]).into(), u16::from_be_bytes([h1, h0]).into()))
 }
 
 /// Returns the EXIF tags.
 pub(super) fn exif(bytes: &[u8]) -> Option<&[u8]> {
-    survey::segments(bytes).find_map(|(marker, content)| content.strip_prefix(b"Exif\0\0").filter(|_| marker == 0xe1))
+    segments(bytes).find_map(|(marker, content)| content.strip_prefix(b"Exif\0\0").filter(|_| marker == 0xe1))
 }
 
 /// Decodes a JPEG file to RGB.
