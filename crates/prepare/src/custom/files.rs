@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +12,7 @@ use serde_json::Value;
 use super::dataset::{CustomDataset, SPLITS, split_of};
 use super::directories::{collect_directories, relative};
 use super::left_out::LeftOutRows;
+use super::row_range::RowRange;
 use crate::image_files::read_image;
 use crate::plan::{Plan, RowSource, RowText, Schema};
 use crate::{PrepareError, Result};
@@ -46,8 +46,7 @@ struct SplitRows {
 /// Rows of one file: a range of the rows of a split.
 struct Rows {
     root: Arc<Path>,
-    rows: Arc<Vec<Row>>,
-    range: Range<usize>,
+    rows: RowRange<Row>,
     split: &'static str,
 }
 
@@ -93,8 +92,7 @@ pub(super) fn plan(dataset: &CustomDataset) -> Result<Plan> {
         plan.files
             .extend(dataset.files(split, count, Schema::Captions, |range| Rows {
                 root: root.clone(),
-                rows: rows.clone(),
-                range,
+                rows: RowRange::new(&rows, range),
                 split,
             }));
     }
@@ -190,23 +188,17 @@ fn captions_of_json(bytes: &[u8]) -> std::result::Result<Vec<String>, String> {
     Ok(texts.map(str::to_string).collect())
 }
 
-impl Rows {
-    fn row(&self, row: usize) -> &Row {
-        &self.rows[self.range.start + row]
-    }
-}
-
 impl RowSource for Rows {
     fn rows(&self) -> usize {
-        self.range.len()
+        self.rows.len()
     }
 
     fn row_name(&self, row: usize) -> String {
-        self.root.join(&self.row(row).path).display().to_string()
+        self.root.join(&self.rows.get(row).path).display().to_string()
     }
 
     fn text(&self, row: usize) -> Result<RowText<'_>> {
-        let row = self.row(row);
+        let row = self.rows.get(row);
         Ok(RowText::Captions {
             captions: row
                 .captions
@@ -219,6 +211,6 @@ impl RowSource for Rows {
     }
 
     fn images(&self, row: usize) -> Result<Vec<Vec<u8>>> {
-        Ok(vec![read_image(&self.root.join(&self.row(row).path))?])
+        Ok(vec![read_image(&self.root.join(&self.rows.get(row).path))?])
     }
 }

@@ -1,12 +1,12 @@
 //! Tables of images, texts or both, with class labels.
 
 use std::borrow::Cow;
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::dataset::SPLITS;
 use super::images::{ImageLocation, Images};
 use super::left_out::LeftOutRows;
+use super::row_range::RowRange;
 use super::tables::{Tables, split_index};
 use crate::plan::{Plan, RowSource, RowText, Schema};
 use crate::tables::Record;
@@ -35,8 +35,7 @@ struct SplitRows {
 
 /// Rows of one file: a range of the rows of a split.
 struct Rows {
-    rows: Arc<Vec<Row>>,
-    range: Range<usize>,
+    rows: RowRange<Row>,
     images: Arc<Images>,
     split: &'static str,
 }
@@ -68,8 +67,7 @@ pub(super) fn plan(tables: &Tables<'_>, kind: LabelKind) -> Result<Plan> {
         }
         let (count, rows) = (rows.len(), Arc::new(rows));
         let files = tables.dataset.files(split, count, Schema::Labels(kind), |range| Rows {
-            rows: rows.clone(),
-            range,
+            rows: RowRange::new(&rows, range),
             images: images.clone(),
             split,
         });
@@ -111,19 +109,13 @@ fn add_records(tables: &Tables<'_>, table: usize, records: Vec<Record>, splits: 
     }
 }
 
-impl Rows {
-    fn row(&self, row: usize) -> &Row {
-        &self.rows[self.range.start + row]
-    }
-}
-
 impl RowSource for Rows {
     fn rows(&self) -> usize {
-        self.range.len()
+        self.rows.len()
     }
 
     fn row_name(&self, row: usize) -> String {
-        let row = self.row(row);
+        let row = self.rows.get(row);
         match &row.image {
             Some(image) => self.images.name(image),
             None => self.images.row_name(row.origin.0, row.origin.1),
@@ -131,7 +123,7 @@ impl RowSource for Rows {
     }
 
     fn text(&self, row: usize) -> Result<RowText<'_>> {
-        let row = self.row(row);
+        let row = self.rows.get(row);
         let image_id = match (&row.image_id, &row.image) {
             (Some(name), _) | (None, Some(ImageLocation::File(name))) => Some(Cow::Borrowed(name.as_str())),
             (None, Some(ImageLocation::Embedded { row, .. })) => Some(Cow::Owned(row.to_string())),
@@ -146,7 +138,7 @@ impl RowSource for Rows {
     }
 
     fn images(&self, row: usize) -> Result<Vec<Vec<u8>>> {
-        let row = self.row(row);
+        let row = self.rows.get(row);
         let image = match &row.image {
             Some(location) => self.images.read([location])?[0].take(),
             None => None,

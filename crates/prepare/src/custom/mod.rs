@@ -13,6 +13,7 @@ mod metadata;
 mod pairs;
 mod questions;
 mod row;
+mod row_range;
 mod tables;
 mod texts;
 mod webdataset;

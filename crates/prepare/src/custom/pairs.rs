@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::dataset::SPLITS;
 use super::images::{ImageLocation, Images};
 use super::left_out::LeftOutRows;
+use super::row_range::RowRange;
 use super::tables::{Tables, split_index};
 use crate::plan::{Plan, RowSource, RowText, Schema};
 use crate::tables::{Record, normal_path};
@@ -47,8 +47,7 @@ struct SplitStatements {
 
 /// Rows of one file: a range of the rows of a split.
 struct Rows {
-    rows: Arc<Vec<Row>>,
-    range: Range<usize>,
+    rows: RowRange<Row>,
     images: Arc<Images>,
     has_truths: bool,
 }
@@ -92,8 +91,7 @@ pub(super) fn plan(tables: &Tables<'_>) -> Result<Plan> {
         }
         let (count, rows) = (rows.len(), Arc::new(rows));
         let files = tables.dataset.files(split, count, Schema::ImagePairs, |range| Rows {
-            rows: rows.clone(),
-            range,
+            rows: RowRange::new(&rows, range),
             images: images.clone(),
             has_truths,
         });
@@ -190,24 +188,18 @@ fn join(statements: Vec<Statement>) -> Vec<Row> {
     rows
 }
 
-impl Rows {
-    fn row(&self, row: usize) -> &Row {
-        &self.rows[self.range.start + row]
-    }
-}
-
 impl RowSource for Rows {
     fn rows(&self) -> usize {
-        self.range.len()
+        self.rows.len()
     }
 
     fn row_name(&self, row: usize) -> String {
-        let [left, right] = &self.row(row).images;
+        let [left, right] = &self.rows.get(row).images;
         format!("{}, {}", self.images.name(left), self.images.name(right))
     }
 
     fn text(&self, row: usize) -> Result<RowText<'_>> {
-        let row = self.row(row);
+        let row = self.rows.get(row);
         Ok(RowText::ImagePair {
             sentences: Cow::from(&row.statements),
             has_truths: self.has_truths,
@@ -216,7 +208,7 @@ impl RowSource for Rows {
     }
 
     fn images(&self, row: usize) -> Result<Vec<Vec<u8>>> {
-        let [left, right] = &self.row(row).images;
+        let [left, right] = &self.rows.get(row).images;
         match self.images.read([left, right])? {
             [Some(left), Some(right)] => Ok(vec![left, right]),
             _ => Err(PrepareError::from(ImageError::Decode(

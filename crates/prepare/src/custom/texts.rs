@@ -1,7 +1,6 @@
 //! Tables of images with captions or questions.
 
 use std::borrow::Cow;
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::dataset::SPLITS;
@@ -9,6 +8,7 @@ use super::images::{ImageLocation, Images};
 use super::left_out::LeftOutRows;
 use super::questions;
 use super::row::Row;
+use super::row_range::RowRange;
 use super::tables::{Tables, split_index};
 use crate::plan::{Plan, RowSource, RowText, Schema};
 use crate::tables::{self, Record};
@@ -18,8 +18,7 @@ use vlct_util::text::counted;
 
 /// Rows of one file: a range of the rows of a split.
 struct Rows {
-    rows: Arc<Vec<Row>>,
-    range: Range<usize>,
+    rows: RowRange<Row>,
     images: Arc<Images>,
     split: &'static str,
     has_questions: bool,
@@ -59,8 +58,7 @@ pub(super) fn plan(tables: &Tables<'_>) -> Result<Plan> {
         }
         let (count, rows) = (rows.len(), Arc::new(rows));
         plan.files.extend(dataset.files(split, count, schema, |range| Rows {
-            rows: rows.clone(),
-            range,
+            rows: RowRange::new(&rows, range),
             images: images.clone(),
             split,
             has_questions,
@@ -120,23 +118,17 @@ fn remove_unusable_rows(split: &str, rows: &mut Vec<Row>, has_questions: bool, i
         .push(images.remove_missing(split, rows, |row| std::slice::from_ref(&row.image)));
 }
 
-impl Rows {
-    fn row(&self, row: usize) -> &Row {
-        &self.rows[self.range.start + row]
-    }
-}
-
 impl RowSource for Rows {
     fn rows(&self) -> usize {
-        self.range.len()
+        self.rows.len()
     }
 
     fn row_name(&self, row: usize) -> String {
-        self.images.name(&self.row(row).image)
+        self.images.name(&self.rows.get(row).image)
     }
 
     fn text(&self, row: usize) -> Result<RowText<'_>> {
-        let row = self.row(row);
+        let row = self.rows.get(row);
         if self.has_questions {
             return Ok(RowText::Questions {
                 questions: Cow::Borrowed(&row.questions),
@@ -160,7 +152,7 @@ impl RowSource for Rows {
     }
 
     fn images(&self, row: usize) -> Result<Vec<Vec<u8>>> {
-        let [image] = self.images.read([&self.row(row).image])?;
+        let [image] = self.images.read([&self.rows.get(row).image])?;
         let no_image = || PrepareError::from(ImageError::Decode("the row has no image".into()));
         Ok(vec![image.ok_or_else(no_image)?])
     }
