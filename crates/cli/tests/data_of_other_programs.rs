@@ -4,10 +4,10 @@ mod support;
 
 use std::fs;
 use std::path::Path;
-use std::process::Output;
 
 use support::{
-    assert_one_line_error, assert_success, run_with, stderr_of, tiny_model_arguments, vlct, write_synthetic,
+    assert_one_line_error, assert_success, run_with, stderr_of, stdout_of, tiny_model_arguments, vlct_in,
+    write_synthetic,
 };
 use tempfile::TempDir;
 use vlct_data::arrow::ArrowTable;
@@ -30,18 +30,6 @@ fn write_tar(path: &Path, members: &[(String, &[u8])]) {
         builder.append_data(&mut header, name, *bytes).expect("written");
     }
     builder.finish().expect("written");
-}
-
-fn command(directory: &Path, words: &[&str]) -> Output {
-    vlct()
-        .current_dir(directory)
-        .args(words)
-        .output()
-        .expect("the program starts")
-}
-
-fn stdout_of(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 fn assert_has(text: &str, parts: &[&str]) {
@@ -83,7 +71,7 @@ fn trains_on_unsorted_tars_and_says_what_is_left_out() {
     let output = arguments("coco,web");
     assert_success(&output);
 
-    let output = command(directory, &["inspect", "data/web"]);
+    let output = vlct_in(directory, &["inspect", "data/web"]);
     assert_success(&output);
     assert_has(
         &stdout_of(&output),
@@ -127,13 +115,13 @@ fn prepares_compressed_tars_which_training_names() {
             "vlct prepare webdataset",
         ],
     );
-    let output = command(directory, &["inspect", "data/web/0.tar.gz", "--sheet", "sheet.png"]);
+    let output = vlct_in(directory, &["inspect", "data/web/0.tar.gz", "--sheet", "sheet.png"]);
     assert_success(&output);
     assert_has(
         &stdout_of(&output),
         &["shard of 1 sample with 1 caption", "sheet.png: 1 row"],
     );
-    let output = command(
+    let output = vlct_in(
         directory,
         &[
             "prepare",
@@ -163,7 +151,7 @@ fn prepares_captions_beside_images() {
             fs::write(directory.join(format!("photos/10_shapes/{row}.txt")), "a red circle").expect("written");
         }
     }
-    let output = command(
+    let output = vlct_in(
         directory,
         &[
             "prepare", "files", "--root", "photos", "--name", "mine", "--out", "data",
@@ -184,10 +172,10 @@ fn prepares_captions_beside_images() {
     assert_success(&output);
 
     fs::write(directory.join("table.csv"), "image,caption\n").expect("written");
-    let output = command(directory, &["inspect", "table.csv"]);
+    let output = vlct_in(directory, &["inspect", "table.csv"]);
     assert_one_line_error("a table", &output, &["vlct prepare csv makes Arrow files of it"]);
     fs::write(directory.join("x.arrow.gz"), b"\x1f\x8b").expect("written");
-    let output = command(directory, &["inspect", "x.arrow.gz"]);
+    let output = vlct_in(directory, &["inspect", "x.arrow.gz"]);
     assert_one_line_error(
         "a compressed file",
         &output,

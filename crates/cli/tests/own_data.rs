@@ -3,25 +3,13 @@
 mod support;
 
 use std::path::Path;
-use std::process::Output;
 
 use serde_json::Value;
 use support::{
-    assert_one_line_error, assert_success, run_with, stderr_of, tiny_model_arguments, vlct, write_synthetic,
+    TINY_SIZES, assert_one_line_error, assert_success, run_with, stderr_of, stdout_of, tiny_model_arguments, vlct_in,
+    write_synthetic,
 };
 use tempfile::TempDir;
-
-/// Keys of a model that trains in milliseconds.
-const TINY: [&str; 8] = [
-    "image_size=32",
-    "patch_size=8",
-    "hidden_size=32",
-    "depth=1",
-    "heads=2",
-    "decoder_width=16",
-    "decoder_depth=1",
-    "decoder_heads=2",
-];
 
 /// Makes the custom dataset `photos` of `images` images in the directory `data`.
 fn write_photos(directory: &Path, images: usize) {
@@ -35,18 +23,6 @@ fn write_photos(directory: &Path, images: usize) {
     )
     .expect("copied");
     std::fs::copy(synthetic.join("vocab.txt"), data.join("vocab.txt")).expect("copied");
-}
-
-fn vlct_in(directory: &Path, words: &[&str]) -> Output {
-    vlct()
-        .current_dir(directory)
-        .args(words)
-        .output()
-        .expect("the program starts")
-}
-
-fn stdout_of(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Returns the plan of `vlct train` as JSON.
@@ -97,7 +73,7 @@ fn the_plan_suits_the_data_and_keeps_what_is_given() {
         directory,
         &[
             &["--hours", "0.05", "batch_size=16", "val_fraction=0.5", tokenizer],
-            &TINY[..],
+            &TINY_SIZES[..],
         ]
         .concat(),
     );
@@ -123,7 +99,7 @@ fn the_plan_suits_the_data_and_keeps_what_is_given() {
     // A batch that is larger than the data is an epoch.
     let whole = plan(
         directory,
-        &[&["max_steps=4", "batch_size=5000", tokenizer], &TINY[..]].concat(),
+        &[&["max_steps=4", "batch_size=5000", tokenizer], &TINY_SIZES[..]].concat(),
     );
     assert!(
         whole["choices"].to_string().contains("1 optimiser steps per epoch"),
@@ -141,7 +117,7 @@ fn it_trains_validates_on_held_out_images_and_says_how_to_go_on() {
     write_photos(directory, 40);
     let words = [
         &["train", "photos", "max_steps=24", "tokenizer=data/vocab.txt"][..],
-        &TINY,
+        &TINY_SIZES,
     ]
     .concat();
     let output = vlct_in(directory, &words);
@@ -212,7 +188,11 @@ fn a_vocabulary_of_the_captions_is_trained_and_used() {
 
     let again = vlct_in(directory, &["vocabulary", "photos", "--out", "own.txt"]);
     assert_one_line_error("an existing file", &again, &["own.txt: the file exists", "--overwrite"]);
-    let words = [&["train", "photos", "max_steps=8", "tokenizer=own.txt"][..], &TINY].concat();
+    let words = [
+        &["train", "photos", "max_steps=8", "tokenizer=own.txt"][..],
+        &TINY_SIZES,
+    ]
+    .concat();
     assert_success(&vlct_in(directory, &words));
 }
 

@@ -3,13 +3,12 @@
 mod support;
 
 use std::path::Path;
-use std::process::Output;
 
 use image::{Rgba, RgbaImage};
 use serde_json::Value;
 use support::{
     assert_one_line_error, assert_same_checkpoint, assert_success, last_checkpoint, run_with, tiny_model_arguments,
-    vlct, write_synthetic,
+    vlct_in, write_synthetic,
 };
 use tempfile::TempDir;
 use vlct_model::checkpoint;
@@ -47,14 +46,6 @@ fn write_photos(directory: &Path, hidden: [u8; 3]) {
     }
     tar.finish().expect("written");
     std::fs::write(directory.join("photos.csv"), csv).expect("written");
-}
-
-fn vlct_in(directory: &Path, words: &[&str]) -> Output {
-    vlct()
-        .current_dir(directory)
-        .args(words)
-        .output()
-        .expect("the program starts")
 }
 
 /// Prepares the photos as the dataset `name` and returns what was printed.

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::Output;
 
 use support::{
-    assert_one_line_error, assert_success, last_checkpoint, run_directory, run_with, stderr_of, tiny_model_arguments,
-    vlct, write_synthetic,
+    assert_one_line_error, assert_success, last_checkpoint, run_directory, run_with, stderr_of, stdout_of,
+    tiny_model_arguments, vlct_in, write_synthetic,
 };
 use tempfile::TempDir;
 use vlct_model::checkpoint;
@@ -29,15 +29,6 @@ fn train(directory: &Path, more: &[&str]) -> Output {
     ]
     .concat();
     run_with(directory, &tiny_model_arguments("data", &more))
-}
-
-fn command(directory: &Path, arguments: &[&str]) -> Output {
-    let output = vlct().current_dir(directory).args(arguments).output();
-    output.expect("the program starts")
-}
-
-fn stdout_of(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Writes the weights of the trained run as `name`, after `change`.
@@ -143,16 +134,16 @@ fn altered_checkpoints_and_weights_that_are_not_finite_are_rejected() {
             "image.png",
             "x",
         ];
-        assert_one_line_error("predict", &command(directory, &match_arguments), parts);
-        assert_one_line_error("inspect", &command(directory, &["inspect", file]), parts);
+        assert_one_line_error("predict", &vlct_in(directory, &match_arguments), parts);
+        assert_one_line_error("inspect", &vlct_in(directory, &["inspect", file]), parts);
         if file == "altered.safetensors" {
             assert_one_line_error("pretrain_path", &train(directory, &[&pretrain]), parts);
-            assert_one_line_error("convert", &command(directory, &["convert", file, "out.pth"]), parts);
+            assert_one_line_error("convert", &vlct_in(directory, &["convert", file, "out.pth"]), parts);
         }
         let average = ["average", file, last, "--out", "out.pth"];
-        assert_one_line_error("average", &command(directory, &average), &parts[1..]);
+        assert_one_line_error("average", &vlct_in(directory, &average), &parts[1..]);
     }
-    let output = command(directory, &["inspect", "nan.pth"]);
+    let output = vlct_in(directory, &["inspect", "nan.pth"]);
     assert!(stdout_of(&output).contains("VLC names") && !stdout_of(&output).contains("intact"));
     assert!(stderr_of(&output).contains("weights are NaN or infinite: pooler.dense.bias (2 values)"));
     assert!(!directory.join("out.pth").exists());
@@ -165,10 +156,10 @@ fn run_directories_and_files_with_an_index_are_weights_for_every_command() {
     let run = run_directory(directory, "runs");
     for path in [run.join("best"), run.join("last"), run.clone()] {
         let path = path.to_str().expect("UTF-8");
-        let output = command(directory, &["inspect", path]);
+        let output = vlct_in(directory, &["inspect", path]);
         assert_success(&output);
         assert!(stdout_of(&output).contains("intact: the checksum matches"), "{path}");
-        let output = command(directory, &["convert", path, "out.safetensors"]);
+        let output = vlct_in(directory, &["convert", path, "out.safetensors"]);
         assert_success(&output);
         assert!(
             stdout_of(&output).contains("checkpoint.safetensors: "),
@@ -196,10 +187,10 @@ fn run_directories_and_files_with_an_index_are_weights_for_every_command() {
     assert_success(&output);
     let loaded = format!("loaded {0} of {0} tensors", state.len());
     assert!(stderr_of(&output).contains(&loaded), "{}", stderr_of(&output));
-    let output = command(directory, &["inspect", "parts"]);
+    let output = vlct_in(directory, &["inspect", "parts"]);
     assert_success(&output);
     assert!(stdout_of(&output).contains("names in the file have the prefix model."));
-    assert_success(&command(
+    assert_success(&vlct_in(
         directory,
         &["convert", "parts", "whole.safetensors", "--style", "vlc"],
     ));
@@ -256,7 +247,7 @@ fn a_complete_run_is_not_changed_by_resuming_it() {
         "--out",
         "average.safetensors",
     ];
-    assert_success(&command(directory, &average));
+    assert_success(&vlct_in(directory, &average));
     for file in ["weights.pth", "weights.safetensors", "average.safetensors"] {
         assert_one_line_error(
             file,

@@ -35,6 +35,20 @@ pub fn run_with(directory: &Path, arguments: &[String]) -> Output {
         .expect("the program starts")
 }
 
+/// Runs `vlct WORDS` in `directory`.
+pub fn vlct_in(directory: &Path, words: &[&str]) -> Output {
+    vlct()
+        .current_dir(directory)
+        .args(words)
+        .output()
+        .expect("the program starts")
+}
+
+/// Returns standard output as text.
+pub fn stdout_of(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 /// Returns standard error as text.
 pub fn stderr_of(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -76,6 +90,18 @@ pub fn write_synthetic(directory: &Path, train_images: usize) {
     synthetic::write(directory, &config, &mut |_, _| ()).expect("a synthetic dataset");
 }
 
+/// Keys of a model that trains in milliseconds.
+pub const TINY_SIZES: [&str; 8] = [
+    "image_size=32",
+    "patch_size=8",
+    "hidden_size=32",
+    "depth=1",
+    "heads=2",
+    "decoder_width=16",
+    "decoder_depth=1",
+    "decoder_heads=2",
+];
+
 /// Returns the arguments of `vlct run with` for a tiny model and the dataset at `data` (relative to the working directory), followed by
 /// `more`.
 pub fn tiny_model_arguments(data: &str, more: &[&str]) -> Vec<String> {
@@ -86,19 +112,13 @@ pub fn tiny_model_arguments(data: &str, more: &[&str]) -> Vec<String> {
         &data_root,
         &tokenizer,
         "vocab_size=128",
-        "image_size=32",
-        "hidden_size=32",
-        "depth=1",
-        "heads=2",
-        "decoder_width=16",
-        "decoder_depth=1",
-        "decoder_heads=2",
         "batch_size=8",
         "per_gpu_batchsize=4",
         "sanity_steps=0",
         "f32_products=fma",
     ];
-    fixed.iter().chain(more).map(|w| w.to_string()).collect()
+    let words = fixed.iter().chain(&TINY_SIZES).chain(more);
+    words.map(|w| w.to_string()).collect()
 }
 
 /// Returns the path of the last checkpoint of the first run with [`tiny_model_arguments`] and this `log_dir`.
