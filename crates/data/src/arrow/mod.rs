@@ -8,17 +8,20 @@
 //! every buffer lies inside the file; `table.rs` checks every offset when a value is read. No allocation is sized by an unchecked
 //! field.
 
+mod cell;
+mod column_type;
 mod kinds;
 mod layout;
 mod schemas;
 mod table;
 mod write;
 
+pub use column_type::ColumnType;
 pub use schemas::{
     AnsweredQuestion, CaptionWriter, LabelKind, LabelRow, LabelWriter, Nlvr2Row, Nlvr2Writer, Region, VgWriter,
     VqaKind, VqaRow, VqaWriter,
 };
-pub use table::{ArrowTable, ColumnType};
+pub use table::ArrowTable;
 pub use write::{BatchBlock, partial_path};
 
 #[cfg(test)]

@@ -1,78 +1,14 @@
 //! A reader of Arrow files that reads values in place.
 
-use std::fmt;
-use std::ops::Range;
 use std::path::Path;
 
-use super::kinds::{Column, Kind};
-use super::layout::{self, Array, Layout, VIEW_BYTES};
+use super::cell::{Cell, is_null};
+use super::column_type::ColumnType;
+use super::kinds::Kind;
+use super::layout::{self, Layout};
 use crate::{DataError, Result};
 use vlct_image::Reading;
 use vlct_util::MappedFile;
-
-/// The required type of a column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ColumnType {
-    /// The bytes of image files, or structs with the bytes in a field `bytes`.
-    Images,
-    /// The bytes of image files, or the type null: Arrow writes this type if all values are null.
-    OptionalImages,
-    /// A text in each row, or the type null.
-    OptionalText,
-    /// A list of texts in each row, or the type null.
-    OptionalTexts,
-    /// A list of texts in each row.
-    Texts,
-    /// A text or a list of texts in each row.
-    TextOrTexts,
-    /// A list of 64-bit integers in each row.
-    Integers,
-    /// A list of lists of texts in each row. Items of type null are accepted too: Arrow writes this type if all lists are empty.
-    TextLists,
-    /// A list of lists of 64-bit integers in each row, or a list with items of type null, as for [`Self::TextLists`].
-    IntegerLists,
-    /// A list of lists of 64-bit floating-point numbers in each row, or a list with items of type null, as for [`Self::TextLists`].
-    FloatLists,
-}
-
-impl ColumnType {
-    fn matches(self, kind: &Kind) -> bool {
-        let is_list_of = |kind: &Kind, fits: &dyn Fn(&Kind) -> bool| match kind {
-            Kind::List { item, .. } => fits(item),
-            _ => false,
-        };
-        // Lists that are empty in every row, such as answers of a test split, have items of type null.
-        let is_list_of_lists =
-            |fits: &dyn Fn(&Kind) -> bool| is_list_of(kind, &|item| *item == Kind::Null || is_list_of(item, fits));
-        match self {
-            Self::Images => kind.is_image(),
-            Self::OptionalImages => *kind == Kind::Null || Self::Images.matches(kind),
-            Self::OptionalText => *kind == Kind::Null || kind.is_text(),
-            Self::OptionalTexts => *kind == Kind::Null || Self::Texts.matches(kind),
-            Self::Texts => is_list_of(kind, &Kind::is_text),
-            Self::TextOrTexts => kind.is_text() || Self::Texts.matches(kind),
-            Self::Integers => is_list_of(kind, &|item| *item == Kind::Int64),
-            Self::TextLists => is_list_of_lists(&Kind::is_text),
-            Self::IntegerLists => is_list_of_lists(&|item| *item == Kind::Int64),
-            Self::FloatLists => is_list_of_lists(&|item| *item == Kind::Float64),
-        }
-    }
-}
-
-impl fmt::Display for ColumnType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Images | Self::OptionalImages => "images (binary)",
-            Self::OptionalText => "text",
-            Self::Texts | Self::OptionalTexts => "lists of text",
-            Self::TextOrTexts => "text or lists of text",
-            Self::Integers => "lists of 64-bit integers",
-            Self::TextLists => "lists of lists of text",
-            Self::IntegerLists => "lists of lists of 64-bit integers",
-            Self::FloatLists => "lists of lists of 64-bit floating-point numbers",
-        })
-    }
-}
 
 /// The usual name of the column of captions.
 const CAPTION: &str = "caption";
@@ -200,20 +136,12 @@ impl ArrowTable {
                 (_, None) => array.nulls,
                 (_, Some(bytes)) if array.nulls == 0 => bytes.nulls,
                 (_, Some(bytes)) => {
-                    let is_null = |row: &usize| self.is_null_in(array, *row) || self.is_null_in(bytes, *row);
+                    let is_null = |row: &usize| is_null(&self.map, array, *row) || is_null(&self.map, bytes, *row);
                     (0..batch.rows).filter(is_null).count()
                 }
             }
         });
         nulls.sum()
-    }
-
-    /// Whether a value of an array is null.
-    fn is_null_in(&self, array: &Array, index: usize) -> bool {
-        match &array.validity {
-            Some(bitmap) => self.map[bitmap.start + index / 8] >> (index % 8) & 1 == 0,
-            None => false,
-        }
     }
 
     /// Checks that columns exist and have these types. A table without rows passes, because the original writers give its columns
@@ -460,208 +388,11 @@ impl ArrowTable {
         // Of several batches that begin at the same row, only the last has rows.
         let batch = self.starts.partition_point(|start| *start <= row) - 1;
         Ok(Cell {
-            table: self,
+            map: &self.map,
             row,
             index: row - self.starts[batch],
             column: &self.layout.columns[position],
             array: &self.layout.batches[batch].arrays[position],
         })
-    }
-}
-
-/// A list: the type of its items, the items of all lists of the array, and the range of its own items.
-type List<'a> = (&'a Kind, &'a Array, Range<usize>);
-
-/// The position of a value: a row of a column.
-#[derive(Clone, Copy)]
-struct Cell<'a> {
-    table: &'a ArrowTable,
-    /// Index in the table, for messages.
-    row: usize,
-    /// Index in the batch.
-    index: usize,
-    column: &'a Column,
-    array: &'a Array,
-}
-
-impl<'a> Cell<'a> {
-    fn error(&self, reason: &str) -> DataError {
-        let location = format!("row {}, column {:?}", self.row, self.column.name);
-        DataError::format(self.table.map.path(), format!("{location} {reason}"))
-    }
-
-    fn damaged(&self) -> DataError {
-        self.error("is damaged (its offsets are impossible); make or copy the file again")
-    }
-
-    fn wrong_kind(&self, expected: &str) -> DataError {
-        self.error(&format!(
-            "should hold {expected}, but the column holds {}",
-            self.column.kind
-        ))
-    }
-
-    fn is_null(&self, array: &Array, index: usize) -> bool {
-        self.table.is_null_in(array, index)
-    }
-
-    /// Returns the range between the offsets `index` and `index + 1` of an array. The range must end at or before `limit`.
-    fn span(&self, array: &Array, index: usize, large: bool, limit: usize) -> Result<Range<usize>> {
-        let offset = |index: usize| -> Option<usize> {
-            let width = if large { 8 } else { 4 };
-            let start = array.offsets_or_numbers.start.checked_add(index.checked_mul(width)?)?;
-            let bytes = self.table.map.get(start..start.checked_add(width)?)?;
-            if large {
-                usize::try_from(i64::from_le_bytes(bytes.try_into().ok()?)).ok()
-            } else {
-                usize::try_from(i32::from_le_bytes(bytes.try_into().ok()?)).ok()
-            }
-        };
-        match (offset(index), offset(index + 1)) {
-            (Some(start), Some(end)) if start <= end && end <= limit => Ok(start..end),
-            _ => Err(self.damaged()),
-        }
-    }
-
-    /// A text or binary value; `None` if it is null. `kind` is the kind of `array`.
-    fn bytes(&self, kind: &Kind, array: &Array, index: usize) -> Result<Option<&'a [u8]>> {
-        if self.is_null(array, index) {
-            return Ok(None);
-        }
-        let large = match kind {
-            Kind::Bytes { large, .. } => *large,
-            _ => return self.view(array, index).map(Some),
-        };
-        let span = self.span(array, index, large, array.data.len())?;
-        Ok(Some(&self.table.map[array.data.clone()][span]))
-    }
-
-    /// The bytes of a view. A value of at most 12 bytes is in the view itself; of a longer one, the view has the length, four bytes, and
-    /// the buffer and the offset of all bytes.
-    fn view(&self, array: &Array, index: usize) -> Result<&'a [u8]> {
-        const INLINE_BYTES: usize = VIEW_BYTES - 4;
-        let map: &'a [u8] = &self.table.map;
-        let read = || {
-            let start = array
-                .offsets_or_numbers
-                .start
-                .checked_add(index.checked_mul(VIEW_BYTES)?)?;
-            let view = map.get(start..start.checked_add(VIEW_BYTES)?)?;
-            let field = |at: usize| usize::try_from(i32::from_le_bytes(view[at..at + 4].try_into().ok()?)).ok();
-            let length = field(0)?;
-            if length <= INLINE_BYTES {
-                return Some(&view[4..4 + length]);
-            }
-            let (buffer, offset) = (field(8)?, field(12)?);
-            let data = map.get(array.view_data.get(buffer)?.clone())?;
-            data.get(offset..offset.checked_add(length)?)
-        };
-        read().ok_or_else(|| self.damaged())
-    }
-
-    fn text(&self, kind: &Kind, array: &Array, index: usize) -> Result<Option<&'a str>> {
-        let Some(bytes) = self.bytes(kind, array, index)? else {
-            return Ok(None);
-        };
-        let text = std::str::from_utf8(bytes).map_err(|_| self.error("holds text that is not UTF-8"))?;
-        Ok(Some(text))
-    }
-
-    /// The bytes of a number of `N` bytes; `None` if it is null.
-    fn number<const N: usize>(&self, array: &Array, index: usize) -> Result<Option<[u8; N]>> {
-        if self.is_null(array, index) {
-            return Ok(None);
-        }
-        let start = array.offsets_or_numbers.start + index * N;
-        let bytes = self.table.map.get(start..start + N).ok_or_else(|| self.damaged())?;
-        Ok(bytes.try_into().ok())
-    }
-
-    /// An integer of any type, as text; `None` if it is null.
-    fn integer_text(&self) -> Result<Option<String>> {
-        let (bytes, signed) = match self.column.kind {
-            Kind::Integer { bytes, signed } => (bytes, signed),
-            _ => (8, true),
-        };
-        let (array, index) = (self.array, self.index);
-        macro_rules! read {
-            ($type:ty) => {
-                self.number(array, index)?
-                    .map(|bytes| <$type>::from_le_bytes(bytes).to_string())
-            };
-        }
-        Ok(match (bytes, signed) {
-            (1, true) => read!(i8),
-            (1, false) => read!(u8),
-            (2, true) => read!(i16),
-            (2, false) => read!(u16),
-            (4, true) => read!(i32),
-            (4, false) => read!(u32),
-            (_, true) => read!(i64),
-            (_, false) => read!(u64),
-        })
-    }
-
-    /// A list value; `None` if it is null or has the type null.
-    fn list(&self, kind: &'a Kind, array: &'a Array, index: usize) -> Result<Option<List<'a>>> {
-        match (kind, array.children.first()) {
-            (Kind::Null, _) => Ok(None),
-            (Kind::List { large, item }, Some(items)) if !self.is_null(array, index) => {
-                let range = self.span(array, index, *large, items.len)?;
-                Ok(Some((item, items, range)))
-            }
-            (Kind::List { .. }, _) => Ok(None),
-            _ => Err(self.wrong_kind("lists")),
-        }
-    }
-
-    /// Reads a list of lists. `read` reads each inner list.
-    fn lists<T>(&self, read: impl Fn(&'a Kind, &'a Array, Range<usize>) -> Result<Vec<T>>) -> Result<Vec<Vec<T>>> {
-        let Some((item, items, range)) = self.list(&self.column.kind, self.array, self.index)? else {
-            return Ok(Vec::new());
-        };
-        if *item == Kind::Null && !range.is_empty() {
-            return Err(self.wrong_kind("lists of lists"));
-        }
-        range
-            .map(|i| match self.list(item, items, i)? {
-                Some((item, items, range)) => read(item, items, range),
-                None => Ok(Vec::new()),
-            })
-            .collect()
-    }
-
-    fn text_items(&self, item: &Kind, items: &Array, range: Range<usize>) -> Result<Vec<&'a str>> {
-        match item {
-            kind if kind.is_text() => range
-                .map(|i| self.text(kind, items, i)?.ok_or_else(|| self.error("has a null text")))
-                .collect(),
-            _ if range.is_empty() => Ok(Vec::new()),
-            _ => Err(self.wrong_kind("lists of text")),
-        }
-    }
-
-    fn number_items<T>(
-        &self,
-        item: &Kind,
-        items: &Array,
-        range: Range<usize>,
-        kind: &Kind,
-        convert: impl Fn([u8; 8]) -> T,
-    ) -> Result<Vec<T>> {
-        if range.is_empty() {
-            return Ok(Vec::new());
-        }
-        if item != kind {
-            return Err(self.wrong_kind(&format!("lists of {kind}")));
-        }
-        range
-            .map(|i| {
-                let bytes = self
-                    .number::<8>(items, i)?
-                    .ok_or_else(|| self.error("has a null item"))?;
-                Ok(convert(bytes))
-            })
-            .collect()
     }
 }
