@@ -1,13 +1,11 @@
 //! Caption datasets: `image`, `caption`, `image_id`, `split`.
 
-use std::path::Path;
-
 use arrow_array::ArrayRef;
 use arrow_array::builder::{BinaryBuilder, ListBuilder, StringBuilder};
 
 use super::{TakeArray, image_column, text_column, texts_column};
 use crate::Result;
-use crate::arrow::write::{BatchBlock, ColumnSpec, TableFile};
+use crate::arrow::write::{ColumnSpec, TableFile};
 
 /// Writes files of the caption datasets: `image`, `caption`, `image_id`, `split`.
 pub struct CaptionWriter {
@@ -38,30 +36,7 @@ impl CaptionWriter {
         }
     }
 
-    /// Creates a writer of the file `path`, which appears when [`Self::finish`] succeeds.
-    ///
-    /// # Errors
-    /// Returns [`crate::DataError::Io`] if the directory does not exist or cannot be written.
-    pub fn create(path: impl AsRef<Path>) -> Result<Self> {
-        Ok(Self::with_file(TableFile::create(path.as_ref(), &Self::columns())?))
-    }
-
-    /// Continues the file of an earlier writer, or starts a new file if `blocks` is empty. `blocks` are the batches that the earlier
-    /// writer recorded ([`Self::blocks`]): the file at [`partial_path`] is truncated after the last of them, and rows are appended. If
-    /// this writer is dropped before [`Self::finish`], the file at `partial_path` is kept.
-    ///
-    /// [`partial_path`]: crate::arrow::partial_path
-    ///
-    /// # Errors
-    /// Returns the errors of [`Self::create`], and [`crate::DataError::Format`] if `blocks` are inconsistent or
-    /// the file ends before the end of the last batch.
-    pub fn resume(path: impl AsRef<Path>, blocks: Vec<BatchBlock>) -> Result<Self> {
-        Ok(Self::with_file(TableFile::resume(
-            path.as_ref(),
-            &Self::columns(),
-            blocks,
-        )?))
-    }
+    writer_constructors!();
 
     /// Adds an image (the bytes of its file) with its captions.
     ///

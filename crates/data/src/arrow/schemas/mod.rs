@@ -50,6 +50,42 @@ macro_rules! make_room {
     };
 }
 
+/// Defines the constructors of writers whose columns do not depend on the content.
+macro_rules! writer_constructors {
+    () => {
+        /// Creates a writer of the file `path`, which appears when [`Self::finish`] succeeds.
+        ///
+        /// # Errors
+        /// Returns [`crate::DataError::Io`] if the directory does not exist or cannot be written.
+        pub fn create(path: impl AsRef<std::path::Path>) -> $crate::Result<Self> {
+            Ok(Self::with_file(TableFile::create(
+                path.as_ref(),
+                &Self::columns(),
+            )?))
+        }
+
+        /// Continues the file of an earlier writer, or starts a new file if `blocks` is empty. `blocks` are the batches that the earlier
+        /// writer recorded ([`Self::blocks`]): the file at [`partial_path`] is truncated after the last of them, and rows are appended. If
+        /// this writer is dropped before [`Self::finish`], the file at `partial_path` is kept.
+        ///
+        /// [`partial_path`]: crate::arrow::partial_path
+        ///
+        /// # Errors
+        /// Returns the errors of [`Self::create`], and [`crate::DataError::Format`] if `blocks` are inconsistent or
+        /// the file ends before the end of the last batch.
+        pub fn resume(
+            path: impl AsRef<std::path::Path>,
+            blocks: Vec<$crate::arrow::BatchBlock>,
+        ) -> $crate::Result<Self> {
+            Ok(Self::with_file(TableFile::resume(
+                path.as_ref(),
+                &Self::columns(),
+                blocks,
+            )?))
+        }
+    };
+}
+
 /// Defines the methods that all writers share.
 macro_rules! writer_methods {
     ($($builder:ident),*) => {
