@@ -63,7 +63,7 @@ impl Trainer<'_> {
             .iter()
             .for_each(|warning| warn!("{warning}"));
         if !self.data.val.is_empty() && !self.validates() {
-            warn!(
+            info!(
                 "the run ends before its first validation and saves no best checkpoint; val_check_interval and check_val_every_n_epoch set \
                  when it validates"
             );
@@ -204,6 +204,7 @@ impl Forecast {
                 "{} steps, {} of {} items: {end}",
                 self.plan.total_steps - self.done.min(self.plan.total_steps),
                 match epochs {
+                    e if e < 0.95 => format!("{e:.2} epochs"),
                     e if e < 10.0 => format!("{e:.1} epochs"),
                     e => format!("{e:.0} epochs"),
                 },
