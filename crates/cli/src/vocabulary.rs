@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use vlct_data::datasets::{Dataset, FileRules, Split, TableDataset, contents};
-use vlct_data::text::{Tokenizer, VocabularyTrainer};
+use vlct_text::{Tokenizer, VocabularyTrainer};
 use vlct_util::{IoError, at, atomic};
 
 use crate::args::Vocabulary;

@@ -1,4 +1,4 @@
-//! Data for training: Arrow and WebDataset files, text, answers, datasets, and the parts of a loader.
+//! Data for training: Arrow and WebDataset files, answers, datasets, and the parts of a loader.
 
 pub mod answers;
 pub mod arrow;
@@ -9,7 +9,6 @@ pub mod manifest;
 pub mod random;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
-pub mod text;
 pub mod webdataset;
 
 pub use error::{DataError, Result};

@@ -9,7 +9,6 @@ use vlct_data::answers::{Annotations, Vocabulary};
 use vlct_data::arrow::{ArrowTable, LabelKind, LabelRow, LabelWriter};
 use vlct_data::datasets::{Contents, Dataset as _, Split, TableDataset};
 use vlct_data::testing::read_values;
-use vlct_data::text::{Tokenizer, Vocabulary as WordPieces};
 use vlct_data::webdataset::TarTable;
 use vlct_image::{TransformKind, decode};
 use vlct_model::checkpoint::TensorRef;
@@ -25,6 +24,7 @@ use vlct_tasks::description::WeightsKind;
 use vlct_tasks::vqa::VqaSpec;
 use vlct_tasks::{Description, InputSpec, TaskSpec};
 use vlct_tensor::Device;
+use vlct_text::{Tokenizer, Vocabulary as WordPieces};
 
 /// A reader to fuzz.
 pub struct Target {

@@ -8,6 +8,7 @@ use vlct_model::checkpoint::CheckpointError;
 use vlct_model::files::FileError;
 use vlct_model::files::mapping::AdaptError;
 use vlct_model::sizes::SizeError;
+use vlct_text::TextError;
 use vlct_util::IoError;
 
 use crate::Head;
@@ -28,9 +29,12 @@ pub enum PredictError {
     /// A checkpoint of a run is damaged or has an invalid description.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The tokenizer or a list of answers cannot be read, or a dataset is damaged.
+    /// A list of answers cannot be read, or a dataset is damaged.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// The tokenizer cannot be read.
+    #[error(transparent)]
+    Text(#[from] TextError),
     /// The sizes of the model in a weight file cannot be derived.
     #[error("{path}: {source}", path = path.display())]
     Sizes {

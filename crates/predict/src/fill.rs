@@ -1,6 +1,6 @@
 //! Filling of `[MASK]`s in a text about an image.
 
-use vlct_data::text::Tokenizer;
+use vlct_text::Tokenizer;
 
 use crate::item::{Item, with_inputs};
 use crate::probes::words::{Candidate, candidates};

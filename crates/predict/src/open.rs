@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use vlct_data::text::Tokenizer;
 use vlct_image::{Background, MEAN, Orientation, Reading, STD, Transform, TransformKind};
 use vlct_model::checkpoint::{self, CheckpointError};
 use vlct_model::files::{self, WeightIndex};
@@ -10,6 +9,7 @@ use vlct_model::sizes::{self, GivenHeads, Sizes};
 use vlct_model::{Vlc, VlcConfig};
 use vlct_tasks::{Description, TaskSpec};
 use vlct_tensor::{Compute, Precision};
+use vlct_text::Tokenizer;
 
 use crate::{Head, PredictError, Preparation, Result};
 

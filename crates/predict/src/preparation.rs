@@ -4,8 +4,8 @@ use std::path::Path;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use vlct_data::text::Tokenizer;
 use vlct_image::{Reading, RgbImage, Transform, decode_with};
+use vlct_text::Tokenizer;
 use vlct_util::read_at_most;
 
 use crate::{PredictError, Result};

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use vlct_data::text::Tokenizer;
 use vlct_golden::{Tensors, assert_close, directories};
 use vlct_image::{RgbImage, encode_png};
 use vlct_model::PatchMask;
@@ -18,6 +17,7 @@ use vlct_predict::retrieve::{ReadImage, Retrieval};
 use vlct_predict::vqa::Vqa;
 use vlct_predict::{Head, Item, OpenOptions, PairItem, PredictError, Predictor, Result};
 use vlct_tensor::Precision;
+use vlct_text::Tokenizer;
 
 /// Opens the golden checkpoint `name` with a tokenizer of as many tokens as its word table has rows, in f32.
 fn open(directory: &Path, name: &str, heads: &[Head], options: &OpenOptions) -> Result<Predictor> {

@@ -4,12 +4,12 @@ use crate::{HeatMap, Hit, MaskedCaption, Reconstruction, Retrieval, Token};
 use image::RgbImage;
 use rand::RngExt;
 use vlct_data::random::{Purpose, stream};
-use vlct_data::text::Tokenizer;
 use vlct_image::denormalise;
 use vlct_model::{PatchMask, Vlc};
 use vlct_predict::probes::alignment::align;
 use vlct_predict::probes::reconstruction::reconstruct;
 use vlct_predict::probes::words;
+use vlct_text::Tokenizer;
 use vlct_train::config::Config;
 use vlct_train::error::Result;
 

@@ -5,11 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use vlct_data::DataError;
-use vlct_data::text::{Tokenizer, Vocabulary};
 use vlct_image::{MEAN, Reading, STD, TransformKind};
 use vlct_model::VlcConfig;
 use vlct_model::checkpoint::CheckpointError;
+use vlct_text::{TextError, Tokenizer, Vocabulary};
 
 use crate::inputs::InputSpec;
 use crate::spec::TaskSpec;
@@ -105,7 +104,7 @@ impl InputDescription {
     ///
     /// # Errors
     /// Returns an error if the vocabulary is invalid.
-    pub fn to_spec(&self, source: &Path) -> Result<InputSpec, DataError> {
+    pub fn to_spec(&self, source: &Path) -> Result<InputSpec, TextError> {
         let vocabulary = Vocabulary::from_tokens(source, &self.vocabulary)?;
         Ok(InputSpec {
             image_size: self.image_size,

@@ -1,7 +1,7 @@
 //! Settings for preparing images and texts.
 
-use vlct_data::text::Tokenizer;
 use vlct_image::TransformKind;
+use vlct_text::Tokenizer;
 
 /// The purpose of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,11 +16,11 @@ use std::ops::Range;
 use vlct_data::DataError;
 use vlct_data::datasets::Contents;
 use vlct_data::random::Purpose;
-use vlct_data::text::{MaskingConfig, mask_tokens};
 use vlct_model::{Encoded, PatchMask, Sequence, Vlc};
 use vlct_tensor::ops::{Ipot, Pair};
 use vlct_tensor::tensor::Order;
 use vlct_tensor::{Tape, Var};
+use vlct_text::{MaskingConfig, mask_tokens};
 
 /// Group of the masked captions with their images.
 pub const MODELLING: u8 = 0;

@@ -7,9 +7,9 @@ use rand_chacha::ChaCha8Rng;
 use vlct_data::datasets::{Answer, Dataset, Example};
 use vlct_data::loader::{Buffers, Pixels, Position};
 use vlct_data::random::{Purpose, stream};
-use vlct_data::text::Tokenizer;
 use vlct_data::{DataError, Result};
 use vlct_image::Transform;
+use vlct_text::Tokenizer;
 
 use crate::inputs::{InputSpec, Mode};
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use log::warn;
 use vlct_data::datasets::{Split, TableDataset};
-use vlct_data::text::Tokenizer;
 use vlct_image::Reading;
 use vlct_tasks::{InputSpec, LoaderSpec, Mode};
+use vlct_text::Tokenizer;
 
 use crate::error::{Result, TrainError};
 use crate::spec::RunSpec;

@@ -10,6 +10,7 @@ use vlct_model::checkpoint::{self, CheckpointError};
 use vlct_model::files::mapping::AdaptError;
 use vlct_model::files::{FileError, StateError};
 use vlct_tasks::TaskError;
+use vlct_text::TextError;
 use vlct_util::IoError;
 
 /// An error of a run. Its message is one line.
@@ -22,6 +23,9 @@ pub enum TrainError {
     /// An error of the data.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// An error of the tokenizer.
+    #[error(transparent)]
+    Text(#[from] TextError),
     /// An error of an evaluation.
     #[error(transparent)]
     Task(TaskError),

@@ -2,9 +2,9 @@
 
 use clap::Args;
 use serde_json::{Value, json};
-use vlct_data::text::Tokenizer;
 use vlct_predict::Item;
 use vlct_predict::fill::{Fill, Filled, FilledMask, masked_text};
+use vlct_text::Tokenizer;
 
 use super::answers::{answer_all, image_and_text};
 use super::format::{Answer, Cell, FormatOptions, Printer, number};

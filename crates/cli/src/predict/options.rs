@@ -4,12 +4,12 @@ use std::io::{BufReader, stdin};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use vlct_data::text::Tokenizer;
 use vlct_image::{Background, Orientation};
 use vlct_model::sizes::GivenHeads;
 use vlct_predict::batches::BatchSpec;
 use vlct_predict::{Head, OpenOptions, PredictError, Predictor, Record, records};
 use vlct_tensor::{Device, Precision};
+use vlct_text::Tokenizer;
 use vlct_train::trainer::{Threads, use_threads};
 use vlct_util::open_file;
 

@@ -10,7 +10,6 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use vlct_data::text::Tokenizer;
 use vlct_image::{RgbImage, TransformKind, encode_png};
 use vlct_model::checkpoint::{self, TensorRef};
 use vlct_model::config::{Backbone, Heads};
@@ -21,6 +20,7 @@ use vlct_tasks::description::WeightsKind;
 use vlct_tasks::labels::LabelsSpec;
 use vlct_tasks::{Description, InputSpec, TaskSpec};
 use vlct_tensor::Precision;
+use vlct_text::Tokenizer;
 
 /// A directory with images, a vocabulary and answers that fit the golden checkpoints, which are in `golden`.
 pub struct Files {

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use vlct_data::text::Tokenizer;
 use vlct_model::Vlc;
 use vlct_tensor::Tape;
 use vlct_tensor::ops::Ipot;
+use vlct_text::Tokenizer;
 
 /// Parameters of the transport. As in the visualisations of the original, beta is smaller than in training and there are more
 /// iterations, so that the plan is sharper.

@@ -1,9 +1,9 @@
 //! Predictions of masked words.
 
-use vlct_data::text::Tokenizer;
 use vlct_model::Vlc;
 use vlct_tasks::probabilities::{softmax, top};
 use vlct_tensor::Tape;
+use vlct_text::Tokenizer;
 
 /// A token that may stand at a masked position.
 #[derive(Clone, Debug, PartialEq)]

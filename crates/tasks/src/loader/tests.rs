@@ -13,9 +13,9 @@ use crate::spec::TaskSpec;
 use crate::vqa::VqaSpec;
 use vlct_data::arrow::{AnsweredQuestion, CaptionWriter, VqaKind, VqaRow, VqaWriter};
 use vlct_data::datasets::{Contents, FileRules, RowsOf, Split, TableDataset};
-use vlct_data::text::{MaskingConfig, Tokenizer};
 use vlct_image::{RgbImage, TransformKind, decode, encode_png};
 use vlct_model::config::{Backbone, Heads, VlcConfig};
+use vlct_text::{MaskingConfig, Tokenizer};
 
 const SIZE: usize = 16;
 

@@ -7,11 +7,11 @@ use rand_chacha::rand_core::SeedableRng;
 use tempfile::TempDir;
 use vlct_data::arrow::CaptionWriter;
 use vlct_data::datasets::{Contents, Split, TableDataset};
-use vlct_data::text::Tokenizer;
 use vlct_image::{RgbImage, TransformKind, encode_png};
 use vlct_model::config::{Backbone, Heads};
 use vlct_model::initialise::initialise;
 use vlct_model::{Vlc, VlcConfig};
+use vlct_text::Tokenizer;
 
 use crate::inputs::InputSpec;
 

@@ -11,7 +11,6 @@ use serde::Serialize;
 use std::time::{Duration, Instant};
 use synthetic::Synthetic;
 use vlct_data::random::{Purpose, stream};
-use vlct_data::text::MaskingConfig;
 use vlct_model::config::{Backbone, Heads};
 use vlct_model::initialise::initialise;
 use vlct_model::{Vlc, VlcConfig};
@@ -22,6 +21,7 @@ use vlct_tensor::optimizer::{Hyperparameters, Optimizer, Rule};
 use vlct_tensor::profile::{self, Entry};
 use vlct_tensor::{Compute, Gradients, Tape};
 pub use vlct_tensor::{Device, Precision};
+use vlct_text::MaskingConfig;
 
 /// The measured work. The model is the base model with the heads for masked language modelling and image-text matching; for `Vqa` and
 /// `Infer` it also has the question-answering head.

@@ -1,7 +1,7 @@
 //! What is known of a dataset before a run: counts, sizes of images, lengths of captions.
 
 use vlct_data::datasets::{Dataset, Split, TableDataset};
-use vlct_data::text::Tokenizer;
+use vlct_text::Tokenizer;
 
 use super::sizes::Candidate;
 use crate::config::{Config, KEYS};

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use indicatif::HumanCount;
-use vlct_data::text::Tokenizer;
+use vlct_text::Tokenizer;
 use vlct_util::at;
 
 use crate::config::{Config, NamedConfig, Value, resolve};

@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use vlct_data::datasets::{FileRules, ReadingRule, VqaTest};
-use vlct_data::text::MaskingConfig;
 use vlct_image::TransformKind;
 use vlct_model::VlcConfig;
 use vlct_model::config::Heads;
@@ -23,6 +22,7 @@ use vlct_tasks::scoring::RecallSpec;
 use vlct_tasks::vqa::VqaSpec;
 use vlct_tasks::{Subset, TaskSpec};
 use vlct_tensor::{Compute, Device, F32Products, Precision};
+use vlct_text::MaskingConfig;
 
 use crate::config::Config;
 use crate::error::{Result, TrainError};

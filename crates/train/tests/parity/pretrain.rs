@@ -2,7 +2,6 @@
 
 use super::{argmax, assert_gradients, assert_parameter, config, f32_compute, load, measure_value, recorded_models};
 use vlct_data::loader::{Pixels, Position};
-use vlct_data::text::MaskingConfig;
 use vlct_golden::{Tensors, assert_close, assert_within};
 use vlct_model::config::Heads;
 use vlct_model::{Inputs, PatchMask, Sequence, Vlc};
@@ -10,6 +9,7 @@ use vlct_tasks::pretrain::{MATCHING, MODELLING, Pretrain, PretrainSpec};
 use vlct_tasks::{Batch, Sample, Target, Task, Text};
 use vlct_tensor::optimizer::{Hyperparameters, Optimizer, Rule};
 use vlct_tensor::{Gradients, Tape};
+use vlct_text::MaskingConfig;
 use vlct_train::groups::{Parameter, pretrain_groups};
 
 /// The heads of the recorded pre-training model.

@@ -1,13 +1,13 @@
 //! Division of text into words: at spaces, and before and after punctuation and CJK ideographs, as in BERT's Python code.
 
-use super::characters::{Class, classify, is_accent, is_punctuation};
+use crate::characters::{Class, classify, is_accent, is_punctuation};
 use unicode_normalization::UnicodeNormalization;
 
 /// Maximum length of a word in characters. Longer words become `[UNK]` (BERT's `max_input_chars_per_word`).
-pub(super) const MAX_WORD_LEN: usize = 100;
+pub(crate) const MAX_WORD_LEN: usize = 100;
 
 /// Divides text into words. The functions pass each complete word to `emit`.
-pub(super) struct WordSplitter {
+pub(crate) struct WordSplitter {
     /// Whether words are lower-cased and stripped of accents.
     lower_case: bool,
     /// The current word, cleaned and lower-cased.

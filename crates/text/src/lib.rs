@@ -4,6 +4,7 @@
 //! predict. Captions are not padded. A [`VocabularyTrainer`] makes a vocabulary of the captions of a dataset.
 
 mod characters;
+mod error;
 pub mod masking;
 mod tokenizer;
 mod training;
@@ -11,6 +12,7 @@ mod trie;
 mod vocabulary;
 mod words;
 
+pub use error::{Result, TextError};
 pub use masking::{MaskedText, MaskingConfig, mask_tokens};
 pub use tokenizer::Tokenizer;
 pub use training::VocabularyTrainer;

@@ -7,8 +7,8 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
-use super::vocabulary::CONTINUATION;
-use super::words::{MAX_WORD_LEN, WordSplitter};
+use crate::vocabulary::CONTINUATION;
+use crate::words::{MAX_WORD_LEN, WordSplitter};
 
 /// The special tokens, which come first.
 const SPECIALS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
@@ -219,7 +219,7 @@ fn merged_tokens(tokens: &[u32], pair: Pair, id: u32) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::{Tokenizer, Vocabulary};
+    use crate::{Tokenizer, Vocabulary};
     use proptest::prelude::*;
     use std::path::Path;
     use std::sync::Arc;

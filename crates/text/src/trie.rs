@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 /// Nodes are numbered breadth first, so the children of a node are contiguous, sorted by byte, and end where those of the next node
 /// begin.
 #[derive(Debug)]
-pub(super) struct Trie {
+pub(crate) struct Trie {
     /// The byte of the edge to each node.
     bytes: Vec<u8>,
     /// The first child of each node. The last element is the number of nodes.
@@ -20,13 +20,13 @@ const NO_TOKEN: u32 = u32::MAX;
 
 /// A node of the trie, which represents a prefix.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Node(u32);
+pub(crate) struct Node(u32);
 
 impl Trie {
     /// Builds the trie of `tokens`, whose ids are their indices. Of equal strings, only the last id is found.
     ///
     /// All tokens together must have less than 2³² bytes.
-    pub(super) fn new(tokens: &[&str]) -> Self {
+    pub(crate) fn new(tokens: &[&str]) -> Self {
         let mut order: Vec<u32> = (0..tokens.len() as u32).collect();
         order.sort_by_key(|&id| tokens[id as usize].as_bytes()); // stable: equal strings stay in order
         let text = |i: usize| tokens[order[i] as usize].as_bytes();
@@ -62,12 +62,12 @@ impl Trie {
     }
 
     /// The node of the empty prefix.
-    pub(super) fn root(&self) -> Node {
+    pub(crate) fn root(&self) -> Node {
         Node(0)
     }
 
     /// Returns the child of a node at the edge `byte`.
-    pub(super) fn step(&self, Node(node): Node, byte: u8) -> Option<Node> {
+    pub(crate) fn step(&self, Node(node): Node, byte: u8) -> Option<Node> {
         let first = self.first_child[node as usize];
         let end = self.first_child[node as usize + 1];
         let child = self.bytes[first as usize..end as usize].binary_search(&byte).ok()?;
@@ -75,18 +75,18 @@ impl Trie {
     }
 
     /// The node of a prefix.
-    pub(super) fn walk(&self, prefix: &str) -> Option<Node> {
+    pub(crate) fn walk(&self, prefix: &str) -> Option<Node> {
         prefix.bytes().try_fold(self.root(), |node, byte| self.step(node, byte))
     }
 
     /// The id of the string that ends at `node`.
-    pub(super) fn token(&self, Node(node): Node) -> Option<u32> {
+    pub(crate) fn token(&self, Node(node): Node) -> Option<u32> {
         Some(self.token[node as usize]).filter(|&token| token != NO_TOKEN)
     }
 
     /// Follows `text` from the node `from`. Returns the id of the last string that ends on this path, and the number of bytes of `text` up
     /// to its end.
-    pub(super) fn longest(&self, from: Node, text: &[u8]) -> Option<(u32, usize)> {
+    pub(crate) fn longest(&self, from: Node, text: &[u8]) -> Option<(u32, usize)> {
         let (mut node, mut best) = (from, None);
         for (i, &byte) in text.iter().enumerate() {
             let Some(next) = self.step(node, byte) else { break };

@@ -1,7 +1,7 @@
 //! The time of tokenising a caption. An element of "Kelem/s" is a caption.
 
 use criterion::{Criterion, Throughput};
-use vlct_data::text::Tokenizer;
+use vlct_text::Tokenizer;
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();

@@ -3,7 +3,7 @@
 //! Tokens and whole words are chosen with the distribution of the original's collators, which are those of BERT and work on padded
 //! captions. Captions here are not padded.
 
-use super::Tokenizer;
+use crate::Tokenizer;
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 

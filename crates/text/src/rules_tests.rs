@@ -1,6 +1,6 @@
 //! Comparison of the tokenizer with a naive implementation that applies the rules of BERT's tokenizer one after the other.
 
-use super::{Tokenizer, Vocabulary};
+use crate::{Tokenizer, Vocabulary};
 use proptest::prelude::*;
 use std::collections::HashSet;
 use std::path::Path;

@@ -1,8 +1,8 @@
 //! WordPiece tokenisation, with the results of BERT's Python code.
 
-use super::vocabulary::{CONTINUATION, Vocabulary};
-use super::words::{MAX_WORD_LEN, WordSplitter};
-use crate::{DataError, Result};
+use crate::vocabulary::{CONTINUATION, Vocabulary};
+use crate::words::{MAX_WORD_LEN, WordSplitter};
+use crate::{Result, TextError};
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
@@ -12,7 +12,7 @@ const ADDED_TOKENS: usize = 2;
 /// Splits text into the tokens of a [`Vocabulary`]. Clones share the vocabulary.
 ///
 /// ```
-/// use vlct_data::text::Tokenizer;
+/// use vlct_text::Tokenizer;
 ///
 /// let tokenizer = Tokenizer::bert_base_uncased();
 /// let ids = tokenizer.encode("A man riding a surfboard.", 40);
@@ -49,7 +49,7 @@ impl Tokenizer {
     /// brackets, such as `[CLS]`.
     ///
     /// # Errors
-    /// Returns [`DataError::Invalid`] if `name` is none of these, and the errors of [`Vocabulary::open`].
+    /// Returns [`TextError::NoTokenizer`] if `name` is none of these, and the errors of [`Vocabulary::open`].
     pub fn named(name: &str) -> Result<Self> {
         if name == "bert-base-uncased" {
             return Ok(Self::bert_base_uncased());
@@ -61,9 +61,7 @@ impl Tokenizer {
             path.to_path_buf()
         };
         if name.is_empty() || !file.exists() {
-            return Err(DataError::Invalid(format!(
-                "no tokenizer {name:?}: give bert-base-uncased, or the path of a vocab.txt or of a directory that has one"
-            )));
+            return Err(TextError::NoTokenizer(name.into()));
         }
         let vocabulary = Vocabulary::open(&file)?;
         let lower_case = name.contains("uncased") || !has_upper_case(&vocabulary);

@@ -4,7 +4,7 @@ use unicode_general_category::{GeneralCategory, get_general_category};
 
 /// The role of a character of the raw text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Class {
+pub(crate) enum Class {
     /// Ends a word and is dropped.
     Space,
     /// Dropped; the word continues.
@@ -16,7 +16,7 @@ pub(super) enum Class {
 }
 
 /// The class of `c`.
-pub(super) fn classify(c: char) -> Class {
+pub(crate) fn classify(c: char) -> Class {
     if c.is_ascii() {
         return match c {
             ' ' | '\t' | '\n' | '\r' => Class::Space,
@@ -39,7 +39,7 @@ pub(super) fn classify(c: char) -> Class {
 }
 
 /// Whether `c` is split off as punctuation: all ASCII punctuation, including symbols such as `$`, and the Unicode categories P*.
-pub(super) fn is_punctuation(c: char) -> bool {
+pub(crate) fn is_punctuation(c: char) -> bool {
     use GeneralCategory as G;
     if c.is_ascii() {
         return c.is_ascii_punctuation();
@@ -57,7 +57,7 @@ pub(super) fn is_punctuation(c: char) -> bool {
 }
 
 /// Whether `c` is an accent or another non-spacing mark, which uncased vocabularies drop.
-pub(super) fn is_accent(c: char) -> bool {
+pub(crate) fn is_accent(c: char) -> bool {
     !c.is_ascii() && get_general_category(c) == GeneralCategory::NonspacingMark
 }
 

@@ -1,9 +1,10 @@
 //! Tests of the vocabulary, the tokenizer and masking.
 
 use super::*;
-use crate::DataError;
-use crate::random::{Purpose, stream};
+use crate::TextError;
 use proptest::prelude::*;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use std::fs;
 use std::path::Path;
 
@@ -188,13 +189,13 @@ fn rejects_invalid_vocabularies_in_one_line() {
     ] {
         fs::write(&file, contents).unwrap();
         let error = Tokenizer::from_file(&file, true).unwrap_err();
-        assert!(matches!(error, DataError::Format { .. } | DataError::Io(_)));
+        assert!(matches!(error, TextError::Format { .. } | TextError::Io(_)));
         let message = error.to_string();
         assert!(message.contains("words.txt: ") && message.contains(reason), "{message}");
         assert_eq!(message.lines().count(), 1);
     }
     for missing in [directory.path().join("none"), directory.path().to_path_buf()] {
-        assert!(matches!(Tokenizer::from_file(missing, true), Err(DataError::Io(_))));
+        assert!(matches!(Tokenizer::from_file(missing, true), Err(TextError::Io(_))));
     }
 }
 
@@ -291,7 +292,7 @@ proptest! {
     ) {
         let tokenizer = bert();
         let config = MaskingConfig { whole_word, probability, max_text_len };
-        let masked = mask_tokens(&tokenizer, &ids, &config, &mut stream(seed, Purpose::TokenMask, 0, 0));
+        let masked = mask_tokens(&tokenizer, &ids, &config, &mut ChaCha8Rng::seed_from_u64(seed));
         prop_assert_eq!(masked.ids.len(), ids.len());
         prop_assert_eq!(masked.labels.len(), ids.len());
         for ((&id, &seen), &label) in ids.iter().zip(&masked.ids).zip(&masked.labels) {
@@ -317,7 +318,7 @@ fn draw_masks(text: &str, whole_word: bool, count: u64) -> (Vec<u32>, Vec<Masked
         max_text_len: 40,
     };
     let ids = tokenizer.encode(text, 40);
-    let draw = |i| mask_tokens(&tokenizer, &ids, &config, &mut stream(7, Purpose::TokenMask, 0, i));
+    let draw = |i| mask_tokens(&tokenizer, &ids, &config, &mut ChaCha8Rng::seed_from_u64(7_000 + i));
     let all = (0..count).map(draw).collect();
     (ids, all)
 }
@@ -381,7 +382,7 @@ fn budget_is_rounded_half_to_even() {
             probability,
             max_text_len: 40,
         };
-        let masked = mask_tokens(&tokenizer, &ids, &config, &mut stream(1, Purpose::TokenMask, 0, 0));
+        let masked = mask_tokens(&tokenizer, &ids, &config, &mut ChaCha8Rng::seed_from_u64(1));
         assert_eq!(masked.labels.iter().flatten().count(), budget, "{probability}");
     }
 }
@@ -426,7 +427,7 @@ fn special_tokens_are_excluded_as_in_the_original() {
                     probability: 1.0,
                     max_text_len: special.len(),
                 };
-                let masked = mask_tokens(&tokenizer, &ids, &config, &mut stream(3, Purpose::TokenMask, 0, 0));
+                let masked = mask_tokens(&tokenizer, &ids, &config, &mut ChaCha8Rng::seed_from_u64(3));
                 for (position, (&id, label)) in ids.iter().zip(&masked.labels).enumerate() {
                     let is_excluded = if whole_word {
                         [0, 101, 102].contains(&id)

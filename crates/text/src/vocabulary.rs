@@ -1,22 +1,22 @@
 //! WordPiece vocabularies.
 
-use super::trie::{Node, Trie};
-use crate::{DataError, Result};
+use crate::trie::{Node, Trie};
+use crate::{Result, TextError};
 use std::path::Path;
 use vlct_util::read_at_most;
 
 /// The vocabulary of `bert-base-uncased` (Google's release of BERT, 30,522 tokens): one token per line, ordered by id.
-const BERT_BASE_UNCASED: &str = include_str!("../../../../assets/bert-base-uncased-vocab.txt");
+const BERT_BASE_UNCASED: &str = include_str!("../../../assets/bert-base-uncased-vocab.txt");
 
 /// Maximum size of a `vocab.txt` in bytes. Multilingual WordPiece vocabularies have about 1 MB.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// The prefix of tokens that continue a word.
-pub(super) const CONTINUATION: &str = "##";
+pub(crate) const CONTINUATION: &str = "##";
 
 /// The ids of the special tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Specials {
+pub(crate) struct Specials {
     pub pad: u32,
     pub unk: u32,
     pub cls: u32,
@@ -49,7 +49,7 @@ impl Vocabulary {
     /// except at the end of the file.
     ///
     /// # Errors
-    /// Returns [`DataError::Io`] if the file cannot be read or has more than 16 MiB, [`DataError::Format`] if it is not UTF-8 or lacks
+    /// Returns [`TextError::Io`] if the file cannot be read or has more than 16 MiB, [`TextError::Format`] if it is not UTF-8 or lacks
     /// one of `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]` and `[MASK]`.
     pub fn open(path: &Path) -> Result<Self> {
         let bytes = read_at_most(path, MAX_FILE_BYTES, "a vocab.txt of one token a line")?;
@@ -59,10 +59,10 @@ impl Vocabulary {
     /// Makes a vocabulary of `tokens`, ordered by id. `source` is the file that contains them, for messages.
     ///
     /// # Errors
-    /// Returns [`DataError::Format`] if a token contains a line break, or a special token is missing.
+    /// Returns [`TextError::Format`] if a token contains a line break, or a special token is missing.
     pub fn from_tokens(source: &Path, tokens: &[String]) -> Result<Self> {
         if let Some(token) = tokens.iter().find(|token| token.contains(['\n', '\r'])) {
-            return Err(DataError::format(
+            return Err(TextError::format(
                 source,
                 format!("token {token:?} contains a line break"),
             ));
@@ -71,11 +71,11 @@ impl Vocabulary {
     }
 
     /// Parses the content of a file; `path` is for messages.
-    pub(super) fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self> {
+    pub(crate) fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self> {
         let text = String::from_utf8(bytes).map_err(|error| {
             let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
             let line = valid.iter().filter(|&&b| b == b'\n').count() + 1;
-            DataError::format(
+            TextError::format(
                 path,
                 format!("line {line} is not UTF-8; a vocab.txt of one token a line is needed"),
             )
@@ -86,7 +86,7 @@ impl Vocabulary {
             .unwrap_or(&text)
             .trim_end_matches(['\r', '\n']);
         if lines.is_empty() {
-            return Err(DataError::format(
+            return Err(TextError::format(
                 path,
                 "empty; a vocab.txt of one token a line is needed",
             ));
@@ -140,13 +140,13 @@ impl Vocabulary {
             .map(|&(begin, end)| &self.text[begin as usize..end as usize])
     }
 
-    pub(super) fn specials(&self) -> Specials {
+    pub(crate) fn specials(&self) -> Specials {
         self.specials
     }
 
     /// Returns the id of the longest token that matches the beginning of `rest`, and the number of matched bytes. If `is_first`, `rest`
     /// begins a word; otherwise the token begins with `##`, which is not counted.
-    pub(super) fn longest_piece(&self, rest: &[u8], is_first: bool) -> Option<(u32, usize)> {
+    pub(crate) fn longest_piece(&self, rest: &[u8], is_first: bool) -> Option<(u32, usize)> {
         let from = if is_first { self.trie.root() } else { self.continuation? };
         self.trie.longest(from, rest)
     }
@@ -162,7 +162,7 @@ fn find_specials(path: &Path, trie: &Trie) -> Result<Specials> {
             .filter(|(_, id)| id.is_none())
             .map(|(n, _)| *n)
             .collect();
-        return Err(DataError::format(
+        return Err(TextError::format(
             path,
             format!(
                 "no line {}; a BERT vocab.txt of one token a line is needed",
