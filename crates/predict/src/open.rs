@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use vlct_image::{Background, MEAN, Orientation, Reading, STD, Transform, TransformKind};
-use vlct_model::checkpoint::{self, CheckpointError};
 use vlct_model::files::{self, WeightIndex};
 use vlct_model::sizes::{self, GivenHeads, Sizes};
 use vlct_model::{Vlc, VlcConfig};
@@ -59,7 +58,7 @@ impl Predictor {
         let file = files::map(path)?;
         let path = file.path().to_path_buf();
         let index = files::index(&file)?;
-        let description = description(&path, &index)?;
+        let description = Description::of(&path, &index)?;
         let mut notes = Vec::new();
         let mut config = match &description {
             Some(description) => description.model.clone(),
@@ -140,18 +139,6 @@ impl Predictor {
             needed: needed.to_vec(),
             found: self.heads.clone(),
         })
-    }
-}
-
-/// Returns the description of a checkpoint of a run; `None` for other files, and for checkpoints of the first format.
-fn description(path: &Path, index: &WeightIndex) -> Result<Option<Description>, CheckpointError> {
-    let entry = |name: &str| {
-        let found = index.summary.entries.iter().find(|(key, _)| key == name);
-        found.map(|(_, value)| value.as_str())
-    };
-    match (entry("format"), entry("description")) {
-        (Some(checkpoint::FORMAT), Some(json)) => Description::read(path, json).map(Some),
-        _ => Ok(None),
     }
 }
 

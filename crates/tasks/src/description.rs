@@ -7,7 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use vlct_image::{MEAN, Reading, STD, TransformKind};
 use vlct_model::VlcConfig;
-use vlct_model::checkpoint::CheckpointError;
+use vlct_model::checkpoint::{self, CheckpointError};
+use vlct_model::files::WeightIndex;
 use vlct_text::{TextError, Tokenizer, Vocabulary};
 
 use crate::inputs::InputSpec;
@@ -87,6 +88,22 @@ impl Description {
         }
     }
 
+    /// Returns the description in the weight file `path`; `None` for files that are no checkpoint of a run, and for checkpoints of the
+    /// first format.
+    ///
+    /// # Errors
+    /// Returns the error of [`Self::read`].
+    pub fn of(path: &Path, index: &WeightIndex) -> Result<Option<Self>, CheckpointError> {
+        let entry = |name: &str| {
+            let found = index.summary.entries.iter().find(|(key, _)| key == name);
+            found.map(|(_, value)| value.as_str())
+        };
+        match (entry("format"), entry("description")) {
+            (Some(checkpoint::FORMAT), Some(json)) => Self::read(path, json).map(Some),
+            _ => Ok(None),
+        }
+    }
+
     /// Reads the description of the checkpoint `path`, which is JSON.
     ///
     /// # Errors
@@ -119,7 +136,6 @@ impl InputDescription {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vlct_model::checkpoint;
     use vlct_model::config::{Backbone, Heads};
 
     #[test]
