@@ -149,7 +149,7 @@ Examples:
   vlct train photos tokenizer=vocab.txt")]
 pub struct Vocabulary {
     /// Names of datasets, whose training splits are read
-    #[arg(value_name = "DATASET", required = true)]
+    #[arg(value_name = "DATASET", required = true, value_delimiter = ',')]
     pub datasets: Vec<String>,
     /// Directory of the datasets, the --out of `vlct prepare`
     #[arg(long, value_name = "DIR", default_value = "data")]

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use log::{info, warn};
 use serde_json::{Map, json};
+use vlct_tasks::metrics::accuracy_margin;
 use vlct_train::config::NamedConfig;
 use vlct_train::fit::{self, Fit, Remark};
 use vlct_train::trainer::{self, Control, Finished};
@@ -15,8 +16,6 @@ use crate::signals::Signals;
 
 /// Name of the metric of image-text matching.
 const MATCHING: &str = "itm/val/accuracy_epoch";
-/// Number of held-out captions below which an accuracy says little: with 100, a standard error is 5 %.
-const FEW_HELD_OUT: u64 = 100;
 /// Name of the metric of masked words.
 const MASKED_WORDS: &str = "mlm/val/accuracy_epoch";
 /// Accuracy of matching below which a model has hardly learned to match.
@@ -43,9 +42,20 @@ pub fn run(args: &Train) -> Result<(), Failure> {
     };
     let finished = trainer::run(&fit.config, &control)?;
     if let Some(run) = &finished.run {
-        print(&summary(&finished, run, fit.validation_captions))?;
+        print(&summary(&finished, run, validated_captions(&fit)))?;
     }
     signals.check()
+}
+
+/// Returns the number of captions of a validation.
+fn validated_captions(fit: &Fit) -> u64 {
+    let config = &fit.config;
+    match config.limit_val_batches {
+        0 => fit.validation_captions,
+        limit => fit
+            .validation_captions
+            .min(limit.saturating_mul(config.per_gpu_batchsize)),
+    }
 }
 
 /// Returns the words of `vlct run with` that the arguments stand for.
@@ -84,7 +94,18 @@ fn words(args: &Train) -> Result<Vec<String>, Failure> {
             "no dataset is named: vlct train NAME, where NAME is the --name of `vlct prepare`".into(),
         ));
     }
-    let names: Vec<String> = datasets.iter().map(|name| format!("{name:?}")).collect();
+    let mut names: Vec<String> = Vec::new();
+    // A word can be a list: a,b.
+    let all = datasets.iter().flat_map(|word| word.split(','));
+    for name in all.map(str::trim).filter(|name| !name.is_empty()) {
+        let quoted = format!("{name:?}");
+        if names.contains(&quoted) {
+            return Err(Failure::Usage(format!(
+                "the dataset {name} is named twice, so each of its captions would count twice in an epoch"
+            )));
+        }
+        names.push(quoted);
+    }
     let mut words = vec![
         format!("data_root={}", args.data_root.display()),
         format!("datasets=[{}]", names.join(", ")),
@@ -166,15 +187,14 @@ fn summary(finished: &Finished, run: &Path, held_out: u64) -> String {
             text,
             "best checkpoint: step {step}, the best of all validations on {held_out} held-out captions"
         );
-        if held_out < FEW_HELD_OUT {
-            warn!("{held_out} held-out captions are too few for a reliable number");
-        }
     }
-    if let Some(accuracy) = metric(MATCHING) {
+    // A batch of one caption has no matching pair.
+    if let Some(accuracy) = metric(MATCHING).filter(|_| held_out > 1) {
         let _ = writeln!(
             text,
-            "  matching of held-out images and captions: {:.1} % (chance: 50 %)",
-            100.0 * accuracy
+            "  matching of held-out images and captions: {:.1} % ± {:.1} % (chance: 50 %)",
+            100.0 * accuracy,
+            100.0 * accuracy_margin(accuracy, held_out)
         );
         if accuracy < NEAR_CHANCE {
             warn!(
@@ -213,12 +233,12 @@ mod tests {
 
     #[test]
     fn words_are_datasets_or_updates() {
-        let words = words(&args(&["photos", "step25k", "seed=1", "laion"])).unwrap();
+        let words = words(&args(&["photos,own", "step25k", "seed=1", "laion"])).unwrap();
         assert_eq!(
             words,
             [
                 "data_root=data",
-                "datasets=[\"photos\", \"laion\"]",
+                "datasets=[\"photos\", \"own\", \"laion\"]",
                 "step25k",
                 "seed=1"
             ]
@@ -231,6 +251,7 @@ mod tests {
             (&["run/config.toml"][..], "vlct run with run/config.toml"),
             (&["photos/train"], "vlct prepare csv"),
             (&["seed=1"], "no dataset is named"),
+            (&["a,b", "a"], "a is named twice"),
         ] {
             match words(&args(word)) {
                 Err(Failure::Usage(message)) => assert!(message.contains(part), "{word:?}: {message}"),
@@ -252,7 +273,7 @@ mod tests {
         };
         let text = summary(&finished, Path::new("r"), 200);
         assert!(
-            text.contains("captions: 87.5 %") && text.contains("resume_from=r"),
+            text.contains("captions: 87.5 % ± 4.6 %") && text.contains("resume_from=r"),
             "{text}"
         );
         finished.interrupted = false;

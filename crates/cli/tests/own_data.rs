@@ -50,10 +50,10 @@ fn the_plan_suits_the_data_and_keeps_what_is_given() {
     assert_eq!(by_steps["captions"], 300, "five captions of each image");
     assert_eq!(by_steps["image_side"], 32);
     for (key, value) in [
-        ("val_fraction", 0.1.into()),
+        ("val_fraction", 0.25.into()),
         ("image_size", 32.into()),
         ("hidden_size", 128.into()),
-        ("batch_size", 32.into()),
+        ("batch_size", 16.into()),
         ("max_steps", Value::Null),
         ("warmup_steps", 20.into()),
     ] {
@@ -66,8 +66,8 @@ fn the_plan_suits_the_data_and_keeps_what_is_given() {
     assert_eq!(*chosen(&by_steps, "vocab_size"), vocabulary.max(104));
     assert_eq!(by_steps["config"]["max_steps"], 200);
     let remarks = by_steps["remarks"].to_string();
-    assert!(remarks.contains("270 captions are few"), "{remarks}");
-    assert!(remarks.contains("the model sees 6,400 samples"), "{remarks}");
+    assert!(remarks.contains("225 captions are few"), "{remarks}");
+    assert!(remarks.contains("the model sees 3,200 samples"), "{remarks}");
 
     let given = plan(
         directory,
@@ -93,8 +93,8 @@ fn the_plan_suits_the_data_and_keeps_what_is_given() {
         (&128.into(), &24.into())
     );
     assert_eq!(
-        small["config"]["max_steps"], 27,
-        "9 steps of 32 in each epoch of 270 captions"
+        small["config"]["max_steps"], 45,
+        "15 steps of 16 in each epoch of 225 captions"
     );
     // A batch that is larger than the data is an epoch.
     let whole = plan(
@@ -125,8 +125,9 @@ fn it_trains_validates_on_held_out_images_and_says_how_to_go_on() {
     let (text, messages) = (stdout_of(&output), stderr_of(&output));
     for part in [
         "chosen:",
-        "there are no validation files: about 4 of 40 images are held out",
-        "180 captions of 36 images",
+        "there are no validation files: about 10 of 40 images are held out",
+        "150 captions of 30 images",
+        "the validation data has only 50 items: an accuracy of 50 % on them is known within 13 %",
     ] {
         assert!(messages.contains(part), "{part:?} is not in {messages}");
     }
@@ -148,6 +149,47 @@ fn it_trains_validates_on_held_out_images_and_says_how_to_go_on() {
 }
 
 #[test]
+fn images_are_held_out_of_each_dataset_without_validation_files() {
+    let directory = TempDir::new().expect("temporary directory");
+    let directory = directory.path();
+    write_photos(directory, 40);
+    let data = directory.join("data");
+    for file in ["others_train_0", "others_val_0"] {
+        std::fs::copy(data.join("photos_train_0.arrow"), data.join(format!("{file}.arrow"))).expect("copied");
+    }
+    let words = [
+        &[
+            "others",
+            "max_steps=4",
+            "limit_val_batches=0",
+            "tokenizer=data/vocab.txt",
+        ][..],
+        &TINY_SIZES,
+    ]
+    .concat();
+    let both = plan(directory, &words);
+    assert_eq!(both["captions"], 400);
+    assert_eq!(both["validation_captions"], 200, "captions of validation files");
+    assert_eq!(*chosen(&both, "val_fraction"), 0.25);
+    let choices = both["choices"].to_string();
+    assert!(
+        choices.contains("no validation files of photos: about 10 of 40 images are held out"),
+        "{choices}"
+    );
+    let output = vlct_in(directory, &[&["train", "photos"], &words[..]].concat());
+    assert_success(&output);
+    let messages = stderr_of(&output);
+    assert!(messages.contains("350 captions of 70 images, "), "{messages}");
+    assert!(stdout_of(&output).contains("of all validations on 250 held-out captions"));
+
+    // Of a few images none can be spared.
+    let few = TempDir::new().expect("temporary directory");
+    write_photos(few.path(), 6);
+    let words = [&["max_steps=4", "tokenizer=data/vocab.txt"][..], &TINY_SIZES].concat();
+    assert_eq!(*chosen(&plan(few.path(), &words), "val_fraction"), Value::Null);
+}
+
+#[test]
 fn wrong_arguments_are_errors_before_any_measurement() {
     let directory = TempDir::new().expect("temporary directory");
     let directory = directory.path();
@@ -157,11 +199,16 @@ fn wrong_arguments_are_errors_before_any_measurement() {
         (&["photos", "load_path=none.ckpt"], &["none.ckpt"]),
         (&["photos", "hidden_sise=3"], &["hidden_size"]),
         (&["photos", "--data-root", "nowhere"], &["nowhere"]),
+        (&["photos", "load_path=data/vocab.txt"], &["data/vocab.txt"]),
     ] {
         let output = vlct_in(directory, &[&["train"], words].concat());
         assert_one_line_error(&words.join(" "), &output, parts);
     }
-    for words in [&["train", "photos/x"][..], &["train", "photos", "datasets=['photos']"]] {
+    for words in [
+        &["train", "photos/x"][..],
+        &["train", "photos", "datasets=['photos']"],
+        &["train", "photos,photos"],
+    ] {
         let output = vlct_in(directory, words);
         assert_eq!(output.status.code(), Some(2), "{words:?}");
     }

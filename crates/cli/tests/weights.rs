@@ -93,6 +93,61 @@ fn a_part_of_a_model_is_loaded_only_if_asked_for() {
     );
 }
 
+/// The sizes of a model are read from any file, and weights of another vocabulary are not loaded by mistake.
+#[test]
+fn own_data_is_trained_from_the_sizes_and_with_the_vocabulary_of_a_file() {
+    let directory = trained();
+    let directory = directory.path();
+    write(directory, "converted.safetensors", |state| state);
+    let data = directory.join("data");
+    std::fs::copy(
+        data.join("coco_caption_karpathy_train.arrow"),
+        data.join("photos_train_0.arrow"),
+    )
+    .expect("copied");
+    let own_data = |more: &[&str]| vlct_in(directory, &[&["train", "photos", "max_steps=2"], more].concat());
+    let converted = "load_path=converted.safetensors";
+    let heads = ["heads=2", "decoder_heads=2"];
+    let output = own_data(&[&[converted, "tokenizer=data/vocab.txt"], &heads[..]].concat());
+    assert_success(&output);
+    let text = stderr_of(&output);
+    for part in [
+        "as in converted.safetensors",
+        "hidden_size=32",
+        "does not contain its vocabulary",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+
+    // The checkpoint of a run contains its vocabulary.
+    std::fs::copy(
+        last_checkpoint(directory, "runs"),
+        directory.join("checkpoint.safetensors"),
+    )
+    .expect("copied");
+    let checkpoint = "load_path=checkpoint.safetensors";
+    let reversed: Vec<String> = std::fs::read_to_string(data.join("vocab.txt"))
+        .expect("there")
+        .lines()
+        .map(str::to_string)
+        .collect();
+    let reversed: Vec<String> = reversed[..5]
+        .iter()
+        .chain(reversed[5..].iter().rev())
+        .cloned()
+        .collect();
+    std::fs::write(directory.join("other.txt"), reversed.join("\n")).expect("written");
+    let parts = [
+        "checkpoint.safetensors: its weights were trained with another vocabulary",
+        "token 5 is",
+    ];
+    let other = "tokenizer=other.txt";
+    assert_one_line_error("vlct train", &own_data(&[checkpoint, other]), &parts);
+    assert_one_line_error("vlct run", &train(directory, &[checkpoint, other]), &parts);
+    assert_success(&train(directory, &[checkpoint, other, "load_partial=True"]));
+    assert_success(&train(directory, &[checkpoint]));
+}
+
 #[test]
 fn altered_checkpoints_and_weights_that_are_not_finite_are_rejected() {
     let directory = trained();

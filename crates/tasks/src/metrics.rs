@@ -30,6 +30,15 @@ impl Measure {
     }
 }
 
+/// Returns half the width of the 95 % interval of an accuracy that was measured on `items` items, by Agresti and Coull's formula. Both are
+/// fractions.
+pub fn accuracy_margin(accuracy: f64, items: u64) -> f64 {
+    // The formula adds two correct and two wrong items.
+    let items_and_four = items as f64 + 4.0;
+    let centre = (accuracy * items as f64 + 2.0) / items_and_four;
+    1.96 * (centre * (1.0 - centre) / items_and_four).sqrt()
+}
+
 /// A sum and the number of its terms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ratio {
@@ -262,6 +271,16 @@ impl PendingMeasures {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn margins_shrink_with_the_root_of_the_items_and_are_never_zero() {
+        let at_half = |items| accuracy_margin(0.5, items);
+        assert!((at_half(10_000) - 0.0098).abs() < 1e-4);
+        assert!((at_half(96) - 0.098).abs() < 1e-3);
+        // All of 20 items, or of one, were right.
+        assert!(accuracy_margin(1.0, 20) > 0.1);
+        assert!(accuracy_margin(1.0, 1) > 0.3);
+    }
     use vlct_tensor::Device;
 
     fn measure(key: &'static str, sum: f32, scale: f32, count: u64) -> Measure {

@@ -9,6 +9,7 @@ use vlct_image::ImageError;
 use vlct_model::checkpoint::{self, CheckpointError};
 use vlct_model::files::mapping::AdaptError;
 use vlct_model::files::{FileError, StateError};
+use vlct_model::sizes::SizeError;
 use vlct_tasks::TaskError;
 use vlct_text::TextError;
 use vlct_util::IoError;
@@ -191,6 +192,32 @@ pub enum TrainError {
         "no task is active: set loss_names.mlm=1 and loss_names.itm=1, or a fine-tuning task such as loss_names.vqa=1"
     )]
     NoTask,
+    /// The sizes of the model in a weight file cannot be derived.
+    #[error("{path}: {source}", path = path.display())]
+    Sizes {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: SizeError,
+    },
+    /// The weights were trained with another vocabulary than that of the run.
+    #[error(
+        "{path}: its weights were trained with another vocabulary than that of tokenizer={tokenizer:?}: token {id} is {theirs:?} there and \
+         {ours:?} here; set tokenizer to the vocabulary of the weights, or load_partial=True to load them all the same",
+        path = path.display()
+    )]
+    OtherVocabulary {
+        /// The weight file.
+        path: PathBuf,
+        /// The tokenizer of the run.
+        tokenizer: String,
+        /// The first id whose tokens differ.
+        id: usize,
+        /// The token of the weights.
+        theirs: String,
+        /// The token of the run.
+        ours: String,
+    },
     /// The training split of the datasets is empty.
     #[error("the training split of datasets={datasets:?} is empty")]
     EmptyTraining {

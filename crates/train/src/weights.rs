@@ -9,10 +9,12 @@ use vlct_model::Vlc;
 use vlct_model::files::mapping::{AdaptError, is_of_decoder};
 use vlct_model::files::{self, LoadReport, Options, Scope, Style, WeightIndex};
 use vlct_model::initialise::initialise;
+use vlct_tasks::Description;
 use vlct_tasks::TaskSpec;
 use vlct_tasks::description::WeightsKind;
 use vlct_tensor::optimizer::{Clip, Hyperparameters, Optimizer};
 use vlct_tensor::{Averages, Gradients, Tensor};
+use vlct_text::Tokenizer;
 
 use crate::error::{Result, TrainError};
 use crate::groups::{Parameter, groups};
@@ -250,7 +252,7 @@ pub(crate) fn load_and_log(model: &mut Vlc, spec: &RunSpec) -> Result<Option<Loa
         partial: weights.partial || spec.test_only,
     };
     if let Some(path) = &weights.pretrain_path {
-        let report = load(model, path, options(Scope::Backbone), Kind::Weights)?;
+        let report = load(model, path, options(Scope::Backbone), Kind::Weights, None)?;
         info!("weights of {}: {report}", path.display());
         if trains_decoder && weights.load_path.is_none() && report.missing.iter().any(|name| is_of_decoder(name)) {
             warn!(
@@ -265,7 +267,8 @@ pub(crate) fn load_and_log(model: &mut Vlc, spec: &RunSpec) -> Result<Option<Loa
             true => (Kind::Averages, "averaged weights"),
             false => (Kind::Weights, "weights"),
         };
-        let report = load(model, path, options(Scope::Model), kind)?;
+        let tokenizer = (!weights.partial).then_some(spec.data.tokenizer.as_str());
+        let report = load(model, path, options(Scope::Model), kind, tokenizer)?;
         info!("{name} of {}: {report}", path.display());
         loaded = Some(report);
     }
@@ -283,7 +286,7 @@ pub fn load_file(model: &mut Vlc, path: &Path, scope: Scope, skip_heads: bool) -
         skip_heads,
         ..Options::default()
     };
-    Ok(load(model, path, options, Kind::Weights)?.to_string())
+    Ok(load(model, path, options, Kind::Weights, None)?.to_string())
 }
 
 /// The tensors of a file that are loaded.
@@ -294,9 +297,53 @@ enum Kind {
     Averages,
 }
 
-fn load(model: &mut Vlc, path: &Path, options: Options, kind: Kind) -> Result<LoadReport> {
+/// Compares the vocabulary of the weight file `path` with that of `tokenizer`. Returns a warning if they may differ. Tokens of the file that
+/// BERT leaves unused (`[unused1]`) may have become words.
+///
+/// # Errors
+/// Returns [`TrainError::OtherVocabulary`] if the file says that its weights were trained with another vocabulary.
+pub(crate) fn compare_vocabularies(path: &Path, index: &WeightIndex, tokenizer: &str) -> Result<Option<String>> {
+    let ours = Tokenizer::named(tokenizer)?;
+    let tokens = || ours.vocabulary().iter();
+    let Some(description) = Description::of(path, index)? else {
+        let is_published = tokens().eq(Tokenizer::bert_base_uncased().vocabulary().iter());
+        return Ok((!is_published).then(|| {
+            format!(
+                "{} does not contain its vocabulary: its weights suit tokenizer={tokenizer:?} only if they were trained with it",
+                path.display()
+            )
+        }));
+    };
+    let theirs = &description.inputs.vocabulary;
+    let differs = |(_, (theirs, ours)): &(usize, (&String, &str))| theirs != ours && !theirs.starts_with("[unused");
+    if let Some((id, (theirs, ours))) = theirs.iter().zip(tokens()).enumerate().find(differs) {
+        return Err(TrainError::OtherVocabulary {
+            path: path.to_path_buf(),
+            tokenizer: tokenizer.into(),
+            id,
+            theirs: theirs.clone(),
+            ours: ours.into(),
+        });
+    }
+    let is_lower_case = description.inputs.lower_case;
+    Ok((is_lower_case != ours.lower_case()).then(|| {
+        format!(
+            "the weights of {} were trained with {} text, which tokenizer={tokenizer:?} does not give",
+            path.display(),
+            if is_lower_case { "lower-case" } else { "cased" }
+        )
+    }))
+}
+
+/// Loads a weight file into a model. With `tokenizer`, weights of another vocabulary are an error.
+fn load(model: &mut Vlc, path: &Path, options: Options, kind: Kind, tokenizer: Option<&str>) -> Result<LoadReport> {
     let files = files::map(path)?;
     let mut index = files::index(&files)?;
+    if let Some(tokenizer) = tokenizer
+        && let Some(warning) = compare_vocabularies(files.path(), &index, tokenizer)?
+    {
+        warn!("{warning}");
+    }
     if kind == Kind::Averages {
         index = averages(index, files.path())?;
     }

@@ -223,6 +223,15 @@ impl TableDataset {
         self.parts.iter().map(|p| (p.name.as_str(), p.items.clone()))
     }
 
+    /// Returns the number of rows of each dataset.
+    pub fn rows_of_datasets(&self) -> Vec<usize> {
+        let mut rows = vec![0; self.parts.len()];
+        for table in &self.tables {
+            rows[table.dataset] += table.index.rows.len();
+        }
+        rows
+    }
+
     /// Returns the names of the datasets, for messages.
     pub(super) fn names(&self) -> String {
         let names: Vec<&str> = self.parts.iter().map(|part| part.name.as_str()).collect();

@@ -1,6 +1,6 @@
 //! What is known of a dataset before a run: counts, sizes of images, lengths of captions.
 
-use vlct_data::datasets::{Dataset, Split, TableDataset};
+use vlct_data::datasets::{self, Dataset, Published, Split, TableDataset};
 use vlct_text::Tokenizer;
 
 use super::sizes::Candidate;
@@ -14,6 +14,34 @@ const SAMPLED_IMAGES: usize = 48;
 /// Number of captions that are tokenised for the typical length.
 const SAMPLED_CAPTIONS: usize = 2000;
 
+/// Datasets whose training files `val_fraction` divides.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Divisible {
+    /// The names of the datasets.
+    pub names: Vec<String>,
+    /// Number of their captions.
+    pub captions: u64,
+    /// Number of their images.
+    pub images: u64,
+}
+
+impl Divisible {
+    fn of(train: &TableDataset, spec: &RunSpec) -> Result<Self> {
+        let mut divisible = Self::default();
+        let data = &spec.data;
+        for ((name, items), rows) in train.datasets().zip(train.rows_of_datasets()) {
+            let is_divisible = Published::find(name).is_none()
+                && datasets::files(&data.root, name, Split::Val, &data.rules)?.is_empty();
+            if is_divisible {
+                divisible.names.push(name.into());
+                divisible.captions += items.len() as u64;
+                divisible.images += rows as u64;
+            }
+        }
+        Ok(divisible)
+    }
+}
+
 /// What is known of the data of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
@@ -23,6 +51,8 @@ pub struct Facts {
     pub images: u64,
     /// Number of captions of the validation files; 0 if there are none.
     pub validation_captions: u64,
+    /// The custom datasets without validation files, whose training files `val_fraction` divides.
+    pub divisible: Divisible,
     /// Median of the shorter side of the images, in pixels; 0 if no sampled image can be decoded.
     pub side: usize,
     /// Number of tokens, with `[CLS]` and `[SEP]`, that 99 % of the captions do not exceed.
@@ -59,6 +89,7 @@ impl Facts {
             captions: train.len() as u64,
             images: train.rows() as u64,
             validation_captions: validation.len() as u64,
+            divisible: Divisible::of(&train, &spec)?,
             side: typical_side(&train)?,
             tokens: captions.length,
             tokens_per_word: captions.tokens_per_word,

@@ -4,6 +4,7 @@
 //! The recipe `own_data` has what does not depend on these. Every key that the user gives stays as it is.
 
 mod facts;
+mod given;
 mod sizes;
 
 use std::collections::HashSet;
@@ -11,17 +12,19 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use indicatif::HumanCount;
+use vlct_model::files;
 use vlct_text::Tokenizer;
-use vlct_util::at;
 
 use crate::config::{Config, NamedConfig, Value, resolve};
-use crate::error::{Result, TrainError};
+use crate::error::Result;
 use crate::logs::duration_text;
 use crate::paths;
 use crate::spec;
 use crate::trainer::{self, Threads};
+use crate::weights;
 
-pub use facts::Facts;
+pub use facts::{Divisible, Facts};
+use given::sizes_of_weights;
 use sizes::{Candidate, FROM_SCRATCH, FROM_WEIGHTS};
 
 /// Largest number of samples per optimiser step that is chosen.
@@ -40,6 +43,10 @@ const VALIDATIONS: u64 = 20;
 const VALIDATION_SHARE: f64 = 0.05;
 /// Share of the images that is held out if there are no validation files.
 const HELD_OUT: f64 = 0.1;
+/// Smallest number of images that is held out of a small dataset: with fewer, an accuracy is chance.
+const MIN_HELD_OUT: f64 = 20.0;
+/// Largest share of the images that is held out of a small dataset.
+const MAX_HELD_OUT_SHARE: f64 = 0.25;
 /// Largest number of images that is held out.
 const MAX_HELD_OUT: f64 = 1000.0;
 /// Warm-up as a share of the run.
@@ -54,7 +61,7 @@ const FEW_CAPTIONS: u64 = 1000;
 const MIN_VOCABULARY: usize = 104;
 /// What was measured with few captions (docs/own-data.md).
 const MEASURED_RESULTS: &str = "On generated images with simple captions, 200 captions reached about 80 % in matching other images (chance: \
-                                50 %), 2,000 captions 94 %; with photographs and free captions expect less";
+                                50 %), 2,000 captions 95 %; with photographs and free captions expect less";
 /// Number of samples below which a model that begins with random weights has not learned to match.
 const FEW_SAMPLES: u64 = 50_000;
 /// Number of tokens of a word above which a vocabulary of the captions is suggested.
@@ -181,14 +188,8 @@ pub fn fit(words: &[String], hours: f64, stop: &AtomicBool) -> Result<Option<Fit
         .collect();
     let config = resolve(&words)?.config;
     trainer::use_threads(Threads::from_spec(&spec::compute(&config)))?;
-    // A missing file is an error now, not after the measurements.
-    for path in [&config.load_path, &config.pretrain_path]
-        .into_iter()
-        .filter(|path| !path.is_empty())
-    {
-        let path = paths::find_weights(Path::new(path))?;
-        std::fs::metadata(&path).map_err(at::<TrainError>(&path))?;
-    }
+    // An unsuitable file is an error now, not after the measurements.
+    let weights = sizes_of_weights(&config)?;
     let facts = Facts::read(&config)?;
     let mut chooser = Chooser {
         given: given_keys(&words[1..])?,
@@ -198,7 +199,8 @@ pub fn fit(words: &[String], hours: f64, stop: &AtomicBool) -> Result<Option<Fit
         stop,
     };
     chooser.choose_validation()?;
-    chooser.choose_text()?;
+    chooser.choose_text(weights)?;
+    chooser.check_vocabulary()?;
     let Some(seconds) = chooser.choose_model(hours)? else {
         return Ok(None);
     };
@@ -258,55 +260,60 @@ impl Chooser<'_> {
         !self.config.load_path.is_empty() || !self.config.pretrain_path.is_empty()
     }
 
-    /// Holds out images for validation if there are no validation files.
+    /// Holds out images of the datasets without validation files.
     fn choose_validation(&mut self) -> Result<()> {
-        let images = self.facts.images as f64;
-        if self.facts.validation_captions > 0 || self.facts.images < 2 {
+        let Divisible { names, images, .. } = &self.facts.divisible;
+        let all = *images as f64;
+        let fraction = (MIN_HELD_OUT / all)
+            .min(MAX_HELD_OUT_SHARE)
+            .max(HELD_OUT)
+            .min(MAX_HELD_OUT / all);
+        // Image-text matching needs two.
+        if names.is_empty() || all * fraction < 2.0 {
             return Ok(());
         }
-        let fraction = HELD_OUT.min(MAX_HELD_OUT / images);
-        let held_out = (images * fraction) as u64;
         // Three digits suffice, and are readable.
         let fraction = (fraction * 1e3).ceil() / 1e3;
-        self.choose(
-            vec![("val_fraction", Value::Float(fraction))],
-            format!(
-                "there are no validation files: about {} of {} images are held out",
-                HumanCount(held_out),
-                HumanCount(self.facts.images)
-            ),
-        )?;
-        Ok(())
+        let reason = format!(
+            "{}: about {} of {} images are held out",
+            match names.len() == self.config.datasets.len() {
+                true => "there are no validation files".into(),
+                false => format!("no validation files of {}", names.join(", ")),
+            },
+            HumanCount((all * fraction) as u64),
+            HumanCount(*images)
+        );
+        self.choose(vec![("val_fraction", Value::Float(fraction))], reason)
+    }
+
+    /// Number of captions that are held out of the training files.
+    fn held_out_captions(&self) -> u64 {
+        (self.facts.divisible.captions as f64 * self.config.val_fraction) as u64
     }
 
     /// Number of captions that the run trains on.
     fn training_captions(&self) -> u64 {
-        match self.facts.validation_captions {
-            0 => (self.facts.captions as f64 * (1.0 - self.config.val_fraction)) as u64,
-            _ => self.facts.captions,
-        }
-        .max(1)
+        (self.facts.captions - self.held_out_captions()).max(1)
     }
 
     /// Number of captions that the run validates on.
     fn validation_captions(&self) -> u64 {
-        match self.facts.validation_captions {
-            0 => self.facts.captions.saturating_sub(self.training_captions()),
-            captions => captions,
-        }
+        self.facts.validation_captions + self.held_out_captions()
     }
 
-    /// Chooses the longest text, and the size of the vocabulary if the user names one.
-    fn choose_text(&mut self) -> Result<()> {
+    /// Chooses the longest text, and the size of the vocabulary if the user names one. `weights` are the sizes of the model in
+    /// `load_path`.
+    fn choose_text(&mut self, weights: Vec<(&'static str, Value)>) -> Result<()> {
         let load_path = self.config.load_path.clone();
         if let Some(run) = paths::find_weights(Path::new(&load_path))
             .ok()
             .and_then(|path| paths::config_of(&path))
         {
             let reason = format!("as in the run {load_path}");
-            self.choose(sizes::sizes_of_run(&run), reason)?;
-            return Ok(());
+            return self.choose(sizes::sizes_of_run(&run), reason);
         }
+        let has_vocabulary = weights.iter().any(|(key, _)| *key == "vocab_size");
+        self.choose(weights, format!("as in {load_path}"))?;
         // A model that was trained with 40 tokens keeps its table of positions.
         if load_path.is_empty() {
             let tokens = self.facts.tokens;
@@ -316,13 +323,24 @@ impl Chooser<'_> {
                 format!("99 % of the captions have at most {tokens} tokens"),
             )?;
         }
-        if self.is_given("tokenizer") {
+        if self.is_given("tokenizer") && !has_vocabulary {
             let tokens = Tokenizer::named(&self.config.tokenizer)?.len();
             self.choose(
                 vec![("vocab_size", Value::Int(tokens.max(MIN_VOCABULARY) as i64))],
                 format!("the tokens of {}", self.config.tokenizer),
             )?;
         }
+        Ok(())
+    }
+
+    /// Returns an error if the weights of `load_path` were trained with another vocabulary.
+    fn check_vocabulary(&self) -> Result<()> {
+        if self.config.load_path.is_empty() || self.config.load_partial {
+            return Ok(());
+        }
+        let file = files::map(Path::new(&self.config.load_path))?;
+        // The run repeats the warning.
+        weights::compare_vocabularies(file.path(), &files::index(&file)?, &self.config.tokenizer)?;
         Ok(())
     }
 

@@ -235,6 +235,21 @@ fn warnings(config: &Config, grad_steps: u64) -> Vec<String> {
     if config.precision == Some(Precision::Bf16) && !Device::default().bf16_is_fast() {
         warn("precision='bf16' is computed in f32: this CPU has no fast bfloat16 (AMX, or AVX-512 on AMD)".into());
     }
+    if config.loss_names.itm > 0.0 && config.per_gpu_batchsize == 1 && !config.test_only {
+        warn(
+            "per_gpu_batchsize=1: a micro-batch of one sample has no matching pair, so image-text matching learns only that nothing \
+             matches; use an even number"
+                .into(),
+        );
+    }
+    let mut names: Vec<&String> = config.datasets.iter().collect();
+    names.sort();
+    if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        warn(format!(
+            "datasets has {0} more than once: each of its items counts as often in an epoch",
+            twice[0]
+        ));
+    }
     if let Ok(size) = model_size(config) {
         let base = Config::default();
         for (name, value, default, actual) in [
@@ -544,6 +559,8 @@ mod tests {
     fn warns_of_values_without_effect() {
         for (words, part) in [
             (&["batch_size=20"][..], "takes 16 samples"),
+            (&["per_gpu_batchsize=1"], "has no matching pair"),
+            (&["datasets=['mine','mine']"], "datasets has mine more than once"),
             (&["num_heads=8"], "num_heads=8 has no effect: the model has 12"),
             (&["val_check_interval=1"], "1.0 validates once per epoch"),
             (&["val_transform_keys=['mae','mae_test']"], "only the first"),

@@ -8,6 +8,7 @@ use std::time::Instant;
 use chrono::{Local, TimeDelta};
 use log::{info, warn};
 use vlct_data::datasets::Dataset;
+use vlct_tasks::metrics::accuracy_margin;
 use vlct_tasks::{Loader, Mode, PendingMeasures};
 use vlct_tensor::optimizer::{Hyperparameters, Optimizer};
 
@@ -24,6 +25,8 @@ const MEASURED_FROM: u64 = 20;
 const LONG_STEP: f64 = 600.0;
 /// Longest warm-up without a warning, in epochs.
 const LONG_WARMUP: u64 = 20;
+/// Number of validation items below which an accuracy says little.
+const FEW_VALIDATION_ITEMS: u64 = 100;
 /// Largest share of the machine's memory without a warning.
 const MUCH_MEMORY: f64 = 0.9;
 /// Time of a micro-batch of a validation, as a share of that of training: the forward pass is a third of forward and backward pass.
@@ -60,6 +63,9 @@ impl Trainer<'_> {
     pub(super) fn log_forecast(&mut self) -> Result<()> {
         let items = self.data.train.len() as u64;
         length_warnings(&self.plan, self.state.global_step, items)
+            .iter()
+            .for_each(|warning| warn!("{warning}"));
+        validation_warnings(self.data.val.len() as u64)
             .iter()
             .for_each(|warning| warn!("{warning}"));
         if !self.data.val.is_empty() && !self.validates() {
@@ -257,6 +263,21 @@ fn length_warnings(plan: &Plan, done: u64, items: u64) -> Vec<String> {
     warnings
 }
 
+/// Returns warnings about validation data of `items` items.
+fn validation_warnings(items: u64) -> Vec<String> {
+    match items {
+        0 => Vec::new(),
+        1 => {
+            vec!["the validation data has one item: its accuracies say nothing, and the best checkpoint is any".into()]
+        }
+        items if items < FEW_VALIDATION_ITEMS => vec![format!(
+            "the validation data has only {items} items: an accuracy of 50 % on them is known within {:.0} %",
+            100.0 * accuracy_margin(0.5, items)
+        )],
+        _ => Vec::new(),
+    }
+}
+
 fn gib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1u32 << 30)
 }
@@ -307,6 +328,17 @@ mod tests {
         let plan = plan(&["batch_size=64", "warmup_steps=0.1", "max_steps=1000"], 125);
         assert_eq!(length_warnings(&plan, 0, 1000), [""; 0]);
         assert_eq!(forecast(plan).warnings(), [""; 0]);
+    }
+
+    #[test]
+    fn few_validation_items_are_warned_of() {
+        assert_eq!([0, 100, 5000].map(|items| validation_warnings(items).len()), [0, 0, 0]);
+        assert!(validation_warnings(1)[0].contains("say nothing"));
+        assert!(
+            validation_warnings(21)[0].contains("within 20 %"),
+            "{:?}",
+            validation_warnings(21)
+        );
     }
 
     #[test]
