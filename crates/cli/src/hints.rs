@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::path::Path;
 
+use vlct_config::ConfigError;
 use vlct_data::DataError;
 use vlct_data::datasets::Published;
 use vlct_data::error::MissingFile;
@@ -11,7 +12,6 @@ use vlct_model::sizes::SizeError;
 use vlct_predict::{Head, PredictError};
 use vlct_prepare::error::{PrepareError, VgqaFile};
 use vlct_train::TrainError;
-use vlct_train::config::ConfigError;
 
 /// Returns the message of an error, followed by a hint if there is one.
 pub fn with_hint(error: &(dyn Error + 'static)) -> String {

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use log::{info, warn};
-use vlct_train::config::{self, Config, Key, NAMED_CONFIGS, NamedConfig};
+use vlct_config::{Config, Key, NAMED_CONFIGS, NamedConfig};
 use vlct_train::spec::{self, RunSpec};
 use vlct_train::trainer::{self, Control};
 use vlct_util::{IoError, at, atomic};
@@ -46,7 +46,7 @@ pub fn run(args: &Run) -> Result<(), Failure> {
     let request = parse(&args.words)?;
     match request.command {
         "help" => print_help(request.topic),
-        "print_named_configs" => print(&config::named_configs()),
+        "print_named_configs" => print(&vlct_config::named_configs()),
         "print_config" => {
             let config = resolve(&request.updates)?;
             print(&config.print())?;
@@ -104,7 +104,7 @@ fn train_or_evaluate(config: &Config) -> Result<(), Failure> {
 }
 
 fn resolve(updates: &[&str]) -> Result<Config, Failure> {
-    let resolved = config::resolve(updates)?;
+    let resolved = vlct_config::resolve(updates)?;
     resolved.notes.iter().for_each(|note| info!("note: {note}"));
     Ok(resolved.config)
 }
@@ -130,13 +130,13 @@ fn print_help(topic: Option<&str>) -> Result<(), Failure> {
             print(&format!(
                 "Keys, set by KEY=VALUE after `with` (base value, type, range):\n\n{}\nNamed configs (`vlct run help NAME` \
                  explains one):\n  {}\n",
-                config::help(),
+                vlct_config::help(),
                 names.join("\n  ")
             ))
         }
         Some(word) => match COMMANDS.iter().find(|(name, _)| *name == word) {
             Some((name, meaning)) => print(&format!("{name}: {meaning}\n")),
-            None => print(&config::help_about(word)?),
+            None => print(&vlct_config::help_about(word)?),
         },
     }
 }

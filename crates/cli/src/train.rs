@@ -5,8 +5,8 @@ use std::path::Path;
 
 use log::{info, warn};
 use serde_json::{Map, json};
+use vlct_config::NamedConfig;
 use vlct_tasks::metrics::accuracy_margin;
-use vlct_train::config::NamedConfig;
 use vlct_train::fit::{self, Fit, Remark};
 use vlct_train::trainer::{self, Control, Finished};
 

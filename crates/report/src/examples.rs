@@ -3,6 +3,7 @@
 use crate::{HeatMap, Hit, MaskedCaption, Reconstruction, Retrieval, Token};
 use image::RgbImage;
 use rand::RngExt;
+use vlct_config::Config;
 use vlct_data::random::{Purpose, stream};
 use vlct_image::denormalise;
 use vlct_model::{PatchMask, Vlc};
@@ -10,7 +11,6 @@ use vlct_predict::probes::alignment::align;
 use vlct_predict::probes::reconstruction::reconstruct;
 use vlct_predict::probes::words;
 use vlct_text::Tokenizer;
-use vlct_train::config::Config;
 use vlct_train::error::Result;
 
 /// Maximum number of examples of each kind, except retrieval.

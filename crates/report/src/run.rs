@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use log::info;
 use serde_json::Value;
+use vlct_config::Config;
 use vlct_data::datasets::{Answer, Dataset, Split, TableDataset};
 use vlct_data::loader::Position;
 use vlct_model::Vlc;
@@ -17,7 +18,6 @@ use vlct_tasks::probabilities::{sigmoid, softmax, top};
 use vlct_tasks::scoring::RetrievalScorer;
 use vlct_tasks::text_baseline::baseline_scores;
 use vlct_tasks::{InputSpec, Loader, LoaderSpec, Mode, TaskSpec};
-use vlct_train::config::Config;
 use vlct_train::spec::{self, RunSpec};
 use vlct_train::trainer;
 use vlct_train::{TrainError, data, weights};

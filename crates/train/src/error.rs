@@ -1,8 +1,8 @@
 //! Errors of a run.
 
-use crate::config::ConfigError;
 use crate::logs::LogError;
 use std::path::PathBuf;
+use vlct_config::ConfigError;
 use vlct_data::DataError;
 use vlct_data::datasets::Split;
 use vlct_image::ImageError;

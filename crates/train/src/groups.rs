@@ -166,9 +166,9 @@ fn groups_by_layer(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
     use crate::spec::RunSpec;
     use serde_json::Value as Json;
+    use vlct_config::Config;
 
     /// Names and numbers of dimensions of a model's parameters, in the order of its state dict.
     struct ParameterNames(Vec<(String, usize)>);

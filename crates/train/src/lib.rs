@@ -1,7 +1,6 @@
-//! Training: configuration, parameter groups, learning-rate schedule, training loop, checkpoints and logs.
+//! Training: settings of a run, parameter groups, learning-rate schedule, training loop, checkpoints and logs.
 
 pub mod bench;
-pub mod config;
 pub mod data;
 pub mod error;
 pub mod fit;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use vlct_model::{checkpoint, files};
 use vlct_util::at;
 
-use crate::config::Config;
 use crate::error::{Result, TrainError};
+use vlct_config::Config;
 
 /// Name of the file with the configuration in a run directory.
 pub(crate) const CONFIG_FILE: &str = "config.toml";

@@ -8,7 +8,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 use vlct_data::loader::Position;
 
-use crate::config::{ConfigError, ValCheckInterval, Warmup};
+use vlct_config::{ConfigError, ValCheckInterval, Warmup};
 
 /// Returns the number of micro-batches per optimiser step: `batch_size / (per_gpu_batchsize × devices × nodes)`, rounded down.
 ///
@@ -250,8 +250,8 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::resolve;
     use proptest::prelude::*;
+    use vlct_config::resolve;
 
     fn plan(words: &[&str], batches: u64) -> Result<Plan, ConfigError> {
         let config = resolve(words).unwrap().config;

@@ -2,9 +2,9 @@
 
 use std::f64::consts::PI;
 
-use crate::config::DecayPower;
 use crate::plan::Plan;
 use crate::spec::OptimizerSpec;
+use vlct_config::DecayPower;
 
 /// The schedule of VLC: a linear warm-up from 0, then polynomial or cosine decay.
 ///
@@ -106,9 +106,9 @@ impl HalfCosine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::resolve;
     use crate::spec::RunSpec;
     use proptest::prelude::*;
+    use vlct_config::resolve;
 
     #[test]
     fn decay_of_the_average_grows_to_its_limit() {

@@ -9,11 +9,11 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use vlct_config::Config;
 use vlct_data::DataError;
 use vlct_data::webdataset::{compression, tar_stem};
 use vlct_model::checkpoint;
 use vlct_model::files;
-use vlct_train::config::Config;
 use vlct_util::{IoError, at, open_file};
 
 use crate::args::Inspect;

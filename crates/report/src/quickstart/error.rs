@@ -1,8 +1,8 @@
 //! Errors of the quickstart.
 
+use vlct_config::ConfigError;
 use vlct_data::DataError;
 use vlct_train::TrainError;
-use vlct_train::config::ConfigError;
 
 use crate::ReportError;
 

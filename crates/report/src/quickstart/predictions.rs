@@ -3,9 +3,9 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use vlct_config::Config;
 use vlct_data::datasets::{Dataset, Split};
 use vlct_synthetic::Colour;
-use vlct_train::config::Config;
 use vlct_train::spec::RunSpec;
 use vlct_train::{TrainError, data};
 use vlct_util::{at, atomic};

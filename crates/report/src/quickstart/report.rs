@@ -7,8 +7,8 @@ use crate::records::{curve, records, thin};
 use crate::{Chart, Curve, Metric, NumberFormat, ReportData};
 use serde_json::Value;
 use std::path::Path;
+use vlct_config::Config;
 use vlct_data::datasets::Dataset;
-use vlct_train::config::Config;
 use vlct_train::error::Result;
 use vlct_train::trainer::Finished;
 

@@ -2,8 +2,8 @@
 
 use super::synthetic;
 use super::{Device, Precision, format_name, median, round};
+use crate::memory;
 use crate::spec::model_size;
-use crate::{config, memory};
 use serde::Serialize;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -129,7 +129,7 @@ pub fn measure_scoring(options: ScoreOptions) -> ScoreResult {
 fn scored_model(options: ScoreOptions) -> Vlc {
     let backbone = match options.model {
         ScoredModel::Base => Backbone::from_name("mae_vit_base_patch16"),
-        ScoredModel::Quickstart => config::resolve(&["quickstart"])
+        ScoredModel::Quickstart => vlct_config::resolve(&["quickstart"])
             .ok()
             .and_then(|resolved| model_size(&resolved.config).ok()),
     };
@@ -219,7 +219,7 @@ mod tests {
         };
         let backbone = match model {
             ScoredModel::Base => Backbone::from_name("mae_vit_base_patch16").unwrap(),
-            ScoredModel::Quickstart => model_size(&config::resolve(&["quickstart"]).unwrap().config).unwrap(),
+            ScoredModel::Quickstart => model_size(&vlct_config::resolve(&["quickstart"]).unwrap().config).unwrap(),
         };
         let config = VlcConfig {
             image_size: options.image_size,

@@ -4,10 +4,10 @@ use vlct_data::datasets::{self, Dataset, Published, Split, TableDataset};
 use vlct_text::Tokenizer;
 
 use super::sizes::Candidate;
-use crate::config::{Config, KEYS};
 use crate::data;
 use crate::error::{Result, TrainError};
 use crate::spec::RunSpec;
+use vlct_config::{Config, KEYS};
 
 /// Number of images that are decoded for the typical size.
 const SAMPLED_IMAGES: usize = 48;

@@ -8,8 +8,8 @@ use vlct_model::files;
 use vlct_model::sizes::{self, GivenHeads, Sizes};
 use vlct_tasks::Description;
 
-use crate::config::{Config, Value};
 use crate::error::{Result, TrainError};
+use vlct_config::{Config, Value};
 
 /// Returns the keys of the sizes of the model in `load_path`, with their values; empty without `load_path`. Reads the header of this file
 /// and of `pretrain_path`.
@@ -89,7 +89,7 @@ fn keys(model: &VlcConfig) -> Vec<(&'static str, Value)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::resolve;
+    use vlct_config::resolve;
 
     #[test]
     fn a_missing_or_foreign_file_is_an_error() {

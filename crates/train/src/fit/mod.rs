@@ -15,13 +15,13 @@ use indicatif::HumanCount;
 use vlct_model::files;
 use vlct_text::Tokenizer;
 
-use crate::config::{Config, NamedConfig, Value, resolve};
 use crate::error::Result;
 use crate::logs::duration_text;
 use crate::paths;
 use crate::spec;
 use crate::trainer::{self, Threads};
 use crate::weights;
+use vlct_config::{Config, NamedConfig, Value, resolve};
 
 pub use facts::{Divisible, Facts};
 use given::sizes_of_weights;
@@ -228,7 +228,7 @@ fn given_keys(words: &[&str]) -> Result<HashSet<String>> {
             None => match NamedConfig::find(word.trim()) {
                 Some(named) => keys.extend(named.settings()?.into_iter().map(|(key, _)| key)),
                 // Files have whole configurations, of which nothing is replaced.
-                None => keys.extend(crate::config::KEYS.iter().map(|key| key.name.to_string())),
+                None => keys.extend(vlct_config::KEYS.iter().map(|key| key.name.to_string())),
             },
         }
     }
@@ -265,8 +265,7 @@ impl Chooser<'_> {
         let Divisible { names, images, .. } = &self.facts.divisible;
         let all = *images as f64;
         let fraction = (MIN_HELD_OUT / all)
-            .min(MAX_HELD_OUT_SHARE)
-            .max(HELD_OUT)
+            .clamp(HELD_OUT, MAX_HELD_OUT_SHARE)
             .min(MAX_HELD_OUT / all);
         // Image-text matching needs two.
         if names.is_empty() || all * fraction < 2.0 {

@@ -1,6 +1,6 @@
 //! The models among which a run chooses.
 
-use crate::config::{Config, Value};
+use vlct_config::{Config, Value};
 
 /// A model, and when it is chosen.
 #[derive(Clone, Copy, Debug)]
@@ -105,7 +105,7 @@ impl Candidate {
 
 /// Returns the keys of the sizes and the tokeniser of the model of another run.
 pub(super) fn sizes_of_run(config: &Config) -> Vec<(&'static str, Value)> {
-    crate::config::KEYS
+    vlct_config::KEYS
         .iter()
         .filter(|key| Candidate::has_key(key.name) || matches!(key.name, "vocab_size" | "tokenizer" | "max_text_len"))
         .map(|key| (key.name, (key.get)(config)))
@@ -115,8 +115,8 @@ pub(super) fn sizes_of_run(config: &Config) -> Vec<(&'static str, Value)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::resolve;
     use crate::spec::model_size;
+    use vlct_config::resolve;
 
     #[test]
     fn every_candidate_is_a_valid_model() {

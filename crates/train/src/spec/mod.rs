@@ -24,10 +24,10 @@ use vlct_tasks::{Subset, TaskSpec};
 use vlct_tensor::{Compute, Device, F32Products, Precision};
 use vlct_text::MaskingConfig;
 
-use crate::config::Config;
 use crate::error::{Result, TrainError};
 use crate::paths;
 use crate::plan::Length;
+use vlct_config::Config;
 
 pub use optimisation::{EmaSpec, FreezeSpec, GroupRule, OptimizerSpec};
 pub use size::model_size;
@@ -408,7 +408,7 @@ fn experiment(config: &Config) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{NAMED_CONFIGS, resolve};
+    use vlct_config::{NAMED_CONFIGS, resolve};
 
     #[test]
     fn specs_do_not_change_when_written_and_read_as_json() {

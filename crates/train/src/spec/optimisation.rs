@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use vlct_tensor::optimizer::Rule;
 
 use super::size::model_size;
-use crate::config::{Config, ConfigError, DecayPower};
+use vlct_config::{Config, ConfigError, DecayPower};
 
 /// Update rule, learning rates and weight decay.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

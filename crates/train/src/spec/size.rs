@@ -2,7 +2,7 @@
 
 use vlct_model::config::Backbone;
 
-use crate::config::{Config, ConfigError};
+use vlct_config::{Config, ConfigError};
 
 /// Returns the sizes of the model: those of `vit`, overridden by the keys of single sizes.
 ///
@@ -63,7 +63,7 @@ pub fn model_size(config: &Config) -> Result<Backbone, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::resolve;
+    use vlct_config::resolve;
 
     fn size(words: &[&str]) -> Result<Backbone, String> {
         model_size(&resolve(words).unwrap().config).map_err(|e| e.to_string())

@@ -5,8 +5,8 @@ use vlct_tensor::{Device, Precision};
 
 use super::optimisation;
 use super::size::model_size;
-use crate::config::{Config, ConfigError, DecayPower, NumGpus, ValCheckInterval, Warmup};
 use crate::plan;
+use vlct_config::{Config, ConfigError, DecayPower, NumGpus, ValCheckInterval, Warmup};
 
 /// Published datasets whose samples are not images with captions.
 const DATASETS_WITHOUT_CAPTIONS: [&str; 2] = ["vqa", "nlvr2"];
@@ -427,7 +427,7 @@ fn contradiction<T>(message: String) -> Result<T, ConfigError> {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::resolve;
+    use vlct_config::resolve;
     use vlct_tensor::Device;
 
     /// Words that every tested configuration contains.
@@ -540,6 +540,20 @@ mod tests {
                 "{words:?}: {message}"
             );
         }
+    }
+
+    #[test]
+    fn every_named_config_is_valid() {
+        for named in vlct_config::NAMED_CONFIGS {
+            // A task of labels has no published dataset.
+            let datasets = match resolve(&[named.name]).unwrap().config.datasets.is_empty() {
+                true => "datasets=['mine']",
+                false => "seed=0",
+            };
+            validate(&[named.name, datasets]).unwrap_or_else(|error| panic!("{}: {error}", named.name));
+        }
+        let size = crate::spec::model_size(&resolve(&["quickstart"]).unwrap().config).unwrap();
+        assert!(size.width < 512 && size.depth < 12);
     }
 
     #[test]

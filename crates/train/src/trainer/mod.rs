@@ -13,11 +13,11 @@ use log::{info, warn};
 use vlct_data::datasets::Published;
 use vlct_tensor::{Device, F32Products, Precision};
 
-use crate::config::{AUTO, Config};
 use crate::error::Result;
 use crate::paths;
 use crate::plan::grad_steps;
 use crate::spec::{self, RunSpec};
+use vlct_config::{AUTO, Config};
 
 pub use crate::paths::read_config;
 pub use threads::{Threads, use_threads};

@@ -285,8 +285,8 @@ fn gib(bytes: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::resolve;
     use crate::spec::RunSpec;
+    use vlct_config::resolve;
 
     fn plan(words: &[&str], batches: u64) -> Plan {
         let words = [&["per_gpu_batchsize=8"], words].concat();

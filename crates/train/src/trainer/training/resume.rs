@@ -9,7 +9,6 @@ use vlct_model::{checkpoint, files};
 use vlct_tasks::Description;
 
 use super::{Control, Finished, is_out_of_patience};
-use crate::config::{AUTO, Config, KEYS};
 use crate::data::Data;
 use crate::error::{Result, TrainError};
 use crate::logs::progress::Progress;
@@ -19,6 +18,7 @@ use crate::run::{self, RunDirectory};
 use crate::spec::{self, RunSpec};
 use crate::state::RunState;
 use crate::weights::Weights;
+use vlct_config::{AUTO, Config, KEYS};
 
 /// The state and run directory of the checkpoint from which a run continues.
 pub(super) struct Resumed {

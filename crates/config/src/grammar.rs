@@ -8,10 +8,10 @@
 use std::io::Read;
 use std::path::Path;
 
-use super::error::ConfigError;
-use super::named_config::{NAMED_CONFIGS, NamedConfig};
-use super::table::{Config, KEYS};
-use super::value::{Value, toml_entries};
+use crate::error::ConfigError;
+use crate::named_config::{NAMED_CONFIGS, NamedConfig};
+use crate::table::{Config, KEYS};
+use crate::value::{Value, toml_entries};
 use vlct_tensor::Precision;
 use vlct_util::text::nearest;
 
@@ -21,7 +21,7 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 /// A resolved configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resolved {
-    /// The configuration. Its values have the right types and ranges; [`spec::validate`](crate::spec::validate) checks that they agree.
+    /// The configuration. Its values have the right types and ranges; the crate `train` checks that they agree.
     pub config: Config,
     /// Notes for the user about the resolution, one line each.
     pub notes: Vec<String>,
@@ -115,8 +115,8 @@ fn apply_file(config: &mut Config, path: &Path) -> Result<(), ConfigError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::types::{NumGpus, ValCheckInterval, Warmup};
     use super::*;
+    use crate::types::{NumGpus, ValCheckInterval, Warmup};
     use proptest::prelude::*;
 
     fn config(words: &[&str]) -> Config {

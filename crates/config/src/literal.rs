@@ -3,7 +3,7 @@
 //! It accepts the literals of Python's `ast.literal_eval`, except bytes, sets, complex numbers and comments. On the command
 //! line, any other value is plain text (`/data/x`, `null`, `true`).
 
-use super::value::Value;
+use crate::value::Value;
 
 /// Maximum nesting depth of lists and dictionaries. Deeper input is not a literal.
 const MAX_DEPTH: usize = 32;

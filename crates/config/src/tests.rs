@@ -1,7 +1,6 @@
 //! Tests that the named configs and the published commands give the published values.
 
 use super::*;
-use crate::spec::{model_size, validate};
 
 #[test]
 fn named_configs_resolve_and_document_their_command() {
@@ -44,7 +43,6 @@ fn published_pre_training_command_gives_the_published_values() {
     assert_eq!(pretrain.loss_names.active().collect::<Vec<_>>(), ["itm", "mlm", "mae"]);
     assert_eq!(pretrain.exp_name, "mlm_itm_mae");
     assert!(pretrain.is_pretrain && pretrain.whole_word_masking);
-    validate(&pretrain).unwrap();
 }
 
 /// The values that a published fine-tuning config sets.
@@ -143,7 +141,6 @@ fn published_fine_tuning_commands_give_the_published_values() {
             if expected.task == "irtr" { 0.5 } else { 0.0 },
             "{name}"
         );
-        validate(&c).unwrap();
     }
     let vqa = resolve(&["task_finetune_vqa_mae_randaug"]).unwrap().config;
     assert_eq!(
@@ -158,12 +155,4 @@ fn step_configs_set_the_number_of_steps() {
         let c = resolve(&["task_finetune_vqa_mae_randaug", name]).unwrap().config;
         assert_eq!((c.max_steps, c.max_epoch), (Some(steps * 1000), 100));
     }
-}
-
-#[test]
-fn the_quickstart_is_valid_with_a_data_directory() {
-    let c = resolve(&["quickstart", "data_root=/d"]).unwrap().config;
-    validate(&c).unwrap();
-    let size = model_size(&c).unwrap();
-    assert!(size.width < 512 && size.depth < 12);
 }

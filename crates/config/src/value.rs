@@ -88,7 +88,7 @@ impl Value {
 }
 
 /// Parses TOML and returns the keys and values of the top level. An error is a message with the line number.
-pub(super) fn toml_entries(text: &str) -> Result<Vec<(String, Value)>, String> {
+pub(crate) fn toml_entries(text: &str) -> Result<Vec<(String, Value)>, String> {
     let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
         let line = e
             .span()

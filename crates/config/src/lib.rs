@@ -1,9 +1,8 @@
 //! Configuration: the table of keys, the grammar of the command line, and named configs.
 //!
 //! [`resolve`] turns the words after `with` on the command line into a [`Config`]: it parses literals, applies named configs
-//! and checks types and ranges against [`KEYS`]. [`validate`](crate::spec::validate) checks that the values of different keys agree. A
-//! [`Plan`](crate::plan::Plan) then computes the steps, epochs and validations, which depend on the number of batches. Printing, help
-//! and `config.toml` use the same table.
+//! and checks types and ranges against [`KEYS`]. Printing, help and `config.toml` use the same table. The crate `train` checks that the
+//! values of different keys agree.
 
 mod error;
 mod grammar;

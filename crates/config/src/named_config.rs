@@ -1,7 +1,7 @@
 //! Named configs. Each is a TOML file in `recipes`, compiled into the program.
 
-use super::error::ConfigError;
-use super::value::{Value, toml_entries};
+use crate::error::ConfigError;
+use crate::value::{Value, toml_entries};
 
 /// A named config.
 pub struct NamedConfig {
@@ -16,7 +16,7 @@ macro_rules! named_configs {
     ($($name:literal),+ $(,)?) => {
         /// All named configs.
         pub static NAMED_CONFIGS: &[NamedConfig] = &[
-            $(NamedConfig { name: $name, text: include_str!(concat!("../../recipes/", $name, ".toml")) },)+
+            $(NamedConfig { name: $name, text: include_str!(concat!("../recipes/", $name, ".toml")) },)+
         ];
     };
 }

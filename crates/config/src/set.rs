@@ -2,11 +2,11 @@
 
 use vlct_util::text::nearest;
 
-use super::error::ConfigError;
-use super::literal;
-use super::table::{Config, KEYS, Key};
-use super::types::Range;
-use super::value::Value;
+use crate::error::ConfigError;
+use crate::literal;
+use crate::table::{Config, KEYS, Key};
+use crate::types::Range;
+use crate::value::Value;
 
 /// The reason why a value was not set.
 enum SetError {
@@ -46,7 +46,7 @@ impl Config {
 
     /// Returns the value of a word `KEY=VALUE`. It is a Python literal, but for a key that is a text, a number is the text as typed, and
     /// for a key that is a list of texts, names separated by commas are a list, without quotes and with or without brackets.
-    pub(super) fn parse_value(path: &str, text: &str) -> Value {
+    pub(crate) fn parse_value(path: &str, text: &str) -> Value {
         let value = literal::parse_value(text);
         let type_name = Key::find(path).map(|key| (key.type_name)());
         match (type_name.as_deref(), &value) {

@@ -1,10 +1,10 @@
 //! The table of configuration keys with name, type, base value, range and help of each.
 
-use super::types::{
+use crate::types::{
     DecayPower, FastDevRun, KeyType, LossNames, NumGpus, Range, ValCheckInterval, Warmup, above, at_least, between,
     half_open,
 };
-use super::value::Value;
+use crate::value::Value;
 use vlct_image::{Background, Orientation};
 use vlct_tensor::Precision;
 
@@ -23,7 +23,7 @@ pub struct Key {
     /// Returns the value of the key in a configuration.
     pub get: fn(&Config) -> Value,
     /// Sets the key in a configuration. Returns `false` if the value has the wrong type.
-    pub(super) set: fn(&mut Config, &Value) -> bool,
+    pub(crate) set: fn(&mut Config, &Value) -> bool,
 }
 
 impl Key {
@@ -78,7 +78,7 @@ macro_rules! table {
 pub const AUTO: &str = "auto";
 
 /// Short and long names of the backbones: the values of `vit`.
-pub(super) const VITS: &[&str] = &[
+pub(crate) const VITS: &[&str] = &[
     "mae_vit_base_patch16",
     "mae_vit_large_patch16",
     "mae_vit_huge_patch14",

@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use super::error::ConfigError;
-use super::named_config::{NAMED_CONFIGS, NamedConfig};
-use super::table::{Config, KEYS, Key};
-use super::value::{Value, toml_entries};
+use crate::error::ConfigError;
+use crate::named_config::{NAMED_CONFIGS, NamedConfig};
+use crate::table::{Config, KEYS, Key};
+use crate::value::{Value, toml_entries};
 
 impl Config {
     /// Returns the keys whose values differ from the base configuration.
@@ -133,7 +133,7 @@ pub fn help_about(word: &str) -> Result<String, ConfigError> {
 
 fn heading(key: &Key) -> String {
     let mut text = format!("{} = {}    ({}", key.name, key.default(), (key.type_name)());
-    if key.range != super::types::Range::Any {
+    if key.range != crate::types::Range::Any {
         let _ = write!(text, "; {}", key.range);
     }
     text.push(')');
@@ -142,9 +142,9 @@ fn heading(key: &Key) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::grammar::resolve;
-    use super::super::literal;
     use super::*;
+    use crate::grammar::resolve;
+    use crate::literal;
     use proptest::prelude::*;
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::value::Value;
+use crate::value::Value;
 use serde::{Deserialize, Serialize};
 use vlct_data::datasets;
 use vlct_image::{Background, Orientation};
@@ -426,7 +426,7 @@ pub enum Range {
 }
 
 /// The range of values of at least `low`.
-pub(super) const fn at_least(low: f64) -> Range {
+pub(crate) const fn at_least(low: f64) -> Range {
     Range::Numbers {
         low,
         low_included: true,
@@ -436,7 +436,7 @@ pub(super) const fn at_least(low: f64) -> Range {
 }
 
 /// The range from `low` to `high`, both included.
-pub(super) const fn between(low: f64, high: f64) -> Range {
+pub(crate) const fn between(low: f64, high: f64) -> Range {
     Range::Numbers {
         low,
         low_included: true,
@@ -446,7 +446,7 @@ pub(super) const fn between(low: f64, high: f64) -> Range {
 }
 
 /// The range of values above `low`.
-pub(super) const fn above(low: f64) -> Range {
+pub(crate) const fn above(low: f64) -> Range {
     Range::Numbers {
         low,
         low_included: false,
@@ -456,7 +456,7 @@ pub(super) const fn above(low: f64) -> Range {
 }
 
 /// The range from `low`, included, to `high`, excluded.
-pub(super) const fn half_open(low: f64, high: f64) -> Range {
+pub(crate) const fn half_open(low: f64, high: f64) -> Range {
     Range::Numbers {
         low,
         low_included: true,
