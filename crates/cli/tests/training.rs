@@ -96,6 +96,42 @@ fn sigterm_saves_a_checkpoint_to_resume_from() {
 }
 
 #[test]
+fn resuming_on_other_data_is_warned_of() {
+    let directory = TempDir::new().expect("temporary directory");
+    let directory = directory.path();
+    write_synthetic(&directory.join("data"), 40);
+    let first = ["log_dir=runs", "max_steps=2", "limit_val_batches=1"];
+    assert_success(&run_with(directory, &tiny_model_arguments("data", &first)));
+    let run = run_directory(directory, "runs");
+    let resume = |data: &str, steps: u32| {
+        let (from, steps) = (format!("resume_from={}", run.display()), format!("max_steps={steps}"));
+        let more = ["log_dir=runs", &steps, "limit_val_batches=1", &from];
+        let output = run_with(directory, &tiny_model_arguments(data, &more));
+        assert_success(&output);
+        let warnings = stderr_of(&output);
+        let warnings: Vec<String> = warnings
+            .lines()
+            .filter(|line| line.starts_with("warning: ") && !line.contains("max_steps") && !line.contains("tokenizer"))
+            .map(str::to_owned)
+            .collect();
+        warnings
+    };
+    // The same files in another directory.
+    std::fs::rename(directory.join("data"), directory.join("moved")).expect("renaming");
+    assert!(resume("moved", 4).is_empty());
+    write_synthetic(&directory.join("data"), 30);
+    let warnings = resume("data", 6);
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let parts = [
+        "warning: coco: coco_caption_karpathy_train.arrow had 40 rows when the run began and has 30 now",
+        "the order of samples differs, so the run is not an exact continuation",
+    ];
+    assert!(parts.iter().all(|part| warnings[0].contains(part)), "{warnings:?}");
+    // The checkpoint now says which data the run was continued on.
+    assert!(resume("data", 8).is_empty());
+}
+
+#[test]
 fn number_of_threads_does_not_change_the_weights() {
     let directory = TempDir::new().expect("temporary directory");
     let directory = directory.path();

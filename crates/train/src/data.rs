@@ -11,6 +11,7 @@ use vlct_text::Tokenizer;
 
 use crate::error::{Result, TrainError};
 use crate::spec::RunSpec;
+use crate::state::DataIdentity;
 
 /// Number of batches that the loader prepares ahead.
 const PREFETCH: usize = 4;
@@ -35,6 +36,17 @@ impl Data {
             inputs: inputs(spec)?,
             train: open(spec, Split::Train)?,
             val: open(spec, Split::Val)?,
+        })
+    }
+
+    /// Returns what identifies the files.
+    ///
+    /// # Errors
+    /// Returns an error if labels are damaged.
+    pub(crate) fn identity(&self) -> Result<DataIdentity> {
+        Ok(DataIdentity {
+            train: self.train.identities()?,
+            val: self.val.identities()?,
         })
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use vlct_data::datasets::FileIdentity;
 use vlct_data::loader::Position;
 use vlct_tasks::Tally;
 
@@ -45,6 +46,18 @@ pub(crate) struct RunState {
     pub seconds: f64,
     /// The configuration, as TOML.
     pub config: String,
+    /// What identifies the files of the data; empty if the checkpoint is of a version that did not record it.
+    #[serde(default)]
+    pub data: DataIdentity,
+}
+
+/// What identifies the files of a run's data.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DataIdentity {
+    /// The files of the training split, in reading order.
+    pub train: Vec<FileIdentity>,
+    /// The files of the validation split, in reading order.
+    pub val: Vec<FileIdentity>,
 }
 
 impl RunState {

@@ -86,6 +86,11 @@ impl ArrowTable {
         self.map.stem()
     }
 
+    /// Size of the file in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.map.len() as u64
+    }
+
     /// Number of rows, over all record batches.
     pub fn rows(&self) -> usize {
         self.rows

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
+use xxhash_rust::xxh3::Xxh3;
+
 use super::contents::Contents;
 use super::held_out::RowView;
 use super::table::Table;
@@ -36,6 +38,8 @@ pub(super) struct TableIndex {
     pub rows_without_text: usize,
     contents: Contents,
     entries: Vec<Entry>,
+    /// A hash of the texts of the rows in use, in order; with labels, of no text.
+    digest: u64,
 }
 
 /// Returns the distinct texts of a row, in the order of their first occurrence.
@@ -54,6 +58,15 @@ fn items_among(texts: Vec<Cow<'_, str>>, contents: Contents) -> Vec<Cow<'_, str>
     match contents {
         Contents::Captions => distinct(texts),
         Contents::Questions | Contents::Pairs | Contents::Labels => texts,
+    }
+}
+
+/// Adds the texts or labels of a row to a hash, so that other divisions into texts and rows give other hashes.
+fn hash_row<'t>(hash: &mut Xxh3, texts: impl ExactSizeIterator<Item = &'t str>) {
+    hash.update(&(texts.len() as u64).to_le_bytes());
+    for text in texts {
+        hash.update(&(text.len() as u64).to_le_bytes());
+        hash.update(text.as_bytes());
     }
 }
 
@@ -77,8 +90,10 @@ impl TableIndex {
                 rows_without_text: 0,
                 contents,
                 entries: Vec::new(),
+                digest: Xxh3::new().digest(),
             });
         }
+        let mut hash = Xxh3::new();
         let mut entries = Vec::new();
         let (mut items, mut entry_texts, mut unreleased_bytes) = (0usize, 0usize, 0usize);
         let mut rows_without_text = 0;
@@ -96,6 +111,7 @@ impl TableIndex {
             rows_without_text += usize::from(texts.is_empty());
             // Duplicates and rows without texts take time to read, too.
             entry_texts += texts.len().max(1);
+            hash_row(&mut hash, texts.iter().map(AsRef::as_ref));
             unreleased_bytes += texts.iter().map(|t| t.len() + 8).sum::<usize>();
             items += items_among(texts, contents).len();
             if unreleased_bytes > SCAN_BYTES {
@@ -113,7 +129,28 @@ impl TableIndex {
             rows_without_text,
             contents,
             entries,
+            digest: hash.digest(),
         })
+    }
+
+    /// Returns a hash of the texts of the rows in use, in order; with labels, of the labels of all rows, which are read.
+    ///
+    /// # Errors
+    /// Returns [`DataError::Format`] if labels are damaged.
+    pub fn digest(&self) -> Result<u64> {
+        if self.contents != Contents::Labels {
+            return Ok(self.digest);
+        }
+        let table = self.table.arrow()?;
+        let Some(kind) = table.label_kind()? else {
+            return Ok(self.digest);
+        };
+        let mut hash = Xxh3::new();
+        table.for_each_row(|row| {
+            hash_row(&mut hash, table.labels(row, kind)?.unwrap_or_default().into_iter());
+            Ok(())
+        })?;
+        Ok(hash.digest())
     }
 
     /// The texts of a row that are items; with labels, the text of the row if it has one.

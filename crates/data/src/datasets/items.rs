@@ -306,6 +306,12 @@ impl TableDataset {
         Ok(&self.table(location)?.index.table)
     }
 
+    /// The name of the dataset and the index of each file, in reading order.
+    pub(super) fn indices(&self) -> impl Iterator<Item = (&str, &TableIndex)> {
+        let name = |table: &Table| self.parts[table.dataset].name.as_str();
+        self.tables.iter().map(move |table| (name(table), &table.index))
+    }
+
     /// The files, in reading order.
     pub(crate) fn files(&self) -> impl Iterator<Item = &File> {
         self.tables.iter().map(|table| &table.index.table)

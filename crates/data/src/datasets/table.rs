@@ -81,6 +81,14 @@ impl Table {
         }
     }
 
+    /// Size of the file in bytes; of a compressed tar, of its content.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Arrow(table) => table.bytes(),
+            Self::Tar(table) => table.bytes(),
+        }
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         match self {

@@ -75,6 +75,11 @@ impl TarTable {
         self.file.map.stem()
     }
 
+    /// Size of the file in bytes; of a compressed file, of its content.
+    pub fn bytes(&self) -> u64 {
+        self.file.map.len() as u64
+    }
+
     /// Number of samples.
     pub fn rows(&self) -> usize {
         self.index.samples.len()

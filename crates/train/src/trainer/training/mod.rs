@@ -1,5 +1,6 @@
 //! The training loop over accumulation windows: gradients, updates, logs, validations, checkpoints.
 
+mod data_changes;
 mod forecast;
 mod measure;
 mod resume;
@@ -113,10 +114,15 @@ impl<'a> Trainer<'a> {
         };
         let validation = evaluate::split_evaluator(&spec, data.val.clone(), &data.inputs)?;
         let mut weights = Weights::new(&spec)?;
+        let identity = data.identity()?;
         let resumed = match &spec.weights.resume_from {
             Some(from) => Some(resume::resume(from, &spec, &mut weights)?),
             None => None,
         };
+        if let Some(resumed) = &resumed {
+            let changes = data_changes::describe(&resumed.state.data, &identity);
+            changes.iter().for_each(|change| warn!("{change}"));
+        }
         if let Some(resumed) = &resumed
             && spec.trial.is_none()
             && let Some(reason) = resume::nothing_left(&resumed.state, &spec, &plan, &data)
@@ -137,7 +143,7 @@ impl<'a> Trainer<'a> {
             data::custom_reading(&data.train),
             WeightsKind::Raw,
         );
-        let (state, run) = resume::initial_state(&spec, &plan, &description, resumed, control)?;
+        let (state, run) = resume::initial_state(&spec, &plan, &description, identity, resumed, control)?;
         Ok(Begun::Training(Box::new(Self {
             task: spec.task.build(&spec.model)?,
             validation,

@@ -16,7 +16,7 @@ use crate::paths;
 use crate::plan::Plan;
 use crate::run::{self, RunDirectory};
 use crate::spec::{self, RunSpec};
-use crate::state::RunState;
+use crate::state::{DataIdentity, RunState};
 use crate::weights::Weights;
 use vlct_config::{AUTO, Config, KEYS};
 
@@ -95,7 +95,7 @@ pub(super) fn resume(from: &str, spec: &RunSpec, weights: &mut Weights) -> Resul
     })?;
     let state = RunState::read(&file, &path)?;
     weights.restore(&file, &path, &state.parameter_steps)?;
-    warn_of_changes(&state.config, &spec.config)?;
+    warn_of_changes(&state, &spec.config)?;
     Ok(Resumed {
         path,
         state,
@@ -104,11 +104,12 @@ pub(super) fn resume(from: &str, spec: &RunSpec, weights: &mut Weights) -> Resul
     })
 }
 
-/// Returns the state at the beginning of a run, and the run directory unless the run is a trial.
+/// Returns the state at the beginning of a run on `data`, and the run directory unless the run is a trial.
 pub(super) fn initial_state(
     spec: &RunSpec,
     plan: &Plan,
     description: &Description,
+    data: DataIdentity,
     resumed: Option<Resumed>,
     control: &Control,
 ) -> Result<(RunState, Option<RunDirectory>)> {
@@ -126,6 +127,7 @@ pub(super) fn initial_state(
     };
     let state = RunState {
         config: spec.config.clone(),
+        data,
         ..state
     };
     if spec.trial.is_some() {
@@ -143,12 +145,12 @@ pub(super) fn initial_state(
     Ok((state, Some(run)))
 }
 
-/// Warns of settings that have changed since the run began and affect its result.
+/// Warns of settings that have changed since the run began, and affect its result. `state` is that of the checkpoint.
 ///
 /// # Errors
 /// Returns [`TrainError::OtherMicroBatchSize`] if the size of micro-batches differs.
-fn warn_of_changes(before: &str, now: &str) -> Result<()> {
-    let (before, now) = (Config::from_toml(before)?, Config::from_toml(now)?);
+fn warn_of_changes(state: &RunState, now: &str) -> Result<()> {
+    let (before, now) = (Config::from_toml(&state.config)?, Config::from_toml(now)?);
     // The position in an epoch is counted in micro-batches, so their size must not change.
     if before.per_gpu_batchsize != now.per_gpu_batchsize {
         return Err(TrainError::OtherMicroBatchSize {
@@ -177,6 +179,8 @@ fn warn_of_changes(before: &str, now: &str) -> Result<()> {
         "precision" => is_same_format,
         // A configuration from before this key was added has the base value, which does not say which method was used.
         "f32_products" => before.f32_products == AUTO,
+        // The files themselves are compared.
+        "data_root" => state.data != DataIdentity::default(),
         name => WITHOUT_EFFECT_ON_RESULT.contains(&name),
     };
     for key in KEYS.iter().filter(|k| !keeps_result(k.name)) {
