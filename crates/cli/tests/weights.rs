@@ -205,6 +205,61 @@ fn altered_checkpoints_and_weights_that_are_not_finite_are_rejected() {
 }
 
 #[test]
+fn changed_values_of_a_pytorch_file_are_found_by_every_command() {
+    let directory = trained();
+    let directory = directory.path();
+    write(directory, "sound.ckpt", |state| state);
+    let output = vlct_in(directory, &["inspect", "sound.ckpt"]);
+    assert_success(&output);
+    let text = stdout_of(&output);
+    assert!(text.contains("intact: the checksums of all tensors match"), "{text}");
+    let mut bytes = std::fs::read(directory.join("sound.ckpt")).expect("a file");
+    let state = files::read(&directory.join("sound.ckpt")).expect("weights").state;
+    let values = state.f32("pooler.dense.weight").expect("a weight");
+    let start: Vec<u8> = values[..4].iter().flat_map(|value| value.to_le_bytes()).collect();
+    let position = bytes.windows(start.len()).position(|window| window == start);
+    // The lowest bit of a value.
+    bytes[position.expect("the values of the tensor")] ^= 1;
+    std::fs::write(directory.join("damaged.ckpt"), bytes).expect("written");
+    std::fs::write(directory.join("image.png"), "").expect("written");
+
+    let parts = ["damaged.ckpt", "pooler.dense.weight", "CRC-32"];
+    let load = "load_path=damaged.ckpt";
+    assert_one_line_error("load_path", &train(directory, &[load]), &parts);
+    let output = vlct_in(directory, &["inspect", "damaged.ckpt"]);
+    assert_one_line_error("inspect", &output, &parts);
+    assert!(stdout_of(&output).contains("VLC names") && !stdout_of(&output).contains("intact"));
+    let predict = [
+        "predict",
+        "match",
+        "--load",
+        "damaged.ckpt",
+        "--heads",
+        "2",
+        "--tokenizer",
+        "data/vocab.txt",
+    ];
+    let predict = [&predict[..], &["image.png", "x"]].concat();
+    assert_one_line_error("predict", &vlct_in(directory, &predict), &parts);
+    for words in [
+        &["convert", "damaged.ckpt", "out.pth"][..],
+        &["average", "sound.ckpt", "damaged.ckpt", "--out", "out.pth"],
+    ] {
+        assert_one_line_error(words[0], &vlct_in(directory, words), &parts);
+    }
+    assert!(!directory.join("out.pth").exists());
+    // Format without checksums.
+    write(directory, "plain.safetensors", |state| state);
+    let output = vlct_in(directory, &["inspect", "plain.safetensors"]);
+    assert_success(&output);
+    assert!(
+        stdout_of(&output).contains("complete; the file has no checksums"),
+        "{}",
+        stdout_of(&output)
+    );
+}
+
+#[test]
 fn run_directories_and_files_with_an_index_are_weights_for_every_command() {
     let directory = trained();
     let directory = directory.path();

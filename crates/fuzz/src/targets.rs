@@ -113,8 +113,26 @@ pub const TARGETS: [Target; 14] = [
     },
 ];
 
-/// Reads weights, and builds the model that they are of.
+/// Reads weights, and builds the model that they are of, with the checksums of a zip archive and without them.
 fn read_weights(file: &[u8]) {
+    build_model(file);
+    let mut without_checksums = file.to_vec();
+    for start in 0..file.len().saturating_sub(ZIP_CHECKSUM.end) {
+        if file[start..].starts_with(ZIP_DIRECTORY_ENTRY) {
+            without_checksums[start..][ZIP_CHECKSUM].fill(0);
+        }
+    }
+    if without_checksums != file {
+        build_model(&without_checksums);
+    }
+}
+
+/// Signature of an entry in the directory of a zip archive.
+const ZIP_DIRECTORY_ENTRY: &[u8] = b"PK\x01\x02";
+/// Bytes of the checksum in an entry of the directory; with 0, an entry has no checksum.
+const ZIP_CHECKSUM: std::ops::Range<usize> = 16..20;
+
+fn build_model(file: &[u8]) {
     let Ok(index) = files::index_bytes(file) else { return };
     if let Ok(sizes) = sizes::derive(&index, GivenHeads::default()) {
         let _ = Vlc::read(sizes.config, &index);

@@ -16,7 +16,8 @@ const MAX_ENTRY_CHARS: usize = 160;
 /// Describes a checkpoint of a run or another weight file.
 ///
 /// # Errors
-/// Returns an error if the file cannot be read or is damaged. If weights are NaN or infinite, prints the description and returns an error.
+/// Returns an error if the file cannot be read or is damaged. If values of tensors have changed, or weights are NaN or infinite, prints
+/// the description and returns an error.
 pub(super) fn describe(path: &Path, list_tensors: bool) -> Result<String, Failure> {
     let checkpoint = match path.extension().is_some_and(|e| e == "safetensors") {
         true => checkpoint::inspect(path).ok(),
@@ -53,19 +54,21 @@ pub(super) fn describe(path: &Path, list_tensors: bool) -> Result<String, Failur
             counted(&others)
         );
     }
-    if of_model.is_empty() {
-        text.push_str(match checkpoint {
-            Some(_) => "  intact: the checksum matches\n",
-            None => "  intact\n",
+    let damaged = index.damaged();
+    let fault = if !damaged.is_empty() {
+        Problem::Checksums(abbreviate(&damaged)).to_string()
+    } else if !of_model.is_empty() {
+        format!("weights are NaN or infinite: {}", counted(&of_model))
+    } else {
+        text.push_str(match (&checkpoint, index.summary.has_checksums) {
+            (Some(_), _) => "  intact: the checksum matches\n",
+            (None, true) => "  intact: the checksums of all tensors match\n",
+            (None, false) => "  complete; the file has no checksums, so changed values would not be found\n",
         });
         return Ok(text);
-    }
+    };
     print(&text)?;
-    Err(Failure::Failed(format!(
-        "{}: weights are NaN or infinite: {}",
-        path.display(),
-        counted(&of_model)
-    )))
+    Err(Failure::Failed(format!("{}: {fault}", path.display())))
 }
 
 /// Returns names with numbers of values.

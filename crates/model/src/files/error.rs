@@ -90,6 +90,12 @@ pub enum Problem {
     /// A checkpoint of this program is damaged.
     #[error("{0}; use another checkpoint of the run (`last` or `best`), or save the weights again")]
     Checkpoint(String),
+    /// Values of tensors have changed since the file was written.
+    #[error(
+        "the file is damaged, copy or download it again: tensors do not have their checksums (CRC-32): {}",
+        vlct_util::text::one_line(.0)
+    )]
+    Checksums(String),
     /// The conversion to MAE's names found no tensors of the image backbone.
     #[error("holds no tensors of the image backbone (`transformer.…`)")]
     NoBackbone,
@@ -131,6 +137,9 @@ pub enum TensorProblem {
     /// The index says that the tensor is in a file which does not have it.
     #[error("is not in {}, where the index says that it is", vlct_util::text::one_line(.0))]
     NotInPart(String),
+    /// The values have changed since the file was written.
+    #[error("does not have its checksum (CRC-32): the file is damaged, copy or download it again")]
+    Checksum,
     /// Offset, shape and strides exceed the storage.
     #[error("shape {shape:?} reaches beyond its storage of {available} values")]
     BeyondStorage {

@@ -108,6 +108,8 @@ pub struct Summary {
     pub skipped: Vec<String>,
     /// Prefixes of wrappers that were removed from names, such as `module.`.
     pub removed_prefixes: Vec<String>,
+    /// Whether the file has checksums of all values. They were verified: a tensor whose values have changed is unreadable.
+    pub has_checksums: bool,
 }
 
 /// A weight file in memory.
@@ -155,9 +157,17 @@ impl From<Style> for Header {
 /// truncates a file: it replaces the file by a new one.
 ///
 /// # Errors
-/// Returns a [`FileError`] with the path if the file cannot be read.
+/// Returns a [`FileError`] with the path if the file cannot be read or the values of a tensor have changed since the file was written.
 pub fn read(path: &Path) -> Result<WeightFile, FileError> {
-    Ok(index(&map(path)?)?.decode())
+    let files = map(path)?;
+    let index = index(&files)?;
+    match index.damaged() {
+        damaged if damaged.is_empty() => Ok(index.decode()),
+        damaged => Err(FileError::new(
+            files.path(),
+            Problem::Checksums(mapping::abbreviate(&damaged)),
+        )),
+    }
 }
 
 /// Reads the content of a weight file.

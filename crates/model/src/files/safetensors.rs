@@ -40,7 +40,8 @@ pub(super) fn index(bytes: &[u8]) -> Result<RawIndex<'_>, Problem> {
     }
     let (header_length, metadata) = SafeTensors::read_metadata(bytes)?;
     let format = metadata.metadata().as_ref().and_then(|entries| entries.get("format"));
-    if !is_checkpoint && format.is_some_and(|format| checkpoint::is_format(format)) {
+    let has_checksums = is_checkpoint || format.is_some_and(|format| checkpoint::is_format(format));
+    if has_checksums && !is_checkpoint {
         checkpoint::verify(bytes).map_err(Problem::Checkpoint)?;
     }
     let values = &bytes[LENGTH_SIZE + header_length..];
@@ -86,6 +87,7 @@ pub(super) fn index(bytes: &[u8]) -> Result<RawIndex<'_>, Problem> {
             epoch: number("epoch"),
             global_step: number("global_step"),
             entries,
+            has_checksums,
             ..Summary::default()
         },
     })

@@ -151,7 +151,8 @@ fn read(file: &MappedFile) -> Result<RawIndex<'_>, FileError> {
 }
 
 /// Finds the tensors of mapped weight files, without copying values. Tensors have the model's names: prefixes of wrappers are removed.
-/// The checksum of a checkpoint of this program is verified.
+/// Checksums are verified: that of a
+/// checkpoint of this program, and those that PyTorch's archives have of the values of tensors.
 ///
 /// # Errors
 /// Returns a [`FileError`] with the path if the content of a file is not a supported or complete weight file.
@@ -174,7 +175,8 @@ pub fn index(files: &WeightFiles) -> Result<WeightIndex<'_>, FileError> {
         tensors.insert(name.clone(), tensor.unwrap_or_else(missing));
     }
     let part_summary = parts.first().map(|part| (part.format, part.summary.clone()));
-    let (format, summary) = part_summary.unwrap_or((Format::Safetensors, Default::default()));
+    let (format, mut summary) = part_summary.unwrap_or((Format::Safetensors, Default::default()));
+    summary.has_checksums = parts.iter().all(|part| part.summary.has_checksums);
     if tensors.values().all(Result::is_err) {
         let found = "the index lists no tensor that is in its file".into();
         return Err(FileError::new(&files.path, Problem::NoWeights { found }));

@@ -112,6 +112,13 @@ impl WeightIndex<'_> {
         found
     }
 
+    /// Returns the names of the tensors whose values have changed since the file was written.
+    pub fn damaged(&self) -> Vec<String> {
+        let is_damaged = |(_, problem): &(&String, &TensorProblem)| **problem == TensorProblem::Checksum;
+        let damaged = self.unreadable.iter().filter(is_damaged);
+        damaged.map(|(name, _)| name.clone()).collect()
+    }
+
     /// Copies all readable tensors.
     pub fn decode(self) -> WeightFile {
         let tensors = self.tensors.into_iter();

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::super::error::Problem;
-use super::{Storages, tensor};
+use super::{Storage, Storages, tensor};
 use vlct_pickle::{Pickle, Value};
 
 /// `torch.serialization.MAGIC_NUMBER`.
@@ -58,11 +58,17 @@ pub(super) fn open(bytes: &[u8]) -> Result<(Pickle<'_>, Storages<'_>), Problem> 
         let (values, after) = length
             .and_then(|length| after.split_at_checked(length))
             .ok_or_else(truncated)?;
-        storages.insert(key, values);
+        storages.insert(
+            key,
+            Storage {
+                bytes: values,
+                crc32: None,
+            },
+        );
         rest = after;
     }
     let storages = Storages {
-        bytes: storages,
+        storages,
         big_endian: false,
     };
     Ok((content, storages))

@@ -15,9 +15,10 @@ pub(super) use archive::SIGNATURES;
 pub(super) use legacy::starts_with_magic;
 pub(super) use write::write;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use indexmap::IndexMap;
+use rayon::prelude::*;
 
 use super::error::{Problem, TensorProblem};
 use super::view::{RawIndex, TensorView};
@@ -32,11 +33,18 @@ const MIN_DECODED: usize = 64 << 20;
 
 /// The storages of a file, by key.
 struct Storages<'a> {
-    bytes: HashMap<String, &'a [u8]>,
+    storages: HashMap<String, Storage<'a>>,
     big_endian: bool,
 }
 
-/// Finds the tensors of a zip archive of PyTorch 1.6 and later, without copying values.
+/// The values of tensors in a file.
+struct Storage<'a> {
+    bytes: &'a [u8],
+    /// The CRC-32 that the file has for the bytes; `None` if it has none.
+    crc32: Option<u32>,
+}
+
+/// Finds the tensors of a zip archive of PyTorch 1.6 and later, without copying values, and verifies their checksums.
 pub(super) fn index_archive(bytes: &[u8]) -> Result<RawIndex<'_>, Problem> {
     let archive = archive::open(bytes)?;
     let pickle = vlct_pickle::parse(archive.pickle)?;
@@ -51,17 +59,15 @@ pub(super) fn index_legacy(bytes: &[u8]) -> Result<RawIndex<'_>, Problem> {
 
 fn index<'a>(pickle: &Pickle, storages: &Storages<'a>, length: usize, format: Format) -> Result<RawIndex<'a>, Problem> {
     let weights = containers::find(pickle)?;
-    let mut tensors = IndexMap::new();
+    let mut layouts = IndexMap::new();
     let mut skipped = Vec::new();
-    let mut remaining = length.saturating_mul(MAX_SHARING).max(MIN_DECODED);
     for (key, value) in weights.entries {
         let Some(name) = pickle.text(key) else {
             skipped.push(pickle.describe(key));
             continue;
         };
-        let tensor = if tensor::is_tensor(pickle, value) {
-            let layout = tensor::layout(pickle, value);
-            layout.and_then(|layout| storages.tensor(&layout, &mut remaining))
+        let layout = if tensor::is_tensor(pickle, value) {
+            tensor::layout(pickle, value)
         } else {
             match pickle.callable(value) {
                 // At the top level, other objects next to the tensors are normal.
@@ -74,8 +80,22 @@ fn index<'a>(pickle: &Pickle, storages: &Storages<'a>, length: usize, format: Fo
                 }
             }
         };
-        tensors.insert(name.to_owned(), tensor);
+        layouts.insert(name.to_owned(), layout);
     }
+    let keys = layouts.values().flatten().map(|layout| layout.key.as_str()).collect();
+    let Verified { damaged, has_checksums } = storages.verify(keys);
+    let mut remaining = length.saturating_mul(MAX_SHARING).max(MIN_DECODED);
+    let mut tensor = |layout: Result<tensor::Layout, TensorProblem>| {
+        let layout = layout?;
+        match damaged.contains(&layout.key) {
+            true => Err(TensorProblem::Checksum),
+            false => storages.tensor(&layout, &mut remaining),
+        }
+    };
+    let tensors = layouts
+        .into_iter()
+        .map(|(name, layout)| (name, tensor(layout)))
+        .collect();
     let top = pickle.entries(pickle.root()).unwrap_or_default();
     let find = |name: &str| {
         let found = top.iter().rev().find(|(key, _)| pickle.text(*key) == Some(name));
@@ -103,15 +123,43 @@ fn index<'a>(pickle: &Pickle, storages: &Storages<'a>, length: usize, format: Fo
             global_step,
             entries,
             skipped,
+            has_checksums,
             ..Summary::default()
         },
     })
 }
 
+/// The result of [`Storages::verify`].
+struct Verified {
+    /// Keys of the storages whose bytes differ from those that were written.
+    damaged: HashSet<String>,
+    /// Whether all verified storages have a checksum.
+    has_checksums: bool,
+}
+
 impl<'a> Storages<'a> {
+    /// Verifies the checksums of these storages, on all cores.
+    fn verify(&self, keys: HashSet<&str>) -> Verified {
+        let found: Vec<(&str, &Storage)> = keys
+            .into_iter()
+            .filter_map(|key| Some((key, self.storages.get(key)?)))
+            .filter(|(_, storage)| !storage.bytes.is_empty())
+            .collect();
+        let is_damaged = |(_, storage): &&(&str, &Storage)| {
+            storage
+                .crc32
+                .is_some_and(|crc32| crc32fast::hash(storage.bytes) != crc32)
+        };
+        let damaged = found.par_iter().filter(is_damaged);
+        Verified {
+            damaged: damaged.map(|(key, _)| (*key).to_owned()).collect(),
+            has_checksums: found.iter().all(|(_, storage)| storage.crc32.is_some()),
+        }
+    }
+
     /// Finds a tensor's values in its storage, and subtracts their size from `remaining`, the number of bytes that tensors may have.
     fn tensor(&self, layout: &tensor::Layout, remaining: &mut usize) -> Result<TensorView<'a>, TensorProblem> {
-        let bytes = self.bytes.get(&layout.key).copied();
+        let bytes = self.storages.get(&layout.key).map(|storage| storage.bytes);
         let bytes = bytes.ok_or_else(|| TensorProblem::MissingStorage(layout.key.clone()))?;
         let size = layout.dtype.size();
         let available = bytes.len() / size;

@@ -64,9 +64,15 @@ fn read_little_endian(content: &[u8], storages: &[(&str, &[u8])]) -> Result<Weig
 
 fn read_in_byte_order(content: &[u8], storages: &[(&str, &[u8])], big_endian: bool) -> Result<WeightFile, Problem> {
     let content = vlct_pickle::parse(content).unwrap();
-    let bytes = storages.iter().map(|(key, bytes)| (key.to_string(), *bytes)).collect();
     let length = storages.iter().map(|(_, bytes)| bytes.len()).sum();
-    let storages = Storages { bytes, big_endian };
+    let storage = |bytes| Storage { bytes, crc32: None };
+    let storages = Storages {
+        storages: storages
+            .iter()
+            .map(|(key, bytes)| (key.to_string(), storage(*bytes)))
+            .collect(),
+        big_endian,
+    };
     Ok(index(&content, &storages, length, Format::TorchZip)?
         .with_plain_names()
         .decode())
@@ -157,7 +163,13 @@ fn limits_the_size_of_tensors_with_a_shared_storage() {
         let content = vlct_pickle::parse(&content).unwrap();
         let values = zero_to_eleven();
         let storages = Storages {
-            bytes: HashMap::from([("s".to_owned(), &values[..])]),
+            storages: HashMap::from([(
+                "s".to_owned(),
+                Storage {
+                    bytes: &values,
+                    crc32: None,
+                },
+            )]),
             big_endian: false,
         };
         let index = index(&content, &storages, values.len(), Format::TorchZip)
@@ -462,6 +474,86 @@ fn archive_of_torch(entries: &[(&str, &[u8])], end_records_of_64_bits: bool) -> 
     file
 }
 
+/// Adds 1 to a byte at the beginning of the content of an entry.
+fn alter(archive: &mut [u8], content: &[u8]) {
+    let start = archive
+        .windows(content.len())
+        .position(|bytes| bytes == content)
+        .unwrap();
+    archive[start] = archive[start].wrapping_add(1);
+}
+
+/// Replaces the CRC-32 of every entry whose name contains `part`.
+fn set_checksums(archive: &mut [u8], part: &str, change: impl Fn(u32) -> u32) {
+    for start in 0..archive.len() - 46 {
+        if !archive[start..].starts_with(b"PK\x01\x02") {
+            continue;
+        }
+        let length = usize::from(u16::from_le_bytes([archive[start + 28], archive[start + 29]]));
+        if String::from_utf8_lossy(&archive[start + 46..start + 46 + length]).contains(part) {
+            let checksum = &mut archive[start + 16..start + 20];
+            let old = u32::from_le_bytes(checksum.try_into().unwrap());
+            checksum.copy_from_slice(&change(old).to_le_bytes());
+        }
+    }
+}
+
+#[test]
+fn changed_values_are_unreadable_unless_the_writer_computed_no_checksums() {
+    let mut pickle = Writer::new();
+    pickle.empty_dict().text("model").empty_dict();
+    for name in ["v", "w"] {
+        pickle.text(name);
+        write_tensor(&mut pickle, "FloatStorage", name, "cpu", 0, &[12], &[1]);
+        pickle.set_item();
+    }
+    pickle.set_item();
+    let content = pickle.finish();
+    let (v, w) = (zero_to_eleven(), floats(&[7.5; 12]));
+    let optimizer = floats(&[3.25; 5]);
+    let sound = zip_archive(&[
+        ("a/data.pkl", &content),
+        ("a/data/v", &v),
+        ("a/data/w", &w),
+        ("a/data/optimizer", &optimizer),
+        ("a/version", b"3\n"),
+    ]);
+    let unreadable = |archive: &[u8]| -> Vec<String> {
+        let file = read_bytes(archive).unwrap();
+        assert!(
+            file.unreadable
+                .values()
+                .all(|problem| *problem == TensorProblem::Checksum)
+        );
+        assert_eq!(file.state.len() + file.unreadable.len(), 2);
+        file.unreadable.keys().cloned().collect()
+    };
+    assert!(unreadable(&sound).is_empty());
+    assert!(read_bytes(&sound).unwrap().summary.has_checksums);
+    let mut damaged = sound.clone();
+    alter(&mut damaged, &w);
+    assert_eq!(unreadable(&damaged), ["w"]);
+    // A storage of no tensor of the weights is not needed.
+    let mut elsewhere = sound.clone();
+    alter(&mut elsewhere, &optimizer);
+    assert!(unreadable(&elsewhere).is_empty());
+    // Without checksums (PyTorch writes 0), or with those of another kind in all entries, no tensor counts as damaged.
+    for (part, change) in [
+        ("", &(|_: u32| 0u32) as &dyn Fn(u32) -> u32),
+        ("", &|old| old ^ 0x1234),
+        ("data/", &|_: u32| 0u32),
+    ] {
+        let mut archive = damaged.clone();
+        set_checksums(&mut archive, part, change);
+        assert!(unreadable(&archive).is_empty());
+        assert!(!read_bytes(&archive).unwrap().summary.has_checksums);
+    }
+    let mut pickle_changed = sound.clone();
+    alter(&mut pickle_changed, b"model");
+    let error = read_bytes(&pickle_changed).unwrap_err().to_string();
+    assert!(error.contains("data.pkl does not have its checksum"), "{error}");
+}
+
 #[test]
 fn reads_or_rejects_archives_of_other_programs() {
     let content = pickle_of("model", |p| write_tensor(p, "FloatStorage", "s", "cpu", 0, &[12], &[1]));
@@ -514,8 +606,8 @@ fn storages_are_aligned_to_64_bytes() {
     write(&mut bytes, &state, &Style::Mae.into()).unwrap();
     let bytes = bytes.into_inner();
     let archive = archive::open(&bytes).unwrap();
-    assert_eq!(archive.storages.bytes.len(), 2);
-    for values in archive.storages.bytes.values() {
+    assert_eq!(archive.storages.storages.len(), 2);
+    for values in archive.storages.storages.values().map(|storage| storage.bytes) {
         assert_eq!((values.as_ptr() as usize - bytes.as_ptr() as usize) % 64, 0);
     }
 }
