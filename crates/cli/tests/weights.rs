@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::Output;
 
 use support::{
-    assert_one_line_error, assert_success, last_checkpoint, run_directory, run_with, stderr_of, stdout_of,
-    tiny_model_arguments, vlct_in, write_synthetic,
+    assert_one_line_error, assert_same_checkpoint, assert_success, last_checkpoint, run_directory, run_with, stderr_of,
+    stdout_of, tiny_model_arguments, vlct_in, write_synthetic,
 };
 use tempfile::TempDir;
 use vlct_model::checkpoint;
@@ -308,6 +308,53 @@ fn run_directories_and_files_with_an_index_are_weights_for_every_command() {
         .expect("weights")
         .state;
     assert!(state.iter().all(|(name, tensor)| whole.get(name) == Some(tensor)));
+}
+
+#[test]
+fn a_run_needs_its_vocabulary_file_only_to_begin() {
+    let directory = trained();
+    let directory = directory.path();
+    let vocabulary = directory.join("data/vocab.txt");
+    let (run, copy) = (run_directory(directory, "runs"), directory.join("copy"));
+    std::fs::create_dir_all(copy.join("last")).expect("created");
+    for file in ["config.toml", "metrics.jsonl", "last/checkpoint.safetensors"] {
+        std::fs::copy(run.join(file), copy.join(file)).expect("copied");
+    }
+    let resume = |run: &Path| {
+        let from = format!("resume_from={}", run.display());
+        let more = ["max_steps=4", "val_check_interval=4", "limit_val_batches=1", &from];
+        run_with(directory, &tiny_model_arguments("data", &more))
+    };
+    let test = || train(directory, &[&format!("load_path={}", run.display()), "test_only=True"]);
+    assert_success(&resume(&copy));
+
+    let text = std::fs::read_to_string(&vocabulary).expect("there");
+    let mut tokens: Vec<&str> = text.lines().collect();
+    tokens[5..].reverse();
+    std::fs::write(&vocabulary, tokens.join("\n")).expect("written");
+    let parts = [
+        "last/checkpoint.safetensors: the run began with another vocabulary",
+        "token 5 is",
+    ];
+    assert_one_line_error("resume", &resume(&run), &parts);
+    assert_one_line_error("test", &test(), &["checkpoint.safetensors", "another vocabulary"]);
+    std::fs::write(&vocabulary, "no vocabulary").expect("written");
+    assert_one_line_error("resume", &resume(&run), &["vocab.txt"]);
+
+    std::fs::remove_file(&vocabulary).expect("removed");
+    for output in [resume(&run), test()] {
+        assert_success(&output);
+        let text = stderr_of(&output);
+        assert!(text.contains("vocab.txt\" does not exist: the vocabulary in"), "{text}");
+        assert!(!text.contains("warning: tokenizer"), "{text}");
+    }
+    assert_same_checkpoint(&checkpoint::last_path(&run), &checkpoint::last_path(&copy));
+    let output = vlct_in(directory, &["report", run.to_str().expect("UTF-8")]);
+    assert_success(&output);
+    let page = std::fs::read_to_string(run.join("report.html")).expect("a page");
+    assert!(page.contains("id=\"words\""), "{}", stderr_of(&output));
+    // A new run needs the file.
+    assert_one_line_error("new", &train(directory, &[]), &["no tokenizer", "vocab.txt"]);
 }
 
 #[test]

@@ -210,7 +210,7 @@ fn add_examples(page: &mut ReportData, metrics: &mut [Metric], config: &Config, 
     };
     let mut model = weights::fresh_model(&spec);
     weights::load_file(&mut model, &weights_file, Scope::Model, false)?;
-    let inputs = data::inputs(&spec)?;
+    let inputs = data::inputs_of_checkpoint(&spec, &weights_file)?;
     match &spec.task {
         TaskSpec::Pretrain(_) | TaskSpec::Retrieval(_) => {
             let candidates = candidates(&model, &spec, &inputs, &held_out)?;

@@ -12,6 +12,7 @@ use vlct_text::Tokenizer;
 use crate::error::{Result, TrainError};
 use crate::spec::RunSpec;
 use crate::state::DataIdentity;
+use crate::vocabulary;
 
 /// Number of batches that the loader prepares ahead.
 const PREFETCH: usize = 4;
@@ -54,28 +55,29 @@ impl Data {
 /// Returns the preparation of images and texts of a run.
 ///
 /// # Errors
-/// Returns an error if the tokenizer does not exist or has more tokens than the model has word embeddings.
+/// Returns an error if the tokenizer does not exist or has more tokens than the model has word embeddings, or if a resumed run has another
+/// vocabulary than its checkpoint.
 pub fn inputs(spec: &RunSpec) -> Result<Arc<InputSpec>> {
-    Ok(Arc::new(InputSpec {
+    Ok(inputs_with(spec, vocabulary::tokenizer(spec)?))
+}
+
+/// Returns the preparation of images and texts of a run, with the vocabulary in its checkpoint, so that the file of the key `tokenizer` is not
+/// needed.
+///
+/// # Errors
+/// Returns an error if the vocabulary cannot be read.
+pub fn inputs_of_checkpoint(spec: &RunSpec, checkpoint: &Path) -> Result<Arc<InputSpec>> {
+    Ok(inputs_with(spec, vocabulary::of_checkpoint(spec, checkpoint)?))
+}
+
+fn inputs_with(spec: &RunSpec, tokenizer: Tokenizer) -> Arc<InputSpec> {
+    Arc::new(InputSpec {
         image_size: spec.data.image_size,
         train_transform: spec.data.train_transform,
         eval_transform: spec.data.val_transform,
-        tokenizer: tokenizer(spec)?,
+        tokenizer,
         max_text_len: spec.data.max_text_len,
-    }))
-}
-
-fn tokenizer(spec: &RunSpec) -> Result<Tokenizer> {
-    let tokenizer = Tokenizer::named(&spec.data.tokenizer)?;
-    let vocab_size = spec.model.vocab_size;
-    if tokenizer.len() > vocab_size {
-        return Err(TrainError::VocabularyTooSmall {
-            tokenizer: spec.data.tokenizer.clone(),
-            tokens: tokenizer.len(),
-            vocab_size,
-        });
-    }
-    Ok(tokenizer)
+    })
 }
 
 /// Opens a split of the run's datasets, whose rows must be of the kind that the task needs.

@@ -218,6 +218,20 @@ pub enum TrainError {
         /// The token of the run.
         ours: String,
     },
+    /// A resumed run has another vocabulary than its checkpoint.
+    #[error(
+        "{path}: the run began with another vocabulary than that of tokenizer={tokenizer:?}: {difference}; set tokenizer to the vocabulary \
+         that the run began with, or start a new run",
+        path = path.display()
+    )]
+    VocabularyChanged {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The tokenizer of the run.
+        tokenizer: String,
+        /// A clause that says how they differ: "there" is the checkpoint, "here" the run.
+        difference: String,
+    },
     /// The training split of the datasets is empty.
     #[error("the training split of datasets={datasets:?} is empty")]
     EmptyTraining {

@@ -15,6 +15,7 @@ pub mod schedule;
 pub mod spec;
 mod state;
 pub mod trainer;
+mod vocabulary;
 pub mod weights;
 
 pub use error::{Result, TrainError};

@@ -20,6 +20,7 @@ use crate::error::{Result, TrainError};
 use crate::groups::{Parameter, groups};
 use crate::schedule::ema_decay;
 use crate::spec::{EmaSpec, OptimizerSpec, RunSpec};
+use crate::vocabulary;
 use vlct_model::checkpoint::{self, AVERAGE_PREFIX, Checkpoint, MOMENT_PREFIX, TensorRef};
 
 /// A model, its optimiser, its gradients and the average of its weights.
@@ -267,7 +268,9 @@ pub(crate) fn load_and_log(model: &mut Vlc, spec: &RunSpec) -> Result<Option<Loa
             true => (Kind::Averages, "averaged weights"),
             false => (Kind::Weights, "weights"),
         };
-        let tokenizer = (!weights.partial).then_some(spec.data.tokenizer.as_str());
+        // A test without its vocabulary file uses the vocabulary of the weights.
+        let tokenizer = Some(spec.data.tokenizer.as_str())
+            .filter(|name| !(weights.partial || spec.test_only && vocabulary::is_gone(name)));
         let report = load(model, path, options(Scope::Model), kind, tokenizer)?;
         info!("{name} of {}: {report}", path.display());
         loaded = Some(report);

@@ -95,7 +95,7 @@ pub(super) fn resume(from: &str, spec: &RunSpec, weights: &mut Weights) -> Resul
     })?;
     let state = RunState::read(&file, &path)?;
     weights.restore(&file, &path, &state.parameter_steps)?;
-    warn_of_changes(&state, &spec.config)?;
+    warn_of_changes(&state, &spec.config, file.description().is_some())?;
     Ok(Resumed {
         path,
         state,
@@ -145,11 +145,12 @@ pub(super) fn initial_state(
     Ok((state, Some(run)))
 }
 
-/// Warns of settings that have changed since the run began, and affect its result. `state` is that of the checkpoint.
+/// Warns of settings that have changed since the run began and affect its result. `state` is that of the checkpoint, and `has_vocabulary`
+/// says whether the checkpoint contains its vocabulary.
 ///
 /// # Errors
 /// Returns [`TrainError::OtherMicroBatchSize`] if the size of micro-batches differs.
-fn warn_of_changes(state: &RunState, now: &str) -> Result<()> {
+fn warn_of_changes(state: &RunState, now: &str, has_vocabulary: bool) -> Result<()> {
     let (before, now) = (Config::from_toml(&state.config)?, Config::from_toml(now)?);
     // The position in an epoch is counted in micro-batches, so their size must not change.
     if before.per_gpu_batchsize != now.per_gpu_batchsize {
@@ -179,6 +180,8 @@ fn warn_of_changes(state: &RunState, now: &str) -> Result<()> {
         "precision" => is_same_format,
         // A configuration from before this key was added has the base value, which does not say which method was used.
         "f32_products" => before.f32_products == AUTO,
+        // The tokens themselves are compared.
+        "tokenizer" => has_vocabulary,
         // The files themselves are compared.
         "data_root" => state.data != DataIdentity::default(),
         name => WITHOUT_EFFECT_ON_RESULT.contains(&name),
