@@ -358,6 +358,81 @@ fn a_run_needs_its_vocabulary_file_only_to_begin() {
 }
 
 #[test]
+fn the_report_of_a_damaged_run_has_what_is_whole_and_fails() {
+    let directory = TempDir::new().expect("a temporary directory");
+    let directory = directory.path();
+    write_synthetic(&directory.join("data"), 24);
+    assert_success(&train(directory, &["log_dir=runs", "log_every=1"]));
+    let run = run_directory(directory, "runs");
+    let report = || vlct_in(directory, &["report", run.to_str().expect("UTF-8")]);
+    let page_has = |parts: &[&str], lacking: &[&str]| {
+        let page = std::fs::read_to_string(run.join("report.html")).expect("a page");
+        assert!(parts.iter().all(|part| page.contains(part)), "{parts:?}");
+        assert!(!lacking.iter().any(|part| page.contains(part)), "{lacking:?}");
+    };
+    let (curves, words) = ("id=\"curves\"", "id=\"words\"");
+    let (best, last) = (checkpoint::best_path(&run), checkpoint::last_path(&run));
+    let sound = std::fs::read(&best).expect("a checkpoint");
+    let damage = |path: &Path| {
+        let mut bytes = std::fs::read(path).expect("a checkpoint");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(path, bytes).expect("written");
+    };
+    assert_success(&report());
+    page_has(&[curves, words], &["aria-label=\"Damaged"]);
+
+    // The page does not need the events of TensorBoard. A damaged line costs this line.
+    for entry in std::fs::read_dir(&run).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.to_string_lossy().contains("events.out") {
+            std::fs::remove_file(path).expect("removed");
+        }
+    }
+    let metrics = run.join("metrics.jsonl");
+    let lines = std::fs::read_to_string(&metrics).expect("metrics");
+    std::fs::write(&metrics, format!("{{\"st\n{lines}")).expect("written");
+    let output = report();
+    assert_success(&output);
+    assert!(
+        stderr_of(&output).contains("1 line left out, not JSON"),
+        "{}",
+        stderr_of(&output)
+    );
+    page_has(&[curves, words, "1 line left out"], &[]);
+
+    damage(&best);
+    let parts = [
+        "the page is incomplete",
+        "best/checkpoint.safetensors: the content was altered",
+    ];
+    assert_one_line_error("best", &report(), &parts);
+    page_has(
+        &[curves, words, "best/checkpoint.safetensors: the content was altered"],
+        &[],
+    );
+    damage(&last);
+    assert_one_line_error("both", &report(), &["best/checkpoint", "last/checkpoint"]);
+    page_has(
+        &[curves, "last/checkpoint.safetensors: the content was altered"],
+        &[words],
+    );
+    std::fs::write(&best, sound).expect("written");
+    assert_one_line_error(
+        "last",
+        &report(),
+        &["last/checkpoint.safetensors: the content was altered"],
+    );
+    page_has(
+        &[curves, words],
+        &["best/checkpoint.safetensors: the content was altered"],
+    );
+    std::fs::remove_file(&metrics).expect("removed");
+    assert_one_line_error("metrics", &report(), &["metrics.jsonl", "last/checkpoint"]);
+    page_has(&[words, "metrics.jsonl"], &[curves]);
+}
+
+#[test]
 fn a_complete_run_is_not_changed_by_resuming_it() {
     let directory = trained();
     let directory = directory.path();

@@ -9,6 +9,8 @@ pub struct ReportData {
     pub title: String,
     /// One or two sentences below the heading: what was trained on which data, with what result.
     pub summary: String,
+    /// What is damaged or missing, so that the page lacks it or shows something else instead: one sentence each.
+    pub faults: Vec<String>,
     /// The metrics, most important first.
     pub metrics: Vec<Metric>,
     /// The explanation of "chance" and "baseline", shown above the metrics.

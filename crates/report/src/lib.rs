@@ -68,7 +68,7 @@ impl ReportData {
     }
 
     /// Returns the values of the page: `{"format": "vlct-report-1", "title": …, "metrics": {key: {"value", "chance",
-    /// "baseline", "from_scratch"}}, "curves": {name: [[x, y], …]}, "timings": {name: seconds, "total": seconds}, "facts": {name: text}}`. A value that
+    /// "baseline", "from_scratch"}}, "curves": {name: [[x, y], …]}, "timings": {name: seconds, "total": seconds}, "facts": {name: text}, "faults": [text, …]}`. A value that
     /// is unknown or not finite is `null`.
     pub fn metrics(&self) -> Value {
         let metrics = self.metrics.iter().map(|metric| {
@@ -95,6 +95,7 @@ impl ReportData {
             "curves": curves.collect::<Map<_, _>>(),
             "timings": timings.collect::<Map<_, _>>(),
             "facts": facts.collect::<Map<_, _>>(),
+            "faults": self.faults,
         })
     }
 

@@ -44,6 +44,13 @@ pub(super) fn render(data: &ReportData) -> Result<String> {
         "<title>{title}</title><style>{STYLE}</style></head>\n<body><header><h1>{title}</h1>"
     );
     add!(html, "<p class=\"lead\">{}</p>", escape(&data.summary));
+    if !data.faults.is_empty() {
+        html.push_str("<ul class=\"faults\" aria-label=\"Damaged or missing\">");
+        for fault in &data.faults {
+            add!(html, "<li>{}</li>", escape(fault));
+        }
+        html.push_str("</ul>");
+    }
     if sections.len() > 1 {
         html.push_str("<nav aria-label=\"Contents\"><ul>");
         for section in &sections {

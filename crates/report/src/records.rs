@@ -7,29 +7,35 @@ use serde_json::Value;
 use vlct_train::error::{Result, TrainError};
 use vlct_util::at;
 
-/// Reads the records of `metrics.jsonl`. Lines that are not JSON are skipped, with a warning.
+/// The records of a run.
+#[derive(Default)]
+pub(crate) struct Records {
+    /// The records, in order.
+    pub values: Vec<Value>,
+    /// Number of lines that are not JSON, which are left out.
+    pub damaged: usize,
+}
+
+/// Reads the records of `metrics.jsonl`.
 ///
 /// # Errors
 /// Returns an error if the file cannot be read, or no line of it is a record.
-pub(crate) fn records(run_directory: &Path) -> Result<Vec<Value>> {
+pub(crate) fn records(run_directory: &Path) -> Result<Records> {
     let path = run_directory.join(vlct_train::logs::metrics::FILE_NAME);
     let bytes = std::fs::read(&path).map_err(at::<TrainError>(&path))?;
     let text = String::from_utf8_lossy(&bytes);
-    let records: Vec<Value> = text
+    let values: Vec<Value> = text
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok())
         .collect();
-    let damaged = text.lines().count() - records.len();
-    if records.is_empty() && damaged > 0 {
+    let damaged = text.lines().count() - values.len();
+    if values.is_empty() && damaged > 0 {
         return Err(TrainError::NoRecords { path });
     }
-    if records.is_empty() {
+    if values.is_empty() {
         warn!("{}: no record yet, so the page has no curves", path.display());
     }
-    if damaged > 0 {
-        warn!("{}: {damaged} lines are not JSON and are left out", path.display());
-    }
-    Ok(records)
+    Ok(Records { values, damaged })
 }
 
 /// Returns `(step, value)` of the records that have the metric `key`.
@@ -66,12 +72,13 @@ mod tests {
         std::fs::write(&path, b"{\"step\": 1}\n\xff{\n{\"step\": 3}\n{\"st").unwrap();
         let read = records(directory.path()).unwrap();
         assert_eq!(
-            read.iter().map(|r| r["step"].as_u64()).collect::<Vec<_>>(),
+            read.values.iter().map(|r| r["step"].as_u64()).collect::<Vec<_>>(),
             [Some(1), Some(3)]
         );
+        assert_eq!(read.damaged, 2);
         std::fs::write(&path, "garbage").unwrap();
         assert!(matches!(records(directory.path()), Err(TrainError::NoRecords { .. })));
         std::fs::write(&path, "").unwrap();
-        assert!(records(directory.path()).unwrap().is_empty());
+        assert!(records(directory.path()).unwrap().values.is_empty());
     }
 }

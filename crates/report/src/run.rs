@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use log::info;
+use log::{info, warn};
 use serde_json::Value;
 use vlct_config::Config;
 use vlct_data::datasets::{Answer, Dataset, Split, TableDataset};
 use vlct_data::loader::Position;
 use vlct_model::Vlc;
-use vlct_model::checkpoint::{best_path, last_path};
+use vlct_model::checkpoint::{self, best_path, last_path};
 use vlct_model::files::Scope;
 use vlct_tasks::evaluate::evaluate_batches;
 use vlct_tasks::labels::Labels;
@@ -21,10 +21,11 @@ use vlct_tasks::{InputSpec, Loader, LoaderSpec, Mode, TaskSpec};
 use vlct_train::spec::{self, RunSpec};
 use vlct_train::trainer;
 use vlct_train::{TrainError, data, weights};
+use vlct_util::text::counted;
 
 use crate::examples::{Candidates, Examples, make_examples, rgb_image};
 use crate::quickstart::{QuickstartError, Result};
-use crate::records::{curve, records, thin};
+use crate::records::{Records, curve, records, thin};
 use crate::{AnswerExample, Chart, Curve, Metric, NumberFormat, ReportData};
 
 /// Name of the file with the values of the page.
@@ -47,36 +48,83 @@ pub struct RunReportOptions {
     pub without_examples: bool,
 }
 
-/// Writes the report of a run. Returns the path of the page.
+/// A report that was written.
+#[derive(Clone, Debug)]
+pub struct WrittenReport {
+    /// The page.
+    pub page: PathBuf,
+    /// What is damaged or missing in the run directory, one sentence each. The page has them too.
+    pub faults: Vec<String>,
+}
+
+/// Writes the report of a run. What is damaged is left out, and named on the page.
 ///
 /// # Errors
-/// Returns an error if the directory is not a run directory, its metrics cannot be read, or the report cannot be written. If the data or
-/// the weights cannot be read, the page has no examples, and a message says so.
-pub fn report(options: &RunReportOptions) -> Result<PathBuf> {
+/// Returns an error if the directory is not a run directory or the report cannot be written. If the data cannot be read, the page has no
+/// examples, and a message says so.
+pub fn report(options: &RunReportOptions) -> Result<WrittenReport> {
     let run = &options.run;
     let config = trainer::read_config(run)?;
-    let records = records(run)?;
+    let mut faults = Vec::new();
+    let Records { values, damaged } = records(run).unwrap_or_else(|error| {
+        faults.push(error.to_string());
+        Records::default()
+    });
     let mut page = ReportData {
         title: format!("Run {}", config.exp_name),
-        summary: summary(&config, &records),
+        summary: summary(&config, &values),
         baseline:
             "The numbers of the last validation. Recalls and accuracies are fractions; losses have no upper limit."
                 .into(),
-        charts: charts(&records),
+        charts: charts(&values),
         config: config.to_toml(),
         ..ReportData::default()
     };
-    let mut metrics = metrics(&records);
+    let mut metrics = metrics(&values);
     if !options.without_examples {
         trainer::use_threads(trainer::Threads::from_spec(&spec::compute(&config)))?;
-        match add_examples(&mut page, &mut metrics, &config, run) {
+        let checkpoint = sound_checkpoint(run, &mut faults);
+        match add_examples(&mut page, &mut metrics, &config, checkpoint.as_deref()) {
             Ok(()) => {}
             Err(error) => info!("the page has no examples: {error}"),
         }
     }
     page.metrics = metrics;
+    page.faults.clone_from(&faults);
+    // A run that was killed may have a truncated last line, so this is not a failure.
+    if damaged > 0 {
+        let path = run.join(vlct_train::logs::metrics::FILE_NAME);
+        let lines = counted(damaged, "line");
+        let note = format!("{}: {lines} left out, not JSON", path.display());
+        warn!("{note}");
+        page.faults.push(note);
+    }
     let out = options.out.as_deref().unwrap_or(run);
-    page.write_as(out, JSON_NAME).map_err(QuickstartError::from)
+    let page = page.write_as(out, JSON_NAME).map_err(QuickstartError::from)?;
+    Ok(WrittenReport { page, faults })
+}
+
+/// Returns the best checkpoint of a run, or the last if the best is damaged or does not exist. Verifies both, and adds the damage of each to
+/// `faults`.
+fn sound_checkpoint(run: &Path, faults: &mut Vec<String>) -> Option<PathBuf> {
+    let paths = [best_path(run), last_path(run)]
+        .into_iter()
+        .filter(|path| path.is_file());
+    let mut sound = None;
+    for path in paths {
+        match checkpoint::load(&path) {
+            Ok(_) => sound = sound.or(Some(path)),
+            Err(error) => faults.push(error.to_string()),
+        }
+    }
+    match &sound {
+        Some(path) if *path == last_path(run) && best_path(run).is_file() => {
+            info!("the examples are those of {}", path.display())
+        }
+        Some(_) => {}
+        None => info!("the page has no examples: the run has no sound checkpoint"),
+    }
+    sound
 }
 
 fn summary(config: &Config, records: &[Value]) -> String {
@@ -177,8 +225,13 @@ fn charts(records: &[Value]) -> Vec<Chart> {
     names.iter().map(chart).collect()
 }
 
-/// Adds examples of the validation split, and baselines of the metrics.
-fn add_examples(page: &mut ReportData, metrics: &mut [Metric], config: &Config, run: &Path) -> Result<()> {
+/// Adds baselines of the metrics, and examples of the validation split with the weights of `checkpoint`.
+fn add_examples(
+    page: &mut ReportData,
+    metrics: &mut [Metric],
+    config: &Config,
+    checkpoint: Option<&Path>,
+) -> Result<()> {
     let mut spec = RunSpec::resolve(config)?;
     spec.resolve_names()?;
     let held_out = data::open(&spec, Split::Val)?;
@@ -204,13 +257,12 @@ fn add_examples(page: &mut ReportData, metrics: &mut [Metric], config: &Config, 
         page.baseline += " Chance is always predicting the most frequent class of the training split; the baseline predicts from the text \
                           alone.";
     }
-    let weights_file = [best_path(run), last_path(run)].into_iter().find(|path| path.is_file());
-    let Some(weights_file) = weights_file else {
+    let Some(checkpoint) = checkpoint else {
         return Ok(());
     };
     let mut model = weights::fresh_model(&spec);
-    weights::load_file(&mut model, &weights_file, Scope::Model, false)?;
-    let inputs = data::inputs_of_checkpoint(&spec, &weights_file)?;
+    weights::load_file(&mut model, checkpoint, Scope::Model, false)?;
+    let inputs = data::inputs_of_checkpoint(&spec, checkpoint)?;
     match &spec.task {
         TaskSpec::Pretrain(_) | TaskSpec::Retrieval(_) => {
             let candidates = candidates(&model, &spec, &inputs, &held_out)?;

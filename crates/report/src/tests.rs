@@ -87,6 +87,7 @@ fn full_report(edge: u32) -> ReportData {
         explanation: explanation.into(),
     };
     ReportData {
+        faults: vec!["best/checkpoint.safetensors: the <checksum> does not match".into()],
         title: "A small VLC, trained from captions alone".into(),
         summary: "A model of 3.1 million parameters was trained for ten minutes on 8,000 synthetic images with their captions."
             .into(),
@@ -291,6 +292,13 @@ fn writes_page_and_metrics() {
     let text = fs::read_to_string(path.with_file_name(JSON_NAME)).unwrap();
     let json: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(json["format"], "vlct-report-1");
+    assert_eq!(json["faults"].as_array().unwrap().len(), 1);
+    assert!(
+        full_report(32)
+            .html()
+            .unwrap()
+            .contains("the &lt;checksum&gt; does not match</li>")
+    );
     assert_eq!(
         json["metrics"]["mlm/val/accuracy"],
         json!({"value": 0.873, "chance": 0.028, "baseline": 0.412, "from_scratch": 0.25})

@@ -25,9 +25,10 @@ pub fn assemble(
     fine_tuned: &[FineTuned],
     timings: Vec<(String, f64)>,
 ) -> Result<ReportData> {
-    let records = records(run_directory)?;
+    let records = records(run_directory)?.values;
     let captions = e.held_out.len();
     Ok(ReportData {
+        faults: Vec::new(),
         title: "VLC quickstart".into(),
         summary: format!(
             "A vision-language transformer of {} blocks, trained from random weights on synthetic images and their captions \
