@@ -247,6 +247,9 @@ pub struct Convert {
     /// Naming scheme of the tensors in OUT [default: that of IN]
     #[arg(long, value_enum)]
     pub style: Option<Style>,
+    /// Replace an existing file
+    #[arg(long)]
+    pub overwrite: bool,
 }
 
 /// Average the weights of several checkpoints of one model
@@ -265,6 +268,9 @@ pub struct Average {
     /// File to write; its extension determines the format: .safetensors, .ckpt, .pth, .pt or .bin
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+    /// Replace an existing file
+    #[arg(long)]
+    pub overwrite: bool,
 }
 
 /// Naming schemes of tensors.

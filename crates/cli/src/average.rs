@@ -7,10 +7,11 @@ use vlct_model::files::mapping::abbreviate;
 use vlct_util::text::one_line;
 
 use crate::args::Average;
-use crate::output::{Failure, print, with_thousands_separators};
+use crate::output::{Failure, check_new, print, with_thousands_separators};
 
 /// Writes the mean and prints which files were averaged.
 pub fn run(args: &Average) -> Result<(), Failure> {
+    check_new(&args.out, args.overwrite)?;
     let report = average::average(&args.inputs, &args.out)?;
     let mut text = format!(
         "wrote {}: {} tensors with {} values, the mean of\n",

@@ -3,7 +3,7 @@
 use vlct_model::files;
 
 use crate::args::{Convert, Style};
-use crate::output::{Failure, print};
+use crate::output::{Failure, check_new, print};
 
 /// Converts the file and prints what was done.
 pub fn run(args: &Convert) -> Result<(), Failure> {
@@ -19,6 +19,7 @@ pub fn run(args: &Convert) -> Result<(), Failure> {
             "{path}: IN and OUT are the same file; name another OUT"
         )));
     }
+    check_new(&args.output, args.overwrite)?;
     let report = files::convert(&input, &args.output, style)?;
     let of = match input == args.input {
         true => String::new(),

@@ -9,7 +9,7 @@ use vlct_prepare::vgqa::{self, Layout, QuestionsFormat};
 use vlct_util::text::counted;
 use vlct_util::{IoError, at, atomic};
 
-use crate::output::{Failure, print};
+use crate::output::{Failure, check_new, print};
 
 /// Select the questions of Visual Genome for VQA: those on COCO images with answers in the VQA vocabulary
 ///
@@ -42,10 +42,16 @@ pub struct MapVgMscoco {
     /// File to write: JSON if its extension is .json, otherwise a pickle for Python [default: valid_vgqa_info.pkl in --root]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+    /// Replace an existing file
+    #[arg(long)]
+    pub overwrite: bool,
 }
 
 /// Selects the questions and prints their counts.
 pub fn run(args: &MapVgMscoco) -> Result<(), Failure> {
+    let default_path = || args.root.join("valid_vgqa_info.pkl");
+    let out = args.out.clone().unwrap_or_else(default_path);
+    check_new(&out, args.overwrite)?;
     let vocabulary = match (&args.labels, &args.vqa_arrow) {
         (Some(file), _) => Vocabulary::open(file)?,
         (None, Some(directory)) => Vocabulary::from_prepared(directory)?,
@@ -53,8 +59,6 @@ pub fn run(args: &MapVgMscoco) -> Result<(), Failure> {
     };
     let selection = vgqa::select(&args.root, &vocabulary)?;
     selection.remarks.iter().for_each(|remark| warn!("{remark}"));
-    let default_path = || args.root.join("valid_vgqa_info.pkl");
-    let out = args.out.clone().unwrap_or_else(default_path);
     atomic::write(&out, |file| {
         vgqa::encode(&selection.images, QuestionsFormat::of(&out), file)
     })

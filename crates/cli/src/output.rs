@@ -49,6 +49,18 @@ pub fn check_directory(file: &Path) -> Result<(), Failure> {
     }
 }
 
+/// Checks that a file to write does not exist, unless it may be replaced. Weights and data are checked; pages, charts and tables, which are
+/// made again at any time, are replaced.
+pub fn check_new(file: &Path, overwrite: bool) -> Result<(), Failure> {
+    match !overwrite && file.is_file() {
+        true => Err(Failure::Failed(format!(
+            "{}: the file exists; give another name, or --overwrite to replace it",
+            file.display()
+        ))),
+        false => Ok(()),
+    }
+}
+
 /// Formats a count with commas between thousands.
 pub fn with_thousands_separators(count: u64) -> HumanCount {
     HumanCount(count)
@@ -102,6 +114,19 @@ fn format_message(level: Level, message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_existing_file_is_replaced_only_if_asked_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("a.npy");
+        assert!(check_new(&file, false).is_ok());
+        std::fs::write(&file, "x").unwrap();
+        assert!(check_new(&file, true).is_ok());
+        match check_new(&file, false) {
+            Err(Failure::Failed(message)) => assert!(message.contains("a.npy: the file exists"), "{message}"),
+            other => panic!("{other:?}"),
+        }
+    }
 
     #[test]
     fn warnings_and_errors_are_one_line() {

@@ -119,6 +119,10 @@ fn save_config(config: &Config, path: &Path) -> Result<(), Failure> {
             return Err(Failure::Failed(format!("{}: {reason}", path.display())));
         }
     };
+    if path.is_file() && vlct_config::resolve(&[path.to_string_lossy()]).is_err() {
+        let reason = "the file exists and is not a configuration; give config_filename another name";
+        return Err(Failure::Failed(format!("{}: {reason}", path.display())));
+    }
     atomic::write(path, |out| out.write_all(text.as_bytes())).map_err(at::<IoError>(path))?;
     print(&format!("saved {}\n", path.display()))
 }

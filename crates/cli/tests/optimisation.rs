@@ -245,6 +245,7 @@ fn averages_are_evaluated_loaded_and_not_resumed() {
     assert_success(&resumed("max_steps=5"));
     assert_eq!(steps(&run), [4, 5]);
     let one = run.join("step_000004");
+    let mean = directory.join("mean_of_one.safetensors");
     let output = vlct().arg("average").arg(&one).arg("--out").arg(&mean).output();
     assert_one_line_error(
         "one",

@@ -260,6 +260,58 @@ fn changed_values_of_a_pytorch_file_are_found_by_every_command() {
 }
 
 #[test]
+fn files_of_weights_and_data_are_not_replaced_without_being_asked() {
+    let directory = trained();
+    let directory = directory.path();
+    for name in ["a.pth", "b.pth"] {
+        write(directory, name, |state| state);
+    }
+    let (existing, options) = (
+        directory.join("mine.safetensors"),
+        ["--tokenizer", "data/vocab.txt", "--heads", "2"],
+    );
+    let features = [
+        "predict",
+        "features",
+        "--load",
+        "a.pth",
+        "--text",
+        "x",
+        "--out",
+        "mine.safetensors",
+    ];
+    let features = [&features[..], &options].concat();
+    for words in [
+        &["convert", "a.pth", "mine.safetensors"][..],
+        &["average", "a.pth", "b.pth", "--out", "mine.safetensors"],
+        &features,
+        &["vocabulary", "coco", "--out", "mine.safetensors"],
+    ] {
+        std::fs::write(&existing, "mine").expect("written");
+        let output = vlct_in(directory, words);
+        assert_one_line_error(words[0], &output, &["mine.safetensors: the file exists", "--overwrite"]);
+        assert_eq!(std::fs::read(&existing).expect("there"), b"mine", "{words:?}");
+        assert_success(&vlct_in(directory, &[words, &["--overwrite"]].concat()));
+        assert_ne!(std::fs::read(&existing).expect("there"), b"mine", "{words:?}");
+    }
+    // A file of data is not replaced by a configuration; a configuration is.
+    std::fs::write(directory.join("captions.json"), "[1, 2]").expect("written");
+    let save = |name: &str| {
+        vlct_in(
+            directory,
+            &["run", "save_config", "with", &format!("config_filename={name}")],
+        )
+    };
+    assert_one_line_error(
+        "save_config",
+        &save("captions.json"),
+        &["captions.json", "not a configuration"],
+    );
+    assert_success(&save("new.json"));
+    assert_success(&save("new.json"));
+}
+
+#[test]
 fn run_directories_and_files_with_an_index_are_weights_for_every_command() {
     let directory = trained();
     let directory = directory.path();
@@ -269,7 +321,7 @@ fn run_directories_and_files_with_an_index_are_weights_for_every_command() {
         let output = vlct_in(directory, &["inspect", path]);
         assert_success(&output);
         assert!(stdout_of(&output).contains("intact: the checksum matches"), "{path}");
-        let output = vlct_in(directory, &["convert", path, "out.safetensors"]);
+        let output = vlct_in(directory, &["convert", path, "out.safetensors", "--overwrite"]);
         assert_success(&output);
         assert!(
             stdout_of(&output).contains("checkpoint.safetensors: "),

@@ -11,7 +11,7 @@ use vlct_util::{IoError, at, atomic};
 
 use super::options::{InputOptions, ModelOptions};
 use crate::hints::with_hint;
-use crate::output::{Failure, check_directory, print};
+use crate::output::{Failure, check_directory, check_new, print};
 
 /// Write the features of images and texts to a file
 ///
@@ -40,6 +40,9 @@ pub struct FeaturesArgs {
     /// File to write: .safetensors or .npy
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+    /// Replace an existing file
+    #[arg(long)]
+    pub overwrite: bool,
     /// Kinds of features [default: all; pooled for .npy]
     #[arg(long, value_enum, value_name = "KIND")]
     pub kind: Vec<KindName>,
@@ -89,6 +92,7 @@ pub fn run(args: &FeaturesArgs) -> Result<(), Failure> {
         return Err(Failure::Usage("an .npy file has one --kind of features".into()));
     }
     check_directory(&args.out)?;
+    check_new(&args.out, args.overwrite)?;
     let images: Vec<&Path> = args.image.iter().map(PathBuf::as_path).collect();
     let usage = "[IMAGE] [--text TEXT]";
     let list = match (images.as_slice(), &args.text) {
