@@ -14,6 +14,8 @@ use crate::args::Train;
 use crate::output::{Failure, print, with_thousands_separators};
 use crate::signals::Signals;
 
+/// Name of the configuration in a run directory.
+const CONFIG: &str = "config.toml";
 /// Name of the metric of image-text matching.
 const MATCHING: &str = "itm/val/accuracy_epoch";
 /// Name of the metric of masked words.
@@ -58,10 +60,25 @@ fn validated_captions(fit: &Fit) -> u64 {
     }
 }
 
+/// Returns the run directory of a run directory, of a directory of a checkpoint or of a checkpoint; other paths as they are.
+fn run_of(path: &Path) -> &Path {
+    let mut directories = path.ancestors().take(3);
+    directories.find(|path| path.join(CONFIG).is_file()).unwrap_or(path)
+}
+
 /// Returns the words of `vlct run with` that the arguments stand for.
 fn words(args: &Train) -> Result<Vec<String>, Failure> {
     let is_update = |word: &&String| word.contains('=') || NamedConfig::find(word).is_some();
     let (updates, datasets): (Vec<&String>, Vec<&String>) = args.words.iter().partition(is_update);
+    let mut keys = updates.iter().filter_map(|update| update.split_once('='));
+    let resumed = keys.find(|(key, _)| key.trim() == "resume_from").map(|(_, from)| from);
+    let run = datasets.iter().find(|name| Path::new(name).join(CONFIG).is_file());
+    if let Some(from) = resumed.or(run.map(|run| run.as_str())) {
+        return Err(Failure::Usage(format!(
+            "a run that is continued keeps its configuration, which leaves nothing to choose: vlct run with {} resume_from={from}",
+            run_of(Path::new(from)).join(CONFIG).display()
+        )));
+    }
     if let Some(file) = datasets
         .iter()
         .find(|name| name.ends_with(".toml") || name.ends_with(".json"))
@@ -255,6 +272,32 @@ mod tests {
         ] {
             match words(&args(word)) {
                 Err(Failure::Usage(message)) => assert!(message.contains(part), "{word:?}: {message}"),
+                other => panic!("{word:?}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_is_continued_by_another_command() {
+        let directory = tempfile::tempdir().unwrap();
+        let run = directory.path().to_str().unwrap();
+        std::fs::create_dir(directory.path().join("last")).unwrap();
+        let command = format!("vlct run with {run}/config.toml resume_from=");
+        std::fs::write(directory.path().join(CONFIG), "").unwrap();
+        let (from, file) = (
+            format!("resume_from={run}"),
+            format!("resume_from={run}/last/checkpoint.safetensors"),
+        );
+        let config = format!("{run}/config.toml");
+        for word in [
+            &[&from[..]][..],
+            &["photos", "seed=1", &from],
+            &["photos", &file],
+            &[&config, &from],
+            &[run],
+        ] {
+            match words(&args(word)) {
+                Err(Failure::Usage(message)) => assert!(message.contains(&command), "{word:?}: {message}"),
                 other => panic!("{word:?}: {other:?}"),
             }
         }
