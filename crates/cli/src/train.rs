@@ -316,7 +316,7 @@ mod tests {
         };
         let text = summary(&finished, Path::new("r"), 200);
         assert!(
-            text.contains("captions: 87.5 % ± 4.6 %") && text.contains("resume_from=r"),
+            text.contains("captions: 87.5 % ± 4.7 %") && text.contains("resume_from=r"),
             "{text}"
         );
         finished.interrupted = false;
