@@ -5,7 +5,8 @@ use std::ops::Range;
 use serde_json::Value;
 
 use super::members::{self, Member};
-use super::sample::NO_MEMBER;
+use super::part::Name;
+use super::sample::{NO_MEMBER, Sample};
 use crate::{DataError, Result};
 use vlct_util::MappedFile;
 use vlct_util::json;
@@ -58,6 +59,12 @@ impl TarFile {
             .transpose()?
             .flatten();
         member.ok_or_else(|| self.error("it was changed since it was opened; do not change files in use"))
+    }
+
+    /// Returns the key of a sample's members.
+    pub fn key_of(&self, sample: &Sample) -> Result<Vec<u8>> {
+        let member = self.indexed_member(sample.first())?;
+        Ok(Name::of(&member.name).map_or(&b""[..], |name| name.key).to_vec())
     }
 
     /// Returns the texts of the members at two offsets of the index.

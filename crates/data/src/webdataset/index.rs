@@ -83,11 +83,36 @@ struct Run {
 }
 
 /// A run that is not a complete sample.
+#[derive(Clone, Copy)]
 struct Fragment {
     key_hash: u64,
     sample: Sample,
-    is_unreadable: bool,
-    has_captions: bool,
+    captions: Captions,
+}
+
+impl Fragment {
+    fn new(key: &[u8], sample: Sample, captions: Captions) -> Self {
+        Self {
+            key_hash: hash(key),
+            sample,
+            captions,
+        }
+    }
+}
+
+fn hash(key: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// What [`Index::join`] found.
+#[derive(Default)]
+struct Joined {
+    /// Number of samples whose members are not adjacent.
+    samples: usize,
+    /// Fragments without image, in the order of their hashes.
+    without_image: Vec<Fragment>,
 }
 
 impl Run {
@@ -138,7 +163,11 @@ impl Index {
             offset = member.next;
         }
         index.add(file, &key, run, &mut fragments);
-        index.join(file, fragments)?;
+        let joined = index.join(file, fragments)?;
+        let attached = index.attach(file, joined.without_image)?;
+        if joined.samples + attached > 0 {
+            index.samples.sort_by_key(Sample::first);
+        }
         index.samples.shrink_to_fit();
         Ok(index)
     }
@@ -155,37 +184,28 @@ impl Index {
             self.counts.samples += 1;
             return;
         }
-        let mut hasher = DefaultHasher::new();
-        key.hash(&mut hasher);
-        fragments.push(Fragment {
-            key_hash: hasher.finish(),
-            sample,
-            is_unreadable: captions == Captions::Unreadable,
-            has_captions: captions == Captions::Present,
-        });
+        fragments.push(Fragment::new(key, sample, captions));
     }
 
-    /// Joins the fragments with equal keys to samples, and counts those that remain incomplete.
-    fn join(&mut self, file: &TarFile, mut fragments: Vec<Fragment>) -> Result<()> {
+    /// Joins the fragments with equal keys to samples, and counts images that remain without a caption.
+    fn join(&mut self, file: &TarFile, mut fragments: Vec<Fragment>) -> Result<Joined> {
         // The sort is stable: fragments with the same key stay in the order of the file.
         fragments.sort_by_key(|fragment| fragment.key_hash);
-        let adjacent = self.samples.len();
+        let mut joined = Joined::default();
         for (read, group) in fragments.chunk_by(|a, b| a.key_hash == b.key_hash).enumerate() {
             if let [fragment] = group {
-                self.count_incomplete(file, fragment);
+                self.add_fragment(file, *fragment, &mut joined);
                 continue;
             }
             let mut by_key: BTreeMap<Vec<u8>, [Vec<u64>; 3]> = BTreeMap::new();
             for fragment in group {
-                let member = file.indexed_member(fragment.sample.first())?;
-                let key = Name::of(&member.name).map(|name| name.key).unwrap_or_default();
-                let parts = by_key.entry(key.to_vec()).or_default();
+                let parts = by_key.entry(file.key_of(&fragment.sample)?).or_default();
                 let Sample { image, txt, json } = fragment.sample;
                 for (offsets, offset) in parts.iter_mut().zip([image, txt, json]) {
                     offsets.extend(Some(offset).filter(|offset| *offset != NO_MEMBER));
                 }
             }
-            for [images, txts, jsons] in by_key.into_values() {
+            for (key, [images, txts, jsons]) in by_key {
                 let offset = |offsets: &[u64], index: usize| offsets.get(index).copied().unwrap_or(NO_MEMBER);
                 for index in 0..images.len().max(txts.len()).max(jsons.len()) {
                     let sample = Sample {
@@ -193,57 +213,78 @@ impl Index {
                         txt: offset(&txts, index),
                         json: offset(&jsons, index),
                     };
-                    self.add_joined(file, sample)?;
+                    let captions = file.captions(&file.texts_of(sample.txt, sample.json)?);
+                    self.add_fragment(file, Fragment::new(&key, sample, captions), &mut joined);
                 }
             }
             if read.is_multiple_of(MEMBERS_PER_RELEASE) {
                 file.release_pages();
             }
         }
-        if self.samples.len() > adjacent {
-            self.samples.sort_by_key(Sample::first);
-        }
-        Ok(())
+        Ok(joined)
     }
 
-    /// Adds a sample that was joined from fragments, or counts it if it is incomplete.
-    fn add_joined(&mut self, file: &TarFile, sample: Sample) -> Result<()> {
-        let captions = file.captions(&file.texts_of(sample.txt, sample.json)?);
-        if sample.image != NO_MEMBER && captions == Captions::Present {
-            self.samples.push(sample);
-            self.counts.samples += 1;
-        } else {
-            self.count_incomplete(
-                file,
-                &Fragment {
-                    key_hash: 0,
-                    sample,
-                    is_unreadable: captions == Captions::Unreadable,
-                    has_captions: captions == Captions::Present,
-                },
-            );
-        }
-        Ok(())
-    }
-
-    fn count_incomplete(&mut self, file: &TarFile, fragment: &Fragment) {
-        let counts = &mut self.counts;
-        match (fragment.sample.image != NO_MEMBER, fragment) {
-            (
-                true,
-                Fragment {
-                    is_unreadable: true, ..
-                },
-            ) => {
-                counts.unreadable += 1;
+    /// Adds a fragment to the samples if it is complete. Otherwise counts its image, or keeps it in `joined` if it has none.
+    fn add_fragment(&mut self, file: &TarFile, fragment: Fragment, joined: &mut Joined) {
+        let sample = fragment.sample;
+        match (sample.image != NO_MEMBER, fragment.captions) {
+            (true, Captions::Present) => {
+                self.samples.push(sample);
+                self.counts.samples += 1;
+                joined.samples += 1;
+            }
+            (true, Captions::Absent) => self.counts.without_caption += 1,
+            (true, Captions::Unreadable) => {
+                self.counts.unreadable += 1;
                 if self.first_unreadable.is_none() {
-                    self.first_unreadable = file.unreadable_reason(fragment.sample.txt, fragment.sample.json);
+                    self.first_unreadable = file.unreadable_reason(sample.txt, sample.json);
                 }
             }
-            (true, _) => counts.without_caption += 1,
-            (false, Fragment { has_captions: true, .. }) => counts.without_image += 1,
-            (false, _) => {}
+            (false, _) => joined.without_image.push(fragment),
         }
+    }
+
+    /// Adds fragments without image to the samples with the same key that lack their members: a sample is complete with one text, and
+    /// its other text may be elsewhere in the file. Counts the captions of the other fragments. Returns the number of samples that
+    /// received a member. `fragments` are in the order of their hashes.
+    fn attach(&mut self, file: &TarFile, fragments: Vec<Fragment>) -> Result<usize> {
+        let mut is_attached = vec![false; fragments.len()];
+        let mut attached = 0;
+        if !fragments.is_empty() {
+            for (read, sample) in self.samples.iter_mut().enumerate() {
+                if read.is_multiple_of(MEMBERS_PER_RELEASE) {
+                    file.release_pages();
+                }
+                if sample.txt != NO_MEMBER && sample.json != NO_MEMBER {
+                    continue;
+                }
+                let key = file.key_of(sample)?;
+                let key_hash = hash(&key);
+                let first = fragments.partition_point(|fragment| fragment.key_hash < key_hash);
+                let same_hash = fragments[first..]
+                    .iter()
+                    .take_while(|fragment| fragment.key_hash == key_hash);
+                for (fragment, is_attached) in same_hash.zip(&mut is_attached[first..]) {
+                    let Sample { txt, json, .. } = fragment.sample;
+                    let is_free = |own: u64, other: u64| own == NO_MEMBER || other == NO_MEMBER;
+                    if !*is_attached
+                        && is_free(sample.txt, txt)
+                        && is_free(sample.json, json)
+                        && file.key_of(&fragment.sample)? == key
+                    {
+                        // `NO_MEMBER` is the greatest offset.
+                        (sample.txt, sample.json) = (sample.txt.min(txt), sample.json.min(json));
+                        *is_attached = true;
+                        attached += 1;
+                    }
+                }
+            }
+        }
+        let remaining = fragments.iter().zip(is_attached).filter(|(_, attached)| !attached);
+        self.counts.without_image += remaining
+            .filter(|(fragment, _)| fragment.captions == Captions::Present)
+            .count();
+        Ok(attached)
     }
 
     fn count_other(&mut self, name: Option<Name<'_>>) {

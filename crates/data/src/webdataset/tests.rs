@@ -338,6 +338,53 @@ fn joins_members_that_are_apart() {
 }
 
 #[test]
+fn second_text_of_a_sample_is_found_anywhere() {
+    let json = |caption: &str, key: &str| format!(r#"{{"caption": "{caption}", "key": "{key}"}}"#).into_bytes();
+    let [a, b, c, d] = ["a", "b", "c", "d"].map(|name| json(&format!("json {name}"), &format!("key {name}")));
+    let members: [(&str, &[u8]); 12] = [
+        // The JSON before, after, or in another place than the adjacent image and text; the text apart from image and JSON.
+        ("a.json", &a),
+        ("c.jpg", b"3"),
+        ("c.json", &c),
+        ("a.jpg", b"1"),
+        ("a.txt", b"one"),
+        ("b.jpg", b"2"),
+        ("b.txt", b"two"),
+        ("c.txt", b"three"),
+        ("d.txt", b"four"),
+        ("d.jpg", b"4"),
+        ("b.json", &b),
+        ("d.json", &d),
+    ];
+    let expected = [
+        row(b"1", &["one"], "key a"),
+        row(b"2", &["two"], "key b"),
+        row(b"3", &["three"], "key c"),
+        row(b"4", &["four"], "key d"),
+    ];
+    // Rotations have every member first, and the ends of the file at every place.
+    for rotation in 0..members.len() {
+        let mut members = members;
+        members.rotate_left(rotation);
+        let table = open(&members).unwrap();
+        let mut found = rows(&table);
+        found.sort();
+        assert_eq!(found, expected, "{rotation}");
+        assert_eq!(
+            table.left_out(),
+            Vec::<String>::new(),
+            "{rotation}: {:?}",
+            table.counts()
+        );
+    }
+
+    // A second text of the same kind belongs to no image.
+    let surplus = open(&[("a.jpg", b"1"), ("a.txt", b"one"), ("b.txt", b""), ("a.txt", b"other")]).unwrap();
+    assert_eq!(rows(&surplus), [row(b"1", &["one"], "a")]);
+    assert_eq!(surplus.left_out(), ["1 caption without an image"]);
+}
+
+#[test]
 fn lists_unknown_endings() {
     let table = open(&[
         ("1.input.jpg", b"1"),
@@ -423,6 +470,38 @@ proptest! {
             bytes.truncate(cut.index(bytes.len()));
         }
         read_all_values(&bytes);
+    }
+
+    #[test]
+    fn order_of_members_changes_no_count(
+        parts in prop::collection::vec(1usize..8, 1..12),
+        order in any::<prop::sample::Selector>(),
+    ) {
+        // Bits: image, text, JSON.
+        let members: Vec<(String, Vec<u8>)> = parts.iter().enumerate().flat_map(|(i, parts)| {
+            let members = [("jpg", format!("{i}")), ("txt", format!("text {i}")), ("json", format!(r#"{{"caption": "json {i}", "key": {i}}}"#))];
+            (0..3).filter(move |bit| parts >> bit & 1 == 1).map(move |bit| (format!("x{i}.{}", members[bit].0), members[bit].1.clone().into_bytes()))
+        }).collect();
+        let mut indices: Vec<usize> = (0..members.len()).collect();
+        let mut shuffled = Vec::new();
+        while !indices.is_empty() {
+            let index = *order.select(&indices);
+            indices.retain(|i| *i != index);
+            shuffled.push((&*members[index].0, &*members[index].1));
+        }
+        let count = |is_counted: fn(usize) -> bool| parts.iter().filter(|parts| is_counted(**parts)).count();
+        let expected = TarCounts {
+            samples: count(|parts| parts & 1 == 1 && parts > 1),
+            without_caption: count(|parts| parts == 1),
+            without_image: count(|parts| parts & 1 == 0),
+            ..TarCounts::default()
+        };
+        let found = match open(&shuffled) {
+            Ok(table) => table.counts(),
+            // No image has a caption.
+            Err(_) => TarCounts { samples: 0, ..expected },
+        };
+        prop_assert_eq!(found, expected);
     }
 
     #[test]
