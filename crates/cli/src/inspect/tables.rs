@@ -140,14 +140,17 @@ fn describe_images_and_texts(table: &ArrowTable, columns: &[&str], text: &mut St
         .iter()
         .filter(|c| [captions, QUESTIONS].contains(c) && table.has_typed_column(c))
     {
-        let (mut word_counts, mut rows_without_text) = (WordCounts::default(), 0u64);
+        let (mut word_counts, mut rows_without_text, mut empty) = (WordCounts::default(), 0u64, 0u64);
         for row in 0..table.rows() {
             let texts = match *column {
                 QUESTIONS => table.texts(row, column)?,
                 _ => table.captions(row)?,
             };
             texts.iter().for_each(|text| word_counts.add(text));
-            rows_without_text += u64::from(texts.is_empty());
+            match texts.iter().filter(|text| text.trim().is_empty()).count() {
+                blank if blank == texts.len() => rows_without_text += 1,
+                blank => empty += blank as u64,
+            }
         }
         let _ = write!(text, "  {column}: {word_counts}");
         if rows_without_text > 0 {
@@ -155,6 +158,13 @@ fn describe_images_and_texts(table: &ArrowTable, columns: &[&str], text: &mut St
                 text,
                 "; rows without any: {}",
                 with_thousands_separators(rows_without_text)
+            );
+        }
+        if empty > 0 {
+            let _ = write!(
+                text,
+                "; empty texts in other rows: {}",
+                with_thousands_separators(empty)
             );
         }
         text.push('\n');

@@ -25,8 +25,25 @@ struct Entry {
     item: u32,
 }
 
-/// A table whose items are numbered row by row, over the rows in use. The items of a row are its texts; of equal captions of a row, only the first is an
-/// item. A row with labels is one item, with or without text.
+/// Which texts of a row are items.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Selection {
+    pub contents: Contents,
+    /// Whether captions without any characters but white space are items, as in the original.
+    pub keeps_blank: bool,
+}
+
+/// Counts of texts that are not items.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct TextsLeftOut {
+    /// Rows without an item.
+    pub rows: usize,
+    /// Blank captions of other rows.
+    pub blank: usize,
+}
+
+/// A table whose items are numbered row by row, over the rows in use. The items of a row are its texts that the [`Selection`] keeps. A
+/// row with labels is one item, with or without text.
 #[derive(Debug)]
 pub(super) struct TableIndex {
     pub table: Table,
@@ -34,9 +51,9 @@ pub(super) struct TableIndex {
     pub items: usize,
     /// The rows in use.
     pub rows: RowView,
-    /// Number of rows without a text, which have no item.
-    pub rows_without_text: usize,
-    contents: Contents,
+    /// What is left out.
+    pub left_out: TextsLeftOut,
+    selection: Selection,
     entries: Vec<Entry>,
     /// A hash of the texts of the rows in use, in order; with labels, of no text.
     digest: u64,
@@ -53,11 +70,31 @@ fn distinct(mut texts: Vec<Cow<'_, str>>) -> Vec<Cow<'_, str>> {
     texts
 }
 
-/// Returns the texts of a row that are items. A repeated question is several items, as in the original.
-fn items_among(texts: Vec<Cow<'_, str>>, contents: Contents) -> Vec<Cow<'_, str>> {
-    match contents {
-        Contents::Captions => distinct(texts),
-        Contents::Questions | Contents::Pairs | Contents::Labels => texts,
+fn is_blank(text: &str) -> bool {
+    text.chars().all(char::is_whitespace)
+}
+
+impl Selection {
+    /// Returns the texts of a row that are items. Equal captions of a row are one item; a repeated question is several items, as in the
+    /// original.
+    fn items_among<'a>(&self, mut texts: Vec<Cow<'a, str>>) -> Vec<Cow<'a, str>> {
+        match self.contents {
+            Contents::Captions => {
+                if !self.keeps_blank {
+                    texts.retain(|text| !is_blank(text));
+                }
+                distinct(texts)
+            }
+            Contents::Questions | Contents::Pairs | Contents::Labels => texts,
+        }
+    }
+
+    /// Returns the number of captions that are not items because they are blank.
+    fn count_blank(&self, texts: &[Cow<'_, str>]) -> usize {
+        match self.contents {
+            Contents::Captions if !self.keeps_blank => texts.iter().filter(|text| is_blank(text)).count(),
+            _ => 0,
+        }
     }
 }
 
@@ -75,20 +112,20 @@ impl TableIndex {
     ///
     /// # Errors
     /// Returns [`DataError::Format`] if a text is damaged or there are more than 2³² rows or texts.
-    pub fn new(table: Table, rows: RowView, contents: Contents) -> Result<Self> {
+    pub fn new(table: Table, rows: RowView, selection: Selection) -> Result<Self> {
         let too_many = || DataError::Format {
             path: table.path().to_path_buf(),
             reason: "it has more rows or texts than can be numbered; write it as several files".into(),
         };
-        if contents == Contents::Labels {
+        if selection.contents == Contents::Labels {
             let items = rows.len();
             u32::try_from(items).map_err(|_| too_many())?;
             return Ok(Self {
                 table,
                 items,
                 rows,
-                rows_without_text: 0,
-                contents,
+                left_out: TextsLeftOut::default(),
+                selection,
                 entries: Vec::new(),
                 digest: Xxh3::new().digest(),
             });
@@ -96,7 +133,7 @@ impl TableIndex {
         let mut hash = Xxh3::new();
         let mut entries = Vec::new();
         let (mut items, mut entry_texts, mut unreleased_bytes) = (0usize, 0usize, 0usize);
-        let mut rows_without_text = 0;
+        let mut left_out = TextsLeftOut::default();
         let in_use = table.part_starts().enumerate().filter(|(row, _)| rows.contains(*row));
         for (position, (row, starts_part)) in in_use.enumerate() {
             unreleased_bytes += if starts_part { READ_AROUND_BYTES } else { 0 };
@@ -107,13 +144,16 @@ impl TableIndex {
                 });
                 entry_texts = 0;
             }
-            let texts = table.texts(row, contents)?;
-            rows_without_text += usize::from(texts.is_empty());
+            let texts = table.texts(row, selection.contents)?;
+            match selection.count_blank(&texts) {
+                blank if blank == texts.len() => left_out.rows += 1,
+                blank => left_out.blank += blank,
+            }
             // Duplicates and rows without texts take time to read, too.
             entry_texts += texts.len().max(1);
             hash_row(&mut hash, texts.iter().map(AsRef::as_ref));
             unreleased_bytes += texts.iter().map(|t| t.len() + 8).sum::<usize>();
-            items += items_among(texts, contents).len();
+            items += selection.items_among(texts).len();
             if unreleased_bytes > SCAN_BYTES {
                 table.release_pages();
                 unreleased_bytes = 0;
@@ -126,8 +166,8 @@ impl TableIndex {
             table,
             items,
             rows,
-            rows_without_text,
-            contents,
+            left_out,
+            selection,
             entries,
             digest: hash.digest(),
         })
@@ -138,7 +178,7 @@ impl TableIndex {
     /// # Errors
     /// Returns [`DataError::Format`] if labels are damaged.
     pub fn digest(&self) -> Result<u64> {
-        if self.contents != Contents::Labels {
+        if self.selection.contents != Contents::Labels {
             return Ok(self.digest);
         }
         let table = self.table.arrow()?;
@@ -155,12 +195,14 @@ impl TableIndex {
 
     /// The texts of a row that are items; with labels, the text of the row if it has one.
     pub fn texts(&self, row: usize) -> Result<Vec<Cow<'_, str>>> {
-        Ok(items_among(self.table.texts(row, self.contents)?, self.contents))
+        Ok(self
+            .selection
+            .items_among(self.table.texts(row, self.selection.contents)?))
     }
 
     /// Returns the number of items of a row.
     pub fn items_in(&self, row: usize) -> Result<usize> {
-        match self.contents {
+        match self.selection.contents {
             Contents::Labels => Ok(1),
             Contents::Captions | Contents::Questions | Contents::Pairs => Ok(self.texts(row)?.len()),
         }
@@ -168,7 +210,7 @@ impl TableIndex {
 
     /// Returns the row of an item, and its position among the texts of the row. `item` is less than [`Self::items`].
     pub fn find(&self, item: usize) -> Result<(usize, usize)> {
-        if self.contents == Contents::Labels {
+        if self.selection.contents == Contents::Labels {
             return Ok((self.rows.row_at(item), 0));
         }
         let index = self
@@ -197,7 +239,7 @@ impl TableIndex {
 
     /// Returns the first item of the row at a position among the rows in use.
     pub fn first_item(&self, position: usize) -> Result<usize> {
-        if self.contents == Contents::Labels {
+        if self.selection.contents == Contents::Labels {
             return Ok(position);
         }
         let index = self

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::contents::Contents;
 use super::files::{FileRules, ReadingRule, Split};
 use super::held_out::{Part as RowPart, RowView};
-use super::index::{READ_AROUND_BYTES, TableIndex};
+use super::index::{READ_AROUND_BYTES, Selection, TableIndex, TextsLeftOut};
 use super::published::Published;
 use super::registry::{self, SplitFile};
 use super::table::Table as File;
@@ -57,7 +57,8 @@ struct Table {
 
 /// Several datasets with the same [`Contents`], as one sequence of items (row, text; or row with labels). Datasets are in the given order, files in reading
 /// order, rows and texts in their order. Equal captions of a row are one item; equal questions or sentences are
-/// several items (`vlc/datasets/base_dataset.py`, `vqav2_dataset.py`, `nlvr2_dataset.py`).
+/// several items (`vlc/datasets/base_dataset.py`, `vqav2_dataset.py`, `nlvr2_dataset.py`). Blank captions are items of published
+/// datasets only.
 ///
 /// Texts stay in the mapped files; the index in memory has one entry per 128 texts.
 #[derive(Debug)]
@@ -131,6 +132,7 @@ impl TableDataset {
         files: &[SplitFile],
         reading: ReadingRule,
     ) -> Result<Self> {
+        let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
         let open = |file: &SplitFile| File::open_with_contents(&file.path, contents);
         let opened: Vec<File> = files.par_iter().map(open).collect::<Result<_>>()?;
         // Index of each file among those of its dataset, and the number of rows before it.
@@ -145,10 +147,15 @@ impl TableDataset {
             .into_par_iter()
             .map(|(file, table, (place, earlier))| {
                 let rows = RowView::new(file.part, table.rows(), earlier, place);
-                Ok((file.dataset, TableIndex::new(table, rows, contents)?))
+                let name = names.get(file.dataset);
+                let selection = Selection {
+                    contents,
+                    keeps_blank: name.is_some_and(|name| Published::find(name).is_some()),
+                };
+                Ok((file.dataset, TableIndex::new(table, rows, selection)?))
             })
             .collect::<Result<_>>()?;
-        Self::of_indices(contents, names, indices, reading)
+        Self::of_indices(contents, &names, indices, reading)
     }
 
     /// Opens a tar, plain or compressed with gzip, as the only file of the dataset `name`; see [`TarTable::open_compressed`].
@@ -158,7 +165,11 @@ impl TableDataset {
     pub fn of_tar(name: &str, path: &Path) -> Result<Self> {
         let table = File::Tar(TarTable::open_compressed(path)?);
         let rows = RowView::new(RowPart::Whole, table.rows(), 0, 0);
-        let index = TableIndex::new(table, rows, Contents::Captions)?;
+        let selection = Selection {
+            contents: Contents::Captions,
+            keeps_blank: false,
+        };
+        let index = TableIndex::new(table, rows, selection)?;
         Self::of_indices(Contents::Captions, &[name], vec![(0, index)], ReadingRule::default())
     }
 
@@ -392,9 +403,10 @@ impl TableDataset {
         for (dataset, part) in self.parts.iter().enumerate() {
             let mut counts = TarCounts::default();
             let (mut unreadable, mut endings) = (None, None);
-            let (mut without_text, mut without_image) = (0, 0);
+            let (mut texts, mut without_image) = (TextsLeftOut::default(), 0);
             for table in self.tables.iter().filter(|table| table.dataset == dataset) {
-                without_text += table.index.rows_without_text;
+                texts.rows += table.index.left_out.rows;
+                texts.blank += table.index.left_out.blank;
                 without_image += table.index.table.rows_without_image(self.contents);
                 if let File::Tar(tar) = &table.index.table {
                     counts.add(tar.counts());
@@ -405,8 +417,11 @@ impl TableDataset {
                 }
             }
             let mut phrases = counts.left_out(unreadable);
-            if without_text > 0 {
-                phrases.push(format!("{} without text", counted(without_text, "row")));
+            if texts.rows > 0 {
+                phrases.push(format!("{} without text", counted(texts.rows, "row")));
+            }
+            if texts.blank > 0 {
+                phrases.push(counted(texts.blank, "empty caption"));
             }
             if let Some(endings) = endings {
                 phrases.push(format!("members with other endings than .jpg, .txt, …: {endings}"));

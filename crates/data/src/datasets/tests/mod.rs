@@ -117,6 +117,51 @@ fn every_split_reads_as_the_original_reads_it() {
     }
 }
 
+#[test]
+fn blank_captions_are_items_of_published_datasets_only() {
+    let root = tempfile::tempdir().unwrap();
+    for file in ["photos_train.arrow", "vg.arrow"] {
+        let mut writer = CaptionWriter::create(root.path().join(file)).unwrap();
+        for (image, captions) in [
+            ("1", &["a dog", "", "a cat", " \t\n", "a dog"][..]),
+            ("2", &["", " "]),
+            ("3", &[]),
+            ("4", &["\u{a0}", "a bird"]),
+        ] {
+            writer.push(image.as_bytes(), captions, image, "").unwrap();
+        }
+        writer.finish().unwrap();
+    }
+    let read = |name: &str| {
+        let dataset = TableDataset::open(Contents::Captions, root.path(), &[name], Split::Train).unwrap();
+        // Each item is found at its own location, and belongs to its row.
+        for item in 0..dataset.len() {
+            let location = dataset.locate(item).unwrap();
+            assert_eq!(
+                dataset.texts_at(&location).unwrap()[location.text],
+                text(&dataset, item)
+            );
+        }
+        (captions(&dataset).concat(), dataset.left_out())
+    };
+    assert_eq!(
+        read("photos"),
+        (
+            ["a dog", "a cat", "a bird"].map(String::from).to_vec(),
+            vec!["photos: left out 2 rows without text; 3 empty captions".to_string()]
+        )
+    );
+    assert_eq!(
+        read("vg"),
+        (
+            ["a dog", "", "a cat", " \t\n", "", " ", "\u{a0}", "a bird"]
+                .map(String::from)
+                .to_vec(),
+            vec!["vg: left out 1 row without text".to_string()]
+        )
+    );
+}
+
 fn copy(from: &Path, to: &Path, names: &[&str]) {
     for name in names {
         std::fs::copy(from.join(name), to.join(name)).unwrap();
