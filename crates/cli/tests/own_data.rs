@@ -10,6 +10,7 @@ use support::{
     write_synthetic,
 };
 use tempfile::TempDir;
+use vlct_data::arrow::CaptionWriter;
 
 /// Makes the custom dataset `photos` of `images` images in the directory `data`.
 fn write_photos(directory: &Path, images: usize) {
@@ -241,6 +242,66 @@ fn a_vocabulary_of_the_captions_is_trained_and_used() {
     ]
     .concat();
     assert_success(&vlct_in(directory, &words));
+}
+
+#[test]
+fn vocabularies_that_are_too_small_are_rejected_or_warned_of() {
+    let directory = TempDir::new().expect("temporary directory");
+    let directory = directory.path();
+    std::fs::create_dir(directory.join("data")).expect("a directory");
+    let write = |name: &str, caption: String| {
+        let path = directory.join(format!("data/{name}_train.arrow"));
+        let mut writer = CaptionWriter::create(path).expect("a file");
+        writer.push(b"", &[caption], "1", "").expect("a row");
+        writer.finish().expect("a file");
+    };
+    // 300 characters, each a word of its own.
+    let characters = |count: u32| -> Vec<String> {
+        let character = |i| char::from_u32(0x4e00 + i).map(String::from);
+        (0..count).filter_map(character).collect()
+    };
+    write("characters", characters(300).concat());
+    // 676 words of two letters, each twice, which no vocabulary of 104 tokens holds.
+    let pairs = (0..676u32).map(|i| [i / 26, i % 26].map(|c| char::from(b'a' + c as u8)).iter().collect());
+    write(
+        "pairs",
+        format!("{} ", pairs.collect::<Vec<String>>().join(" ")).repeat(2),
+    );
+    // Three common characters, and rare ones that 99.95 % of the texts do without.
+    write(
+        "rare",
+        format!("{} {}", "一 二 三 ".repeat(100_000), characters(140).concat()),
+    );
+
+    let train = |name: &str, size: &str| {
+        vlct_in(
+            directory,
+            &["vocabulary", name, "--size", size, "--out", "v.txt", "--overwrite"],
+        )
+    };
+    let parts = ["--size 304 cannot hold the characters", "smallest possible size is 305"];
+    assert_one_line_error("too small", &train("characters", "304"), &parts);
+    assert!(!directory.join("v.txt").exists());
+
+    let held = train("characters", "305");
+    assert_success(&held);
+    assert_eq!(stderr_of(&held), "");
+    let text = stdout_of(&held);
+    assert!(
+        text.starts_with("1 text of 300 words, 300 of them different\nwrote v.txt: 305 tokens\n"),
+        "{text}"
+    );
+
+    let small = train("pairs", "104");
+    assert_success(&small);
+    let messages = stderr_of(&small);
+    let expected = "warning: --size 104 is small for these texts: 93 % are divided into several tokens; every character has a token, \
+                    and a larger size gives whole words tokens";
+    assert!(messages.contains(expected), "{messages}");
+
+    let rare = train("rare", "104");
+    assert_success(&rare);
+    assert_eq!(stderr_of(&rare), "", "few words are unknown");
 }
 
 #[test]

@@ -15,7 +15,7 @@ mod words;
 pub use error::{Result, TextError};
 pub use masking::{MaskedText, MaskingConfig, mask_tokens};
 pub use tokenizer::Tokenizer;
-pub use training::VocabularyTrainer;
+pub use training::{Sizes, VocabularyTrainer};
 pub use vocabulary::Vocabulary;
 
 #[cfg(test)]

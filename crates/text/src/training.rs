@@ -14,6 +14,8 @@ use crate::words::{MAX_WORD_LEN, WordSplitter};
 const SPECIALS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 /// Smallest count of a pair that is merged: a token that occurs once is not a token of the language.
 const MIN_COUNT: u64 = 2;
+/// One in this many characters of the texts may lack a token: SentencePiece's usual coverage of characters, 99.95 %.
+const CHARACTERS_PER_UNKNOWN: u64 = 2000;
 
 /// Counts the words of texts and makes a vocabulary of them.
 pub struct VocabularyTrainer {
@@ -21,6 +23,16 @@ pub struct VocabularyTrainer {
     counts: HashMap<String, u64>,
     /// Number of words counted.
     words: u64,
+}
+
+/// Sizes of vocabularies, in tokens, that hold the characters of texts. A character at the beginning of a word and the same character
+/// within words are two tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// The special tokens, and the most frequent characters that make up 99.95 % of the texts.
+    pub smallest: usize,
+    /// The smallest size with which [`VocabularyTrainer::finish`] leaves no character out.
+    pub all_characters: usize,
 }
 
 /// Two adjacent tokens.
@@ -71,12 +83,23 @@ impl VocabularyTrainer {
         self.counts.len()
     }
 
+    /// Returns the sizes that hold the characters of the counted words.
+    pub fn sizes(&self) -> Sizes {
+        let characters = self.characters();
+        let (needed, all) = (needed(&characters), characters.len());
+        Sizes {
+            smallest: SPECIALS.len() + needed,
+            all_characters: SPECIALS.len() + if needed == all { all } else { 2 * all },
+        }
+    }
+
     /// Returns a vocabulary of at most `size` tokens, ordered by id: the special tokens, characters, and merged tokens in the order of
     /// their merges. It has fewer tokens if no pair of tokens is left that occurs twice. If there are more different characters than half
-    /// of `size`, the rarest are left out.
+    /// of `size`, the rarest are left out, but at most one in 2,000 characters of the texts while `size` is at least
+    /// [`Sizes::smallest`].
     pub fn finish(self, size: usize) -> Vec<String> {
         let mut tokens: Vec<String> = SPECIALS.map(String::from).to_vec();
-        let alphabet = self.alphabet((size.saturating_sub(tokens.len())) / 2);
+        let alphabet = self.alphabet(size.saturating_sub(tokens.len()));
         let ids: HashMap<&str, u32> = (tokens.len() as u32..)
             .zip(&alphabet)
             .map(|(id, t)| (t.as_str(), id))
@@ -98,22 +121,41 @@ impl VocabularyTrainer {
         tokens
     }
 
-    /// Returns the tokens of single characters: those at the beginning of a word and, with `##`, those within words. If there are more
-    /// than `limit`, returns the most frequent ones.
-    fn alphabet(&self, limit: usize) -> Vec<String> {
+    /// Returns the tokens of single characters: those at the beginning of a word and, with `##`, those within words, if there is `room`
+    /// for at least twice as many tokens. Otherwise, returns the most frequent ones.
+    fn alphabet(&self, room: usize) -> Vec<String> {
+        let mut characters = self.characters();
+        let needed = needed(&characters).min(room);
+        characters.truncate((room / 2).max(needed));
+        let mut alphabet: Vec<String> = characters.into_iter().map(|(character, _)| character).collect();
+        alphabet.sort_unstable();
+        alphabet
+    }
+
+    /// Returns the tokens of single characters with their counts, the most frequent first.
+    fn characters(&self) -> Vec<(String, u64)> {
         let mut counts: HashMap<String, u64> = HashMap::new();
         for (word, count) in &self.counts {
             for character in characters(word) {
                 *counts.entry(character).or_default() += count;
             }
         }
-        let mut alphabet: Vec<(String, u64)> = counts.into_iter().collect();
-        alphabet.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        alphabet.truncate(limit);
-        let mut alphabet: Vec<String> = alphabet.into_iter().map(|(character, _)| character).collect();
-        alphabet.sort_unstable();
-        alphabet
+        let mut counted: Vec<(String, u64)> = counts.into_iter().collect();
+        counted.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        counted
     }
+}
+
+/// Returns the number of the most frequent characters that make up 99.95 % of the texts. `counted` has the most frequent ones first.
+fn needed(counted: &[(String, u64)]) -> usize {
+    let total: u64 = counted.iter().map(|(_, count)| count).sum();
+    let mut unknown = total;
+    let is_needed = |(_, count): &&(String, u64)| -> bool {
+        let is_needed = unknown > total / CHARACTERS_PER_UNKNOWN;
+        unknown -= count;
+        is_needed
+    };
+    counted.iter().take_while(is_needed).count()
 }
 
 /// Returns the characters of a word as tokens.
@@ -299,9 +341,46 @@ mod tests {
     fn the_size_is_a_limit_and_rare_characters_give_way() {
         let texts = ["aaa bbb aaa bbb ccc", "犬 猫"];
         assert!(trained(&texts, 12, true).len() <= 12);
-        let few = trained(&texts, 9, true);
-        assert_eq!(few[5..7], ["##a", "##b"].map(String::from), "{few:?}");
+        let few = trained(&texts, 7, true);
+        assert_eq!(few[5..], ["##a", "##b"].map(String::from), "{few:?}");
         assert_eq!(trained(&[], 100, true), SPECIALS);
+    }
+
+    #[test]
+    fn sizes_hold_the_characters_of_the_texts() {
+        let sizes = |texts: &[&str]| {
+            let mut trainer = VocabularyTrainer::new(true);
+            texts.iter().for_each(|text| trainer.add(text));
+            trainer.sizes()
+        };
+        // Characters: a, ##a, b, ##b, 犬.
+        let exact = Sizes {
+            smallest: 10,
+            all_characters: 10,
+        };
+        assert_eq!(sizes(&["aa bb 犬", "a"]), exact);
+        assert_eq!(trained(&["aa bb 犬", "a"], 10, true).len(), 10);
+
+        // Of 6,000 characters, three may lack a token.
+        let common = "ab ".repeat(2998);
+        let rare = format!("{common} 犬 猫 鳥 x");
+        let found = sizes(&[&rare]);
+        assert_eq!((found.smallest, found.all_characters), (8, 5 + 2 * 6));
+        let count = |size| {
+            let tokens = trained(&[&rare], size, true);
+            tokens
+                .iter()
+                .filter(|token| ["犬", "猫", "鳥", "x"].contains(&token.as_str()))
+                .count()
+        };
+        assert_eq!([8, 16, 17].map(count), [1, 3, 4]);
+        assert_eq!(
+            sizes(&[]),
+            Sizes {
+                smallest: 5,
+                all_characters: 5
+            }
+        );
     }
 
     #[test]
