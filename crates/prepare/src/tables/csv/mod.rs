@@ -5,6 +5,7 @@
 //!
 //! [`MAX_ROW_BYTES`]: super::MAX_ROW_BYTES
 
+mod quotes;
 mod rows;
 
 use std::cell::RefCell;
@@ -18,7 +19,8 @@ use super::cells::{Cell, Cells, to_record};
 use super::columns::{ColumnNames, Positions, Role, TableContents, with_columns};
 use super::record::Record;
 use crate::{PrepareError, Result};
-use rows::{Dialect, RowReader, quotes_delimit_values};
+use quotes::Dialect;
+use rows::{RowReader, quotes_delimit_values};
 use vlct_util::{at, open_file};
 
 /// A file after its first row.

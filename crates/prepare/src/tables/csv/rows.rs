@@ -1,24 +1,14 @@
-//! Divides a file into rows, and checks their quotes.
+//! Divides a file into rows.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 
+use super::quotes::{Dialect, QuoteError, QuoteState, Quotes};
 use crate::tables::record::MAX_ROW_BYTES;
 
 /// Size of the read buffer in bytes.
 const BUFFER_BYTES: usize = 1 << 16;
-
-/// How values are written.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Dialect {
-    /// The separator of values.
-    pub separator: u8,
-    /// Whether quotes at the beginning and the end of a value delimit it.
-    pub has_quotes: bool,
-    /// Whether values begin after the blanks that follow a separator.
-    pub has_blanks: bool,
-}
 
 /// A row.
 #[derive(Debug)]
@@ -35,16 +25,32 @@ pub(super) struct Row {
 type Line = Option<Vec<u8>>;
 
 /// A reader of the rows of a file. Empty lines are skipped.
+///
+/// A quote that is not closed makes its row malformed, and the next row begins in the next line. Many such rows can follow each other, so
+/// each line is read ahead once for all of them ([`Ahead`]).
 #[derive(Debug)]
 pub(super) struct RowReader {
     reader: BufReader<File>,
     dialect: Dialect,
     /// The byte at the end of a line.
     line_break: u8,
-    /// Lines that were read and given back.
-    ahead: VecDeque<Line>,
+    ahead: Ahead,
     /// Number of the next line, from 1.
     next_line: u64,
+}
+
+/// Lines that were read ahead, to find the end of a quoted value.
+#[derive(Debug, Default)]
+struct Ahead {
+    lines: VecDeque<Line>,
+    /// Number of lines at the front in which a value that is quoted at their beginning does not end: they begin and end within quotes.
+    inside: usize,
+    /// Bytes of these lines.
+    inside_bytes: usize,
+    /// The last of these lines in which another quote is opened.
+    last_opening: u64,
+    /// What is wrong with the line after these, if a value is quoted at its beginning.
+    reason: Option<QuoteError>,
 }
 
 impl RowReader {
@@ -65,7 +71,7 @@ impl RowReader {
             reader,
             dialect,
             line_break,
-            ahead: VecDeque::new(),
+            ahead: Ahead::default(),
             next_line: 1,
         })
     }
@@ -96,68 +102,123 @@ impl RowReader {
         }
     }
 
-    /// Reads the remaining lines of a row that begins with `first`, and checks its quotes.
+    /// Reads the remaining lines of a row that begins with `first`, and checks its quotes. If the row is malformed, its other lines are
+    /// read again.
     fn finish_row(&mut self, line: u64, first: Vec<u8>) -> io::Result<Result<Row, String>> {
         let mut quotes = Quotes::new(self.dialect, line);
         let mut row = Vec::with_capacity(first.len());
-        let mut size = first.len();
-        let mut result = quotes.add(&first, &mut row);
-        let mut lines: Vec<Line> = Vec::new();
-        while result.is_ok() && quotes.state == QuoteState::Quoted {
-            result = match self.read_line()? {
-                Some(Some(next)) if size + next.len() <= MAX_ROW_BYTES => {
-                    size += next.len();
-                    let result = quotes.add(&next, &mut row);
-                    lines.push(Some(next));
-                    result
-                }
-                Some(too_long) => {
-                    lines.push(too_long);
-                    Err(quotes.error("is not closed within 16 MiB"))
-                }
-                None => Err(quotes.error("is not closed")),
-            };
+        if let Err(error) = quotes.add(&first, &mut row) {
+            return Ok(Err(error.message()));
         }
-        Ok(match result {
-            Ok(()) => Ok(Row {
-                line,
-                bytes: with_line_break(row),
-                needs_quotes: quotes.needs_quotes,
-            }),
-            Err(reason) => {
-                lines.into_iter().rev().for_each(|line| self.ahead.push_front(line));
-                self.next_line = line + 1;
-                Err(reason)
+        if quotes.state == QuoteState::Quoted {
+            match self.find_end(first.len())? {
+                // The lines are added to the row as they were found, without an error.
+                Ok(lines) => {
+                    for _ in 0..lines {
+                        if let Some(Some(next)) = self.read_line()?
+                            && let Err(error) = quotes.add(&next, &mut row)
+                        {
+                            return Ok(Err(error.message()));
+                        }
+                    }
+                }
+                Err(error) => {
+                    let quote_line = error.quote_line.max(quotes.quote_line);
+                    return Ok(Err(QuoteError { quote_line, ..error }.message()));
+                }
             }
-        })
+        }
+        Ok(Ok(Row {
+            line,
+            bytes: with_line_break(row),
+            needs_quotes: quotes.needs_quotes,
+        }))
+    }
+
+    /// Returns the number of lines after which a value ends that is quoted at the end of a row's first line, of `size` bytes.
+    fn find_end(&mut self, size: usize) -> io::Result<Result<usize, QuoteError>> {
+        loop {
+            let inside = self.ahead.inside;
+            let line = self.next_line + inside as u64;
+            let quote_line = self.ahead.last_opening;
+            let error = |what| QuoteError { quote_line, line, what };
+            if let Some(reason) = &self.ahead.reason {
+                return Ok(Err(QuoteError {
+                    quote_line: reason.quote_line.max(self.ahead.last_opening),
+                    ..*reason
+                }));
+            }
+            if inside == self.ahead.lines.len() {
+                match self.read_next()? {
+                    Some(next) => self.ahead.lines.push_back(next),
+                    None => return Ok(Err(error("is not closed"))),
+                }
+            }
+            let too_long = error("is not closed within 16 MiB");
+            let Some(Some(next)) = self.ahead.lines.get(inside) else {
+                return Ok(Err(too_long));
+            };
+            if size + self.ahead.inside_bytes + next.len() > MAX_ROW_BYTES {
+                return Ok(Err(too_long));
+            }
+            match Quotes::check_quoted(self.dialect, line, next) {
+                Ok(quotes) if quotes.state == QuoteState::Quoted => {
+                    self.ahead.inside += 1;
+                    self.ahead.inside_bytes += next.len();
+                    self.ahead.last_opening = self.ahead.last_opening.max(quotes.quote_line);
+                }
+                Ok(_) => return Ok(Ok(inside + 1)),
+                Err(reason) => self.ahead.reason = Some(reason),
+            }
+        }
     }
 
     /// Reads the next line. Returns `None` at the end of the file.
     fn read_line(&mut self) -> io::Result<Option<Line>> {
-        let line = match self.ahead.pop_front() {
+        let line = match self.ahead.take() {
             Some(line) => line,
-            None => {
-                let mut line = Vec::new();
-                let mut limited = Read::take(&mut self.reader, MAX_ROW_BYTES as u64 + 1);
-                if limited.read_until(self.line_break, &mut line)? == 0 {
-                    return Ok(None);
-                }
-                if line.len() <= MAX_ROW_BYTES {
-                    if self.line_break == b'\r' && line.ends_with(b"\r") {
-                        line.pop();
-                        line.push(b'\n');
-                    }
-                    Some(line)
-                } else {
-                    if line.last() != Some(&self.line_break) {
-                        self.reader.skip_until(self.line_break)?;
-                    }
-                    None
-                }
-            }
+            None => match self.read_next()? {
+                Some(line) => line,
+                None => return Ok(None),
+            },
         };
         self.next_line += 1;
         Ok(Some(line))
+    }
+
+    /// Reads the line after those that were read ahead. Returns `None` at the end of the file.
+    fn read_next(&mut self) -> io::Result<Option<Line>> {
+        let mut line = Vec::new();
+        let mut limited = Read::take(&mut self.reader, MAX_ROW_BYTES as u64 + 1);
+        if limited.read_until(self.line_break, &mut line)? == 0 {
+            return Ok(None);
+        }
+        if line.len() > MAX_ROW_BYTES {
+            if line.last() != Some(&self.line_break) {
+                self.reader.skip_until(self.line_break)?;
+            }
+            return Ok(Some(None));
+        }
+        if self.line_break == b'\r' && line.ends_with(b"\r") {
+            line.pop();
+            line.push(b'\n');
+        }
+        Ok(Some(Some(line)))
+    }
+}
+
+impl Ahead {
+    /// Takes the first line.
+    fn take(&mut self) -> Option<Line> {
+        let line = self.lines.pop_front()?;
+        if self.inside > 0 {
+            self.inside -= 1;
+            self.inside_bytes -= line.as_ref().map_or(0, Vec::len);
+        } else {
+            // What is known is of this line.
+            (self.last_opening, self.reason) = (0, None);
+        }
+        Some(line)
     }
 }
 
@@ -171,81 +232,6 @@ fn with_line_break(mut row: Vec<u8>) -> Vec<u8> {
     }
     row.push(b'\n');
     row
-}
-
-/// The position of the next byte relative to quotes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum QuoteState {
-    /// At the beginning of a value.
-    Begin,
-    /// In an unquoted value.
-    Plain,
-    /// In a quoted value.
-    Quoted,
-    /// After a quote in a quoted value: the value ends, or another quote follows.
-    Closed,
-}
-
-/// A check of the quotes of a row.
-struct Quotes {
-    dialect: Dialect,
-    state: QuoteState,
-    line: u64,
-    /// Line of the last opening quote.
-    quote_line: u64,
-    needs_quotes: bool,
-}
-
-impl Quotes {
-    fn new(dialect: Dialect, line: u64) -> Self {
-        Self {
-            dialect,
-            state: QuoteState::Begin,
-            line,
-            quote_line: line,
-            needs_quotes: false,
-        }
-    }
-
-    /// Checks the next line of the row, and appends it to `row`, without blanks that do not belong to values.
-    fn add(&mut self, line: &[u8], row: &mut Vec<u8>) -> Result<(), String> {
-        for byte in line {
-            if self.state == QuoteState::Begin && *byte == b' ' && self.dialect.has_blanks {
-                continue;
-            }
-            self.advance(*byte)?;
-            row.push(*byte);
-        }
-        self.line += 1;
-        Ok(())
-    }
-
-    fn advance(&mut self, byte: u8) -> Result<(), String> {
-        let is_separator = byte == self.dialect.separator;
-        let ends_value = is_separator || byte == b'\n' || byte == b'\r';
-        self.needs_quotes |= self.state == QuoteState::Quoted && ends_value;
-        self.state = match (self.state, byte) {
-            (QuoteState::Begin, b'"') if self.dialect.has_quotes => {
-                self.quote_line = self.line;
-                QuoteState::Quoted
-            }
-            (QuoteState::Quoted, b'"') => QuoteState::Closed,
-            (QuoteState::Closed, b'"') | (QuoteState::Quoted, _) => QuoteState::Quoted,
-            (QuoteState::Closed, b' ') if self.dialect.has_blanks => QuoteState::Closed,
-            (QuoteState::Closed, _) if !ends_value => return Err(self.error("is closed before the value ends")),
-            _ if ends_value => QuoteState::Begin,
-            _ => QuoteState::Plain,
-        };
-        Ok(())
-    }
-
-    fn error(&self, what: &str) -> String {
-        let (quote_line, line) = (self.quote_line, self.line);
-        format!(
-            "line {line}: the quote that begins a value in line {quote_line} {what}; quote a value that begins with a quote, and double \
-             the quotes in it"
-        )
-    }
 }
 
 /// Returns whether quotes delimit values in a file. They do not if a row is malformed with quotes, or if quotes join values although
@@ -362,6 +348,60 @@ mod tests {
         assert_eq!(read.len(), 1 + MAX_ROW_BYTES / 4);
     }
 
+    /// Reads rows as [`RowReader`] does, but reads ahead anew for each row.
+    fn rows_read_anew(text: &str, dialect: Dialect) -> Vec<Result<(u64, String), String>> {
+        let lines: Vec<&str> = text.split_inclusive('\n').collect();
+        let mut rows = Vec::new();
+        let mut next = 0;
+        while let Some(first) = lines.get(next) {
+            next += 1;
+            if first.trim_matches(['\r', '\n']).is_empty() {
+                continue;
+            }
+            let line = next as u64;
+            let (mut quotes, mut row) = (Quotes::new(dialect, line), Vec::new());
+            let mut result = quotes.add(first.as_bytes(), &mut row);
+            let mut end = next;
+            while result.is_ok() && quotes.state == QuoteState::Quoted {
+                result = match lines.get(end) {
+                    Some(more) => quotes.add(more.as_bytes(), &mut row),
+                    None => Err(quotes.error("is not closed")),
+                };
+                end += 1;
+            }
+            rows.push(match result {
+                Ok(()) => {
+                    next = end;
+                    Ok((line, String::from_utf8(with_line_break(row)).unwrap()))
+                }
+                Err(error) => Err(error.message()),
+            });
+        }
+        rows
+    }
+
+    #[test]
+    fn many_rows_with_open_quotes_are_read_once() {
+        // Outside quotes, each line opens one; within quotes, it closes one and opens another. Reading ahead anew for each of 100,000
+        // rows would take minutes.
+        let line = "00001.png\",\"a dog\n";
+        let text = format!("image,caption\n{}", line.repeat(100_000));
+        let read = rows(text.as_bytes(), CSV);
+        assert_eq!(read.len(), 100_001);
+        assert!(read[1..].iter().all(Result::is_err));
+        let message = read[1].as_ref().unwrap_err();
+        let part = "line 100002: the quote that begins a value in line 100001 is not closed";
+        assert!(message.starts_with(part), "{message}");
+        // A closed quote at the end makes all lines one row.
+        let read = rows(format!("{text}00002.png\",b\n").as_bytes(), CSV);
+        assert_eq!(read.len(), 2);
+        // A row has at most 16 MiB, here less than the lines before the closed quote.
+        let long = format!("{}\",\"{}\n", "x".repeat(1 << 20), "y".repeat(1 << 20)).repeat(12) + "x\",b\n";
+        let read = rows(long.as_bytes(), CSV);
+        assert_eq!(read.iter().filter(|row| row.is_err()).count(), 5);
+        assert_eq!(read[5].as_ref().unwrap().0, 6);
+    }
+
     #[test]
     fn quotes_of_tsv_delimit_values_only_if_all_are_well_formed() {
         for (text, expected) in [
@@ -383,6 +423,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn reading_ahead_once_gives_the_same_rows(
+            text in prop::collection::vec(prop::sample::select(
+                &["a", "\"", "\"", "\"\"", ",", "\n", "\n", "\",\"", " ", "x\",\"y\n"][..]), 0..40),
+            has_blanks in any::<bool>(),
+        ) {
+            let text = text.concat();
+            let dialect = Dialect { has_blanks, ..CSV };
+            prop_assert_eq!(rows(text.as_bytes(), dialect), rows_read_anew(&text, dialect));
+        }
+
         #[test]
         fn every_line_is_in_a_row_or_malformed(bytes in prop::collection::vec(
             prop::sample::select(&b"a\",\n\r "[..]), 0..80), has_quotes in any::<bool>(), has_blanks in any::<bool>()) {
