@@ -158,7 +158,7 @@ fn with_hint(remark: &Remark) -> String {
     let hint = match remark {
         Remark::RandomWeights => ": `--plan` with this key shows how long",
         Remark::OtherVocabulary { .. } => ": `vlct vocabulary` makes one",
-        Remark::FewSamples { .. } | Remark::FewCaptions { .. } => "",
+        Remark::FewSamples { .. } | Remark::FewCaptions { .. } | Remark::CutTexts(_) => "",
     };
     format!("{remark}{hint}")
 }

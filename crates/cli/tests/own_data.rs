@@ -305,6 +305,30 @@ fn vocabularies_that_are_too_small_are_rejected_or_warned_of() {
 }
 
 #[test]
+fn captions_that_are_cut_are_warned_of() {
+    let directory = TempDir::new().expect("temporary directory");
+    let directory = directory.path();
+    write_photos(directory, 8);
+    for (length, is_warned_of) in [("6", true), ("64", false)] {
+        let length = format!("max_text_len={length}");
+        let more = ["datasets=['photos']", "max_steps=1", "val_check_interval=1.0", &length];
+        let output = run_with(directory, &tiny_model_arguments("data", &more));
+        assert_success(&output);
+        let messages = stderr_of(&output);
+        let warning = "% of the captions are cut after 6 tokens; max_text_len=";
+        assert_eq!(messages.contains(warning), is_warned_of, "{length}: {messages}");
+    }
+    let words = [&["train", "photos", "--plan", "max_text_len=6"][..], &TINY_SIZES].concat();
+    let plan = vlct_in(directory, &words);
+    assert_success(&plan);
+    assert!(
+        stdout_of(&plan).contains("are cut after 6 tokens"),
+        "{}",
+        stdout_of(&plan)
+    );
+}
+
+#[test]
 fn a_batch_and_a_warm_up_that_do_not_suit_the_data_are_warned_of() {
     let directory = TempDir::new().expect("temporary directory");
     let directory = directory.path();

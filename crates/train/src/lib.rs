@@ -14,6 +14,7 @@ mod run;
 pub mod schedule;
 pub mod spec;
 mod state;
+pub mod texts;
 pub mod trainer;
 mod vocabulary;
 pub mod weights;

@@ -7,12 +7,11 @@ use super::sizes::Candidate;
 use crate::data;
 use crate::error::{Result, TrainError};
 use crate::spec::RunSpec;
+use crate::texts::{TextStatistics, spread};
 use vlct_config::{Config, KEYS};
 
 /// Number of images that are decoded for the typical size.
 const SAMPLED_IMAGES: usize = 48;
-/// Number of captions that are tokenised for the typical length.
-const SAMPLED_CAPTIONS: usize = 2000;
 
 /// Datasets whose training files `val_fraction` divides.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -55,12 +54,8 @@ pub struct Facts {
     pub divisible: Divisible,
     /// Median of the shorter side of the images, in pixels; 0 if no sampled image can be decoded.
     pub side: usize,
-    /// Number of tokens, with `[CLS]` and `[SEP]`, that 99 % of the captions do not exceed.
-    pub tokens: usize,
-    /// Mean number of tokens of a word.
-    pub tokens_per_word: f64,
-    /// Fraction of the words that are `[UNK]`.
-    pub unknown_words: f64,
+    /// Lengths and words of sampled captions.
+    pub texts: TextStatistics,
 }
 
 impl Facts {
@@ -84,24 +79,15 @@ impl Facts {
                 datasets: spec.data.datasets.clone(),
             });
         }
-        let captions = Captions::sample(&train, &Tokenizer::named(&spec.data.tokenizer)?)?;
         Ok(Self {
             captions: train.len() as u64,
             images: train.rows() as u64,
             validation_captions: validation.len() as u64,
             divisible: Divisible::of(&train, &spec)?,
             side: typical_side(&train)?,
-            tokens: captions.length,
-            tokens_per_word: captions.tokens_per_word,
-            unknown_words: captions.unknown_words,
+            texts: TextStatistics::sample(&train, &Tokenizer::named(&spec.data.tokenizer)?)?,
         })
     }
-}
-
-/// Returns `count` of `len` indices, or all, at equal distances.
-fn spread(len: usize, count: usize) -> impl Iterator<Item = usize> {
-    let count = count.min(len);
-    (0..count).map(move |i| i * len / count)
 }
 
 /// Returns the median of the shorter side of sampled images, in pixels; 0 if none of them can be decoded.
@@ -115,46 +101,4 @@ fn typical_side(dataset: &TableDataset) -> Result<usize> {
     }
     sides.sort_unstable();
     Ok(sides.get(sides.len() / 2).copied().unwrap_or(0))
-}
-
-/// Statistics of sampled captions.
-struct Captions {
-    length: usize,
-    tokens_per_word: f64,
-    unknown_words: f64,
-}
-
-impl Captions {
-    fn sample(dataset: &TableDataset, tokenizer: &Tokenizer) -> Result<Self> {
-        let (mut lengths, mut words, mut tokens, mut unknown) = (Vec::new(), 0u64, 0u64, 0u64);
-        for item in spread(dataset.len(), SAMPLED_CAPTIONS) {
-            let Some(text) = dataset.text(item)? else { continue };
-            let ids = tokenizer.encode(&text, usize::MAX);
-            lengths.push(ids.len());
-            for id in &ids[1..ids.len() - 1] {
-                tokens += 1;
-                words += u64::from(!tokenizer.is_continuation(*id));
-                unknown += u64::from(*id == tokenizer.unk());
-            }
-        }
-        lengths.sort_unstable();
-        let share = |count: u64| count as f64 / words.max(1) as f64;
-        Ok(Self {
-            length: lengths.get(lengths.len() * 99 / 100).copied().unwrap_or(2),
-            tokens_per_word: share(tokens),
-            unknown_words: share(unknown),
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn indices_are_spread_over_the_whole_range() {
-        assert_eq!(spread(10, 3).collect::<Vec<_>>(), [0, 3, 6]);
-        assert_eq!(spread(2, 5).collect::<Vec<_>>(), [0, 1]);
-        assert_eq!(spread(0, 5).count(), 0);
-    }
 }

@@ -19,6 +19,7 @@ use crate::error::Result;
 use crate::logs::duration_text;
 use crate::paths;
 use crate::spec;
+use crate::texts::CutTexts;
 use crate::trainer::{self, Threads};
 use crate::weights;
 use vlct_config::{Config, NamedConfig, Value, resolve};
@@ -128,6 +129,8 @@ pub enum Remark {
         /// Fraction of the words that are unknown.
         unknown_words: f64,
     },
+    /// The model reads only the beginnings of some captions.
+    CutTexts(CutTexts),
 }
 
 impl std::fmt::Display for Remark {
@@ -162,6 +165,7 @@ impl std::fmt::Display for Remark {
                  unknown: a vocabulary of the captions suits them better",
                 100.0 * unknown_words
             ),
+            Self::CutTexts(cut) => write!(f, "{cut}"),
         }
     }
 }
@@ -315,7 +319,7 @@ impl Chooser<'_> {
         self.choose(weights, format!("as in {load_path}"))?;
         // A model that was trained with 40 tokens keeps its table of positions.
         if load_path.is_empty() {
-            let tokens = self.facts.tokens;
+            let tokens = self.facts.texts.most();
             let length = tokens.next_multiple_of(8).clamp(16, 128);
             self.choose(
                 vec![("max_text_len", Value::Int(length as i64))],
@@ -552,13 +556,14 @@ impl Chooser<'_> {
             remarks.push(Remark::RandomWeights);
         }
         if self.config.tokenizer == "bert-base-uncased"
-            && (self.facts.tokens_per_word > MANY_TOKENS || self.facts.unknown_words > MANY_UNKNOWN)
+            && (self.facts.texts.tokens_per_word > MANY_TOKENS || self.facts.texts.unknown_words > MANY_UNKNOWN)
         {
             remarks.push(Remark::OtherVocabulary {
-                tokens_per_word: self.facts.tokens_per_word,
-                unknown_words: self.facts.unknown_words,
+                tokens_per_word: self.facts.texts.tokens_per_word,
+                unknown_words: self.facts.texts.unknown_words,
             });
         }
+        remarks.extend(self.facts.texts.cut(self.config.max_text_len).map(Remark::CutTexts));
         remarks
     }
 }

@@ -30,6 +30,7 @@ use crate::run::{self, RunDirectory};
 use crate::schedule::LearningRate;
 use crate::spec::RunSpec;
 use crate::state::RunState;
+use crate::texts::TextStatistics;
 use crate::weights::Weights;
 use vlct_model::checkpoint;
 use vlct_util::text::counted;
@@ -163,7 +164,7 @@ impl<'a> Trainer<'a> {
 
     /// Trains until the end of the run.
     pub fn train(mut self) -> Result<Finished> {
-        self.log_run_summary();
+        self.log_run_summary()?;
         if self.data.val.is_empty() {
             self.plan = self.plan.without_validation();
             self.state.validation_due = false;
@@ -378,7 +379,7 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    fn log_run_summary(&self) {
+    fn log_run_summary(&self) -> Result<()> {
         let parameters = self.weights.model.parameters();
         info!(
             "{}, {}, {} of {} ({} each), {}",
@@ -395,6 +396,11 @@ impl<'a> Trainer<'a> {
         if let Some(parts) = self.spec.freeze.describe() {
             info!("not trained: {parts}");
         }
+        let texts = TextStatistics::sample(&self.data.train, &self.data.inputs.tokenizer)?;
+        if let Some(cut) = texts.cut(self.data.inputs.max_text_len) {
+            warn!("{cut}");
+        }
+        Ok(())
     }
 
     /// Logs the values of a step, the norm of its gradients if they are clipped, and the learning rate of each parameter group.
