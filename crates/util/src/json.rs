@@ -45,6 +45,22 @@ pub fn entries(json: &[u8], is_wanted: impl Fn(&str) -> bool) -> serde_json::Res
     })
 }
 
+/// Returns the texts of a value: a text, a number, which becomes its text, or a list of these. They are trimmed, and empty ones are left
+/// out, as are other items of a list. `null` has no texts; `None` for other values.
+pub fn texts(value: &Value) -> Option<Vec<String>> {
+    let text = |value: &Value| match value {
+        Value::String(text) => Some(text.trim().to_string()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    };
+    let texts: Vec<String> = match value {
+        Value::Null => Vec::new(),
+        Value::Array(items) => items.iter().filter_map(text).collect(),
+        other => vec![text(other)?],
+    };
+    Some(texts.into_iter().filter(|text| !text.is_empty()).collect())
+}
+
 /// Describes an error without its position, which means nothing where the JSON is a part of a file.
 pub fn describe(error: &serde_json::Error) -> String {
     let text = error.to_string();
@@ -157,6 +173,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn texts_are_texts_numbers_and_lists_of_these() {
+        let expected = |texts: &[&str]| Some(texts.iter().map(|text| text.to_string()).collect::<Vec<_>>());
+        assert_eq!(texts(&json!(" a dog ")), expected(&["a dog"]));
+        assert_eq!(texts(&json!(7)), expected(&["7"]));
+        assert_eq!(texts(&json!(2.5)), expected(&["2.5"]));
+        assert_eq!(texts(&json!(["a", "", 3, null, {}, " "])), expected(&["a", "3"]));
+        assert_eq!(texts(&json!(null)), expected(&[]));
+        assert_eq!(texts(&json!(" ")), expected(&[]));
+        assert_eq!(texts(&json!(true)), None);
+        assert_eq!(texts(&json!({})), None);
+    }
 
     #[test]
     fn reads_what_python_writes() {

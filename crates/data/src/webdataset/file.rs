@@ -123,22 +123,9 @@ impl TarFile {
         let bytes = self.text_bytes(data)?;
         let mut entries = json::entries(bytes, |key| key == "caption" || key == "key")
             .map_err(|error| format!("is not a JSON object ({})", json::describe(&error)))?;
-        let captions = match entries.remove("caption") {
-            None | Some(Value::Null) => Vec::new(),
-            Some(Value::String(text)) => vec![text],
-            Some(Value::Number(number)) => vec![number.to_string()],
-            Some(Value::Array(items)) => items
-                .into_iter()
-                .filter_map(|item| match item {
-                    Value::String(text) => Some(text),
-                    _ => None,
-                })
-                .collect(),
-            Some(_) => return Err("has a caption that is neither text nor a list of texts".into()),
-        };
-        let captions = captions.iter().map(|caption| caption.trim().to_string());
+        let captions = json::texts(entries.get("caption").unwrap_or(&Value::Null));
         Ok(Metadata {
-            captions: captions.filter(|caption| !caption.is_empty()).collect(),
+            captions: captions.ok_or("has a caption that is neither text nor a list of texts")?,
             key: match entries.remove("key") {
                 Some(Value::String(text)) => Some(text),
                 Some(Value::Number(number)) if !number.is_f64() => Some(number.to_string()),

@@ -174,18 +174,12 @@ fn caption_of_text(bytes: &[u8]) -> std::result::Result<Vec<String>, String> {
     Ok(Vec::from_iter((!text.is_empty()).then(|| text.to_string())))
 }
 
-/// Returns the captions of a JSON object: `caption` is a text or a list of texts.
+/// Returns the captions of a JSON object: `caption` is a text or a number, or a list of these.
 fn captions_of_json(bytes: &[u8]) -> std::result::Result<Vec<String>, String> {
     let entries = json::entries(bytes, |key| key == "caption")
         .map_err(|error| format!("it is not a JSON object ({})", json::describe(&error)))?;
-    let texts = match entries.get("caption") {
-        None | Some(Value::Null) => Vec::new(),
-        Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).collect(),
-        Some(Value::String(text)) => vec![text.as_str()],
-        Some(_) => return Err("its caption is neither text nor a list of texts".into()),
-    };
-    let texts = texts.into_iter().map(str::trim).filter(|text| !text.is_empty());
-    Ok(texts.map(str::to_string).collect())
+    let captions = json::texts(entries.get("caption").unwrap_or(&Value::Null));
+    captions.ok_or_else(|| "its caption is neither text nor a list of texts".into())
 }
 
 impl RowSource for Rows {

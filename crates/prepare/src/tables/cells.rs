@@ -22,6 +22,8 @@ pub(super) enum Cell {
     Text(String),
     Texts(Vec<String>),
     Number(i128),
+    /// A number that is not an integer.
+    Decimal(f64),
     Truth(bool),
     Bytes(Vec<u8>),
     /// An image as Hugging Face's datasets store it.
@@ -43,7 +45,7 @@ impl Cell {
         } else if value.is_nan() {
             Self::Null
         } else {
-            Self::Other("a number that is not an integer")
+            Self::Decimal(value)
         }
     }
 
@@ -53,6 +55,7 @@ impl Cell {
             Self::Text(_) => "text",
             Self::Texts(_) => "a list of texts",
             Self::Number(_) => "a number",
+            Self::Decimal(_) => "a number that is not an integer",
             Self::Truth(_) => "true or false",
             Self::Bytes(_) => "bytes",
             Self::Image { .. } => "an image",
@@ -160,6 +163,7 @@ fn texts(role: Role, cell: Cell, error: ColumnError<'_>) -> Result<Vec<String>, 
         Cell::Text(text) => vec![text],
         Cell::Texts(texts) => texts,
         Cell::Number(number) => vec![number.to_string()],
+        Cell::Decimal(number) if number.is_finite() => vec![number.to_string()],
         Cell::Bytes(bytes) => vec![String::from_utf8(bytes).map_err(|_| error(role, "is not UTF-8"))?],
         other => return Err(type_error(role, &other, "text or a list of texts", error)),
     };
@@ -179,7 +183,7 @@ fn single_text(role: Role, cell: Cell, error: ColumnError<'_>) -> Result<Option<
 fn single_label(cell: Cell, expected: &str, error: ColumnError<'_>) -> Result<Option<Vec<String>>, String> {
     let label = match cell {
         Cell::Truth(truth) => Some(truth.to_string()),
-        Cell::Texts(_) | Cell::Other(_) | Cell::Image { .. } => {
+        Cell::Texts(_) | Cell::Decimal(_) | Cell::Other(_) | Cell::Image { .. } => {
             return Err(type_error(Role::Label, &cell, expected, error));
         }
         other => single_text(Role::Label, other, error)?,

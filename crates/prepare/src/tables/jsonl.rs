@@ -190,12 +190,13 @@ fn value_cell(role: Role, value: &Value) -> Cell {
     }
 }
 
-/// Returns the text of an item of a list: a text, an object with a text ([`Role::text_fields`]), or an answer or label that is an
-/// integer.
+/// Returns the text of an item of a list: a text, an object with a text ([`Role::text_fields`]), a caption that is a number, or an answer
+/// or label that is an integer.
 fn item_text(role: Role, item: &Value) -> Option<String> {
     match item {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) if matches!(role, Role::Label | Role::Answer) => Some(number.as_i64()?.to_string()),
+        Value::Number(number) if role == Role::Text => Some(number.to_string()),
         Value::Object(fields) => {
             let text = role.text_fields().iter().find_map(|field| fields.get(*field)?.as_str());
             text.map(str::to_string)

@@ -9,7 +9,8 @@ mod quotes;
 mod rows;
 
 use std::cell::RefCell;
-use std::io::{self, Cursor, Read};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -17,7 +18,7 @@ use csv::{ByteRecord, Reader, ReaderBuilder, StringRecord, Terminator};
 
 use super::cells::{Cell, Cells, to_record};
 use super::columns::{ColumnNames, Positions, Role, TableContents, with_columns};
-use super::record::Record;
+use super::record::{MAX_ROW_BYTES, Record};
 use crate::{PrepareError, Result};
 use quotes::Dialect;
 use rows::{RowReader, quotes_delimit_values};
@@ -35,9 +36,11 @@ struct Table {
 }
 
 impl Table {
+    /// Opens a file whose values have `separator` between them, or another one if the first line does not have it.
     fn open(path: &Path, separator: u8) -> Result<Self> {
         let io_error = at::<PrepareError>(path);
-        let has_quotes = separator == b',' || quotes_delimit_values(open_file(path)?, separator).map_err(&io_error)?;
+        let separator = separator_of(open_file(path)?, separator).map_err(&io_error)?;
+        let has_quotes = separator != b'\t' || quotes_delimit_values(open_file(path)?, separator).map_err(&io_error)?;
         let mut dialect = Dialect {
             separator,
             has_quotes,
@@ -63,7 +66,7 @@ impl Table {
         match rows.advance().map_err(at::<PrepareError>(path))? {
             Some(Ok(row)) => parser.parse(&row.bytes, &mut header),
             Some(Err(reason)) => return Err(malformed(&reason)),
-            None => {}
+            None => return Err(malformed("it is empty; the first line names the columns")),
         }
         let header = StringRecord::from_byte_record(header);
         Ok(Self {
@@ -94,6 +97,21 @@ impl Table {
         }
         Ok(Some(Ok(line)))
     }
+}
+
+/// Returns the separator of a file: `usual` if its first line has it outside quotes, or else the most frequent of comma, semicolon and tab.
+/// Where the decimal separator is a comma, spreadsheets write CSV with semicolons.
+fn separator_of(file: File, usual: u8) -> io::Result<u8> {
+    let mut line = Vec::new();
+    BufReader::new(file.take(MAX_ROW_BYTES as u64)).read_until(b'\n', &mut line)?;
+    let line = line.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let outside_quotes = line.split(|byte| *byte == b'"').step_by(2).flatten();
+    let count = |separator: u8| outside_quotes.clone().filter(|byte| **byte == separator).count();
+    let others = [b'\t', b';', b','].map(|separator| (count(separator), separator));
+    Ok(match others.into_iter().max_by_key(|(count, _)| *count) {
+        Some((1.., other)) if count(usual) == 0 => other,
+        _ => usual,
+    })
 }
 
 /// The `csv` crate's parser of single rows.

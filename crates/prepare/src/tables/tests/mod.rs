@@ -213,6 +213,53 @@ fn reads_columns_with_given_names() {
 }
 
 #[test]
+fn csv_may_have_semicolons_or_tabs() {
+    let expected = [
+        caption_record("a.jpg", &["one, two"]),
+        caption_record("b.jpg", &["3;4"]),
+    ];
+    for (format, text) in [
+        (TableFormat::Csv, "image;caption\na.jpg;one, two\nb.jpg;\"3;4\"\n"),
+        (
+            TableFormat::Csv,
+            "\u{feff}\"image\";\"caption\"\r\n\"a.jpg\";\"one, two\"\r\n\"b.jpg\";\"3;4\"\r\n",
+        ),
+        (TableFormat::Csv, "image\tcaption\na.jpg\tone, two\nb.jpg\t3;4\n"),
+        (TableFormat::Tsv, "image,caption\na.jpg,\"one, two\"\nb.jpg,3;4\n"),
+        // A semicolon in a name does not separate if there are commas.
+        (
+            TableFormat::Csv,
+            "image,caption,a;b;c\na.jpg,\"one, two\",x\nb.jpg,3;4,x\n",
+        ),
+        (
+            TableFormat::Csv,
+            "\"a,b\";image;caption\nx;a.jpg;one, two\nx;b.jpg;\"3;4\"\n",
+        ),
+    ] {
+        assert_eq!(records(format, text), expected, "{text}");
+    }
+}
+
+#[test]
+fn numbers_are_captions() {
+    let lines = "{\"image\": \"a\", \"caption\": 3}\n{\"image\": \"b\", \"caption\": 2.5}\n\
+                 {\"image\": \"c\", \"caption\": [\"x\", 1, 0.5]}\n";
+    assert_eq!(
+        records(TableFormat::Jsonl, lines),
+        [
+            caption_record("a", &["3"]),
+            caption_record("b", &["2.5"]),
+            caption_record("c", &["x", "1", "0.5"])
+        ]
+    );
+    let path = error(TableFormat::Jsonl, "{\"image\": 2.5, \"caption\": \"a\"}");
+    assert!(
+        path.contains("column \"image\" holds a number that is not an integer"),
+        "{path}"
+    );
+}
+
+#[test]
 fn errors_name_line_and_column() {
     let long = format!("{{\"image\": \"{}\"}}", "x".repeat(MAX_ROW_BYTES));
     let open_quote = format!("image,caption\na,\"{}", "x\n".repeat(MAX_ROW_BYTES / 2 + 70_000));
@@ -239,6 +286,11 @@ fn errors_name_line_and_column() {
         ),
         (TableFormat::Jsonl, "{\"image\": \"b\"}", &["no column of captions"]),
         (
+            TableFormat::Csv,
+            "\n\n",
+            &["it is empty; the first line names the columns"],
+        ),
+        (
             TableFormat::Jsonl,
             "{\"image\": 5, \"caption\": \"b\"}",
             &["line 1, column \"image\" holds a number"],
@@ -255,7 +307,7 @@ fn errors_name_line_and_column() {
         ),
         (
             TableFormat::Jsonl,
-            "{\"image\": \"a\", \"caption\": [1]}",
+            "{\"image\": \"a\", \"caption\": [true]}",
             &["column \"caption\" holds a list whose items are not texts"],
         ),
         (
