@@ -156,6 +156,7 @@ fn plan(args: &Prepare) -> Result<(String, Plan, Option<Reading>), Failure> {
                 )));
             }
             let dataset = custom::custom_dataset(args, format)?;
+            dataset.check()?;
             log_start(&dataset.name);
             let plan = dataset.plan()?;
             Ok((dataset.name, plan, Some(args.custom.reading())))

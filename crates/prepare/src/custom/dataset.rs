@@ -66,6 +66,14 @@ pub struct AnnotationTable {
     pub file: PathBuf,
 }
 
+impl AnnotationTable {
+    /// Returns the word before `=` in `WORD=FILE` if it is not a split, and the whole is not a file.
+    pub(super) fn unknown_split(&self) -> Option<&str> {
+        let (word, _) = self.file.to_str()?.split_once('=')?;
+        (self.split.is_none() && !word.contains(std::path::is_separator) && !self.file.exists()).then_some(word)
+    }
+}
+
 impl FromStr for AnnotationTable {
     type Err = Infallible;
 

@@ -27,20 +27,17 @@ use tables::Tables;
 use vlct_data::arrow::LabelKind;
 
 impl CustomDataset {
-    /// Reads the annotations and plans the files.
+    /// Checks what can be checked before any file is read.
     ///
     /// # Errors
-    /// Returns an error if the name or a split is invalid, or if a file is missing or damaged.
-    pub fn plan(&self) -> Result<Plan> {
+    /// Returns an error if the name or a split is invalid, or if tables are given for a format without tables.
+    pub fn check(&self) -> Result<()> {
         self.check_name()?;
-        if let Some(unknown) = self
-            .splits
-            .iter()
-            .flatten()
-            .find(|split| !SPLITS.contains(&split.as_str()))
-        {
+        let is_unknown = |split: &&str| !SPLITS.contains(split);
+        let named = self.splits.iter().flatten().map(String::as_str).find(is_unknown);
+        if let Some(unknown) = named.or_else(|| self.annotations.iter().find_map(AnnotationTable::unknown_split)) {
             return Err(PrepareError::UnknownSplit {
-                split: unknown.clone(),
+                split: unknown.to_string(),
                 known: SPLITS.to_vec(),
             });
         }
@@ -49,6 +46,15 @@ impl CustomDataset {
                 format: self.format.name(),
             });
         }
+        Ok(())
+    }
+
+    /// Reads the annotations and plans the files.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Self::check`], and an error if a file is missing or damaged.
+    pub fn plan(&self) -> Result<Plan> {
+        self.check()?;
         match self.format {
             InputFormat::Table(format) => plan_tables(&Tables::open(self, format)?),
             InputFormat::WebDataset => webdataset::plan(self),

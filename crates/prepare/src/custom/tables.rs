@@ -165,7 +165,12 @@ impl<'a> Tables<'a> {
                 Err(error) => malformed.leave_out(error)?,
             }
         }
-        remarks.extend(malformed.remark(file)?);
+        let remark = malformed.remark(file)?;
+        if usable.is_empty() && remark.is_none() {
+            let name = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy();
+            remarks.push(format!("{name} has no rows"));
+        }
+        remarks.extend(remark);
         Ok(usable)
     }
 

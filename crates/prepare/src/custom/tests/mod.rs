@@ -451,6 +451,14 @@ fn reads_tars_and_class_directories() {
 }
 
 #[test]
+fn tables_without_rows_are_named() {
+    let raw = directory_of(&[("train.csv", "image,caption\n")]);
+    let dataset = CustomDataset::new("cats", InputFormat::Table(TableFormat::Csv), raw.path());
+    let message = plan_error(&dataset);
+    assert!(message.ends_with("; train.csv has no rows"), "{message}");
+}
+
+#[test]
 fn rejects_invalid_datasets() {
     let raw = raw_data();
     let dataset = |name: &str| CustomDataset::new(name, InputFormat::Table(TableFormat::Csv), raw.path());
@@ -518,5 +526,23 @@ fn rejects_invalid_datasets() {
         (Some("val"), Some("a=b.csv"))
     );
     let annotations: AnnotationTable = "x=b.csv".parse().unwrap();
-    assert_eq!((annotations.split, annotations.file.to_str()), (None, Some("x=b.csv")));
+    assert_eq!(
+        (&annotations.split, annotations.file.to_str()),
+        (&None, Some("x=b.csv"))
+    );
+    let unknown_split = CustomDataset {
+        annotations: vec![annotations],
+        ..dataset("cats")
+    };
+    assert_eq!(
+        plan_error(&unknown_split),
+        "there is no split \"x\"; this dataset has train, val, test"
+    );
+    let equals = raw.path().join("x=b.csv");
+    std::fs::copy(raw.path().join("train.csv"), &equals).unwrap();
+    let file = CustomDataset {
+        annotations: vec![equals.to_str().unwrap().parse().unwrap()],
+        ..dataset("cats")
+    };
+    assert!(file.plan().is_ok(), "a file whose name has an equals sign");
 }
