@@ -227,7 +227,6 @@ mod tests {
             (&["test_only=1"], &["expected bool", "did you mean True?"]),
             (&["max_steps=null"], &["expected int or None", "did you mean None?"]),
             (&["batch_size='8'"], &["did you mean 8?"]),
-            (&["datasets="], &["datasets='' is out of range"]),
             (&["datasets=coco,vqa/"], &["datasets", "vqa/", "is out of range"]),
             (&["exp_name=[5]"], &["expected str", "exp_name='\"[5]\"'"]),
             (&["load_path=None"], &["expected str", "load_path="]),

@@ -51,7 +51,7 @@ impl Config {
         let type_name = Key::find(path).map(|key| (key.type_name)());
         match (type_name.as_deref(), &value) {
             (Some("str"), Value::Int(_) | Value::Float(_) | Value::Bool(_)) => Value::Str(text.to_string()),
-            (Some("list of str"), Value::Str(_) | Value::Int(_) | Value::Float(_)) if !text.is_empty() => {
+            (Some("list of str"), Value::Str(_) | Value::Int(_) | Value::Float(_)) => {
                 let bare = match &value {
                     Value::Str(bare) => bare,
                     _ => text,

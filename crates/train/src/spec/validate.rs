@@ -7,6 +7,7 @@ use super::optimisation;
 use super::size::model_size;
 use crate::plan;
 use vlct_config::{Config, ConfigError, DecayPower, NumGpus, ValCheckInterval, Warmup};
+use vlct_util::text::quoted;
 
 /// Published datasets whose samples are not images with captions.
 const DATASETS_WITHOUT_CAPTIONS: [&str; 2] = ["vqa", "nlvr2"];
@@ -19,6 +20,7 @@ const DATASETS_WITHOUT_CAPTIONS: [&str; 2] = ["vqa", "nlvr2"];
 /// Returns the first contradiction.
 pub fn validate(config: &Config) -> Result<Vec<String>, ConfigError> {
     check_devices(config)?;
+    check_name(config)?;
     model_size(config)?;
     check_masking(config)?;
     check_data(config)?;
@@ -91,6 +93,17 @@ fn check_masking(config: &Config) -> Result<(), ConfigError> {
         ));
     }
     Ok(())
+}
+
+/// Checks that the name of the experiment, which is part of a directory's name, is not a path.
+fn check_name(config: &Config) -> Result<(), ConfigError> {
+    match config.exp_name.contains(['/', '\\']) || config.exp_name.chars().any(char::is_control) {
+        true => contradiction(format!(
+            "exp_name={} is not a name: it becomes part of a directory's name; log_dir is the directory of all runs",
+            quoted(&config.exp_name)
+        )),
+        false => Ok(()),
+    }
 }
 
 fn check_data(config: &Config) -> Result<(), ConfigError> {
@@ -481,6 +494,10 @@ mod tests {
             (&["task_mlm_itm_mae", "mask_ratio=0.999"], "keeps 0 of 196"),
             (&["loss_names={'itm':0,'mlm':0}"], "no task is active"),
             (&["datasets=[]"], "datasets is empty"),
+            (&["datasets="], "datasets is empty"),
+            (&["datasets=''"], "datasets is empty"),
+            (&["exp_name=../x"], "exp_name=\"../x\" is not a name"),
+            (&["exp_name='a\\nb'"], "exp_name=\"a\\nb\" is not a name"),
             (&["train_transform_keys=[]"], "train_transform_keys is empty"),
             (&["image_only=True"], "image_only=True"),
             (
