@@ -22,6 +22,9 @@ pub struct FormatOptions {
     pub csv: bool,
 }
 
+/// Maximum number of decimals of a percentage.
+const MAX_DECIMALS: f32 = 12.0;
+
 /// A value of a column.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cell {
@@ -34,10 +37,11 @@ pub enum Cell {
 }
 
 impl Cell {
-    fn for_people(&self) -> String {
+    /// Formats the value. Probabilities are percentages with `decimals` decimals.
+    fn for_people(&self, decimals: usize) -> String {
         match self {
             Self::Text(text) => vlct_util::text::one_line(&text),
-            Self::Probability(value) => format!("{:.1} %", 100.0 * value),
+            Self::Probability(value) => format!("{:.decimals$} %", 100.0 * value),
             Self::Number(value) => format!("{value:.3}"),
         }
     }
@@ -208,12 +212,27 @@ fn input_cells(input: Option<&Record>) -> Vec<String> {
     vec![images.join(" "), record.text.clone().unwrap_or_default()]
 }
 
+/// Returns the number of decimals of percentages with which the largest probability has two significant digits; at least 1.
+fn decimals(rows: &[Vec<Cell>]) -> usize {
+    let probability = |cell: &Cell| match cell {
+        Cell::Probability(value) => *value,
+        Cell::Text(_) | Cell::Number(_) => 0.0,
+    };
+    let largest = rows.iter().flatten().map(probability).fold(0.0, f32::max);
+    if largest <= 0.0 {
+        return 1;
+    }
+    let digits_before = (100.0 * largest).log10().floor();
+    (1.0 - digits_before).clamp(1.0, MAX_DECIMALS) as usize
+}
+
 /// Aligns columns: texts to the left, numbers to the right.
 fn table(rows: &[Vec<Cell>], indent: &str) -> String {
     let columns = rows.first().map_or(0, Vec::len);
+    let decimals = decimals(rows);
     let text: Vec<Vec<String>> = rows
         .iter()
-        .map(|row| row.iter().map(Cell::for_people).collect())
+        .map(|row| row.iter().map(|cell| cell.for_people(decimals)).collect())
         .collect();
     let width = |column: usize| text.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();
@@ -252,6 +271,12 @@ mod tests {
         let rows = [row("yes", 0.125), row("a long answer", 1.0)];
         assert_eq!(table(&rows, ""), "yes             12.5 %\na long answer  100.0 %\n");
         assert_eq!(table(&[], ""), "");
+        // If all probabilities are small, they have more digits.
+        let small = [row("a", 0.00123), row("b", 0.00001)];
+        assert_eq!(table(&small, ""), "a  0.12 %\nb  0.00 %\n");
+        let tiny = [row("a", 4.2e-7), row("b", 0.0)];
+        assert_eq!(table(&tiny, ""), "a  0.000042 %\nb  0.000000 %\n");
+        assert_eq!(table(&[row("a", 0.0)], ""), "a  0.0 %\n");
     }
 
     #[test]
