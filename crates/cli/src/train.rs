@@ -6,9 +6,11 @@ use std::path::Path;
 use log::{info, warn};
 use serde_json::{Map, json};
 use vlct_config::NamedConfig;
+use vlct_data::datasets::{Contents, contents};
 use vlct_tasks::metrics::accuracy_margin;
 use vlct_train::fit::{self, Fit, Remark};
 use vlct_train::trainer::{self, Control, Finished};
+use vlct_util::text::counted;
 
 use crate::args::Train;
 use crate::output::{Failure, print, with_thousands_separators};
@@ -121,6 +123,7 @@ fn words(args: &Train) -> Result<Vec<String>, Failure> {
                 "the dataset {name} is named twice, so each of its captions would count twice in an epoch"
             )));
         }
+        check_contents(&args.data_root, name)?;
         names.push(quoted);
     }
     let mut words = vec![
@@ -131,15 +134,33 @@ fn words(args: &Train) -> Result<Vec<String>, Failure> {
     Ok(words)
 }
 
+/// Rejects a dataset without captions, and names the command that trains on it. Other errors of a dataset are found when it is opened.
+fn check_contents(data_root: &Path, name: &str) -> Result<(), Failure> {
+    let Ok(contents) = contents(data_root, name) else {
+        return Ok(());
+    };
+    let named_config = match contents {
+        Contents::Captions => return Ok(()),
+        Contents::Questions => "task_finetune_vqa_mae_randaug",
+        Contents::Pairs => "task_finetune_nlvr2_mae_randaug",
+        Contents::Labels => "task_finetune_labels",
+    };
+    Err(Failure::Failed(format!(
+        "{name} is a dataset of {contents}, and `vlct train` pre-trains on images with captions: fine-tune a pre-trained model on it, with \
+         vlct run with data_root={} datasets={name} {named_config} per_gpu_batchsize=8 load_path=RUN (docs/fine-tuning.md)",
+        data_root.display()
+    )))
+}
+
 /// Describes the data, the choices and the remarks.
 fn describe(fit: &Fit) -> String {
     let facts = &fit.facts;
     let mut text = format!(
-        "{} captions of {} images for training, {} captions for validation; the shorter side of a typical image has {} pixels\n\nchosen:\n",
-        with_thousands_separators(facts.captions),
-        with_thousands_separators(facts.images),
-        with_thousands_separators(facts.validation_captions),
-        facts.side
+        "{} of {} for training, {} for validation; the shorter side of a typical image has {}\n\nchosen:\n",
+        counted(with_thousands_separators(facts.captions), "caption"),
+        counted(with_thousands_separators(facts.images), "image"),
+        counted(with_thousands_separators(facts.validation_captions), "caption"),
+        counted(facts.side, "pixel")
     );
     for choice in &fit.choices {
         let _ = writeln!(text, "  {choice}");
@@ -202,7 +223,8 @@ fn summary(finished: &Finished, run: &Path, held_out: u64) -> String {
     if let Some((_, step)) = finished.best {
         let _ = writeln!(
             text,
-            "best checkpoint: step {step}, the best of all validations on {held_out} held-out captions"
+            "best checkpoint: step {step}, the best of all validations on {}",
+            counted(held_out, "held-out caption")
         );
     }
     // A batch of one caption has no matching pair.

@@ -10,7 +10,7 @@ use support::{
     write_synthetic,
 };
 use tempfile::TempDir;
-use vlct_data::arrow::CaptionWriter;
+use vlct_data::arrow::{CaptionWriter, VqaKind, VqaWriter};
 
 /// Makes the custom dataset `photos` of `images` images in the directory `data`.
 fn write_photos(directory: &Path, images: usize) {
@@ -103,7 +103,7 @@ fn the_plan_suits_the_data_and_keeps_what_is_given() {
         &[&["max_steps=4", "batch_size=5000", tokenizer], &TINY_SIZES[..]].concat(),
     );
     assert!(
-        whole["choices"].to_string().contains("1 optimiser steps per epoch"),
+        whole["choices"].to_string().contains("1 optimiser step per epoch"),
         "{}",
         whole["choices"]
     );
@@ -195,12 +195,26 @@ fn wrong_arguments_are_errors_before_any_measurement() {
     let directory = TempDir::new().expect("temporary directory");
     let directory = directory.path();
     write_photos(directory, 10);
+    VqaWriter::create(directory.join("data/asked_train.arrow"), VqaKind::Answered)
+        .and_then(VqaWriter::finish)
+        .expect("a dataset of questions");
     for (words, parts) in [
         (&["phots"][..], &["unknown dataset \"phots\""][..]),
         (&["photos", "load_path=none.ckpt"], &["none.ckpt"]),
         (&["photos", "hidden_sise=3"], &["hidden_size"]),
         (&["photos", "--data-root", "nowhere"], &["nowhere"]),
         (&["photos", "load_path=data/vocab.txt"], &["data/vocab.txt"]),
+        (
+            &["photos", "asked"],
+            &[
+                "asked is a dataset of questions",
+                "vlct run with data_root=data datasets=asked task_finetune_vqa_mae_randaug",
+            ],
+        ),
+        (
+            &["photos", "exp_name=../x"],
+            &["exp_name=\"../x\" is not a name", "log_dir"],
+        ),
     ] {
         let output = vlct_in(directory, &[&["train"], words].concat());
         assert_one_line_error(&words.join(" "), &output, parts);
