@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use vlct_model::average;
 use vlct_model::files::mapping::abbreviate;
-use vlct_util::text::one_line;
+use vlct_util::text::{counted, one_line};
 
 use crate::args::Average;
 use crate::output::{Failure, check_new, print, with_thousands_separators};
@@ -14,10 +14,10 @@ pub fn run(args: &Average) -> Result<(), Failure> {
     check_new(&args.out, args.overwrite)?;
     let report = average::average(&args.inputs, &args.out)?;
     let mut text = format!(
-        "wrote {}: {} tensors with {} values, the mean of\n",
+        "wrote {}: {} with {}, the mean of\n",
         args.out.display(),
-        report.tensors,
-        with_thousands_separators(report.parameters as u64)
+        counted(report.tensors, "tensor"),
+        counted(with_thousands_separators(report.parameters as u64), "value")
     );
     for file in &report.files {
         let _ = writeln!(text, "  {}", file.display());

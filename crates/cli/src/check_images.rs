@@ -13,6 +13,7 @@ use vlct_train::logs::progress::suspend;
 use vlct_util::{IoError, at};
 
 use crate::output::{Failure, print};
+use vlct_util::text::counted;
 
 /// Find damaged image files, and optionally delete or move them
 ///
@@ -256,7 +257,7 @@ impl Tally {
     /// deleted or moved.
     fn finish(&self) -> Result<(), Failure> {
         let bad = self.damaged + self.warnings;
-        let mut parts = vec![format!("{} files checked, {bad} bad", self.checked)];
+        let mut parts = vec![format!("{} checked, {bad} bad", counted(self.checked, "file"))];
         if bad > 0 {
             parts.push(format!("{} damaged, {} with warnings", self.damaged, self.warnings));
         }
@@ -273,12 +274,13 @@ impl Tally {
         }
         if self.data > 0 {
             parts.push(format!(
-                "{} texts, tables and archives, which are no images, stay in place",
+                "texts, tables and archives, which stay in place: {}",
                 self.data
             ));
         }
         if self.unsupported > 0 {
-            parts.push(format!("{} cannot be read here and stay in place", self.unsupported));
+            let stay = if self.unsupported == 1 { "stays" } else { "stay" };
+            parts.push(format!("{} cannot be read here and {stay} in place", self.unsupported));
         }
         if self.failures > 0 {
             parts.push(format!("{} could not be read, deleted or moved", self.failures));

@@ -31,7 +31,7 @@ pub enum DataError {
         program: &'static str,
     },
     /// A row beyond the end of a file.
-    #[error("{path}: there is no row {row}; the file has {rows} rows", path = path.display())]
+    #[error("{path}: there is no row {row}; the file has {}", vlct_util::text::counted(rows, "row"), path = path.display())]
     NoRow {
         /// The file.
         path: PathBuf,

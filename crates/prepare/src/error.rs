@@ -176,8 +176,9 @@ pub enum PrepareError {
     },
     /// No answer is frequent enough to be in the vocabulary.
     #[error(
-        "{split} has answers, but no answer is the majority answer of {min_answers} questions of train, so the vocabulary is empty; \
-         give training questions with answers"
+        "{split} has answers, but no answer is the majority answer of {questions} of train, so the vocabulary is empty; give training \
+         questions with answers",
+        questions = vlct_util::text::counted(min_answers, "question")
     )]
     NoFrequentAnswer {
         /// A split that has answers.
@@ -187,9 +188,9 @@ pub enum PrepareError {
     },
     /// Answers that are not in the vocabulary.
     #[error(
-        "{path}: {unknown} answers are not in the vocabulary of {known} answers, the first is {answer} to question {question} of \
+        "{path}: answers that are not in the vocabulary of {vocabulary}: {unknown}; the first is {answer} to question {question} of \
          image {image}; use the vocabulary that the questions were selected with",
-        path = path.display(), answer = vlct_util::text::quoted(answer)
+        path = path.display(), vocabulary = vlct_util::text::counted(known, "answer"), answer = vlct_util::text::quoted(answer)
     )]
     OutsideVocabulary {
         /// The file of questions.

@@ -133,11 +133,12 @@ fn summary(config: &Config, records: &[Value]) -> String {
     let steps = last("step").unwrap_or(0.0);
     let seconds = last("time").unwrap_or(0.0);
     format!(
-        "Trained for {} on {}: {steps:.0} optimiser steps of {} samples in {:.0} seconds.",
+        "Trained for {} on {}: {} of {} in {}.",
         tasks.join(", "),
         config.datasets.join(", "),
-        config.batch_size,
-        seconds
+        counted(format!("{steps:.0}"), "optimiser step"),
+        counted(config.batch_size, "sample"),
+        counted(format!("{seconds:.0}"), "second")
     )
 }
 

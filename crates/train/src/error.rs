@@ -118,7 +118,7 @@ pub enum TrainError {
         count: usize,
     },
     /// A list of answers has another length than the head.
-    #[error("{path}: {found} answers, but the head of the model has {expected}", path = path.display())]
+    #[error("{path}: {}, but the head of the model has {expected}", vlct_util::text::counted(found, "answer"), path = path.display())]
     AnswerCount {
         /// The list.
         path: PathBuf,
@@ -170,7 +170,7 @@ pub enum TrainError {
         in_data: String,
     },
     /// Rows of a split have no labels, which training and metrics need.
-    #[error("{rows} rows of the {split} split have no label: prepare them with labels, or leave them out")]
+    #[error("rows of the {split} split without a label: {rows}; prepare them with labels, or leave them out")]
     Unlabelled {
         /// Number of rows.
         rows: u64,

@@ -26,10 +26,14 @@ pub fn quoted(text: &str) -> String {
     }
 }
 
-/// Returns a count with a noun, in the singular for 1 and with an `s` otherwise: `1 row`, `2 rows`.
+/// Returns a count with a noun, in the singular for 1 and in the regular plural otherwise: `1 row`, `2 rows`, `2 classes`.
 pub fn counted(count: impl std::fmt::Display, noun: &str) -> String {
     let count = count.to_string();
-    let plural = if count == "1" { "" } else { "s" };
+    let plural = match count.as_str() {
+        "1" => "",
+        _ if ["s", "x", "ch", "sh"].iter().any(|end| noun.ends_with(end)) => "es",
+        _ => "s",
+    };
     format!("{count} {noun}{plural}")
 }
 
@@ -82,6 +86,7 @@ mod tests {
             ["0 rows", "1 row", "2 rows"]
         );
         assert_eq!(counted("1,000", "row"), "1,000 rows");
+        assert_eq!([1, 2].map(|count| counted(count, "class")), ["1 class", "2 classes"]);
     }
 
     #[test]

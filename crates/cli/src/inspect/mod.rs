@@ -19,6 +19,7 @@ use vlct_util::{IoError, at, open_file};
 use crate::args::Inspect;
 use crate::data_files::data_files;
 use crate::output::{Failure, print, with_thousands_separators};
+use vlct_util::text::counted;
 
 /// First bytes of every Arrow IPC file.
 const ARROW_MAGIC: &[u8] = b"ARROW1";
@@ -79,7 +80,7 @@ fn write_sheet(args: &Inspect, files: &[PathBuf]) -> Result<(), Failure> {
         return Err(Failure::Failed(format!("{}: {reason}", out.display())));
     }
     let count = sheet::write(files, args.sheet_images, out)?;
-    print(&format!("wrote {}: {count} rows\n", out.display()))
+    print(&format!("wrote {}: {}\n", out.display(), counted(count, "row")))
 }
 
 fn describe_file(path: &Path, list_tensors: bool) -> Result<String, Failure> {
@@ -135,8 +136,8 @@ fn print_run(path: &Path) -> Result<(), Failure> {
         let (count, last) = lines.fold((0u64, String::new()), |(count, _), line| (count + 1, line));
         let _ = writeln!(
             text,
-            "  metrics.jsonl: {} lines, the last: {last}",
-            with_thousands_separators(count)
+            "  metrics.jsonl: {}, the last: {last}",
+            counted(with_thousands_separators(count), "line")
         );
     }
     print(&text)?;

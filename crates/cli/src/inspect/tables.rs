@@ -212,7 +212,12 @@ fn describe_labels(table: &ArrowTable, kind: LabelKind, text: &mut String) -> Re
     if labels.names.len() > MAX_LABELS {
         listed.push("…".into());
     }
-    let _ = write!(text, "  {}: {} classes", kind.column(), labels.names.len());
+    let _ = write!(
+        text,
+        "  {}: {}",
+        kind.column(),
+        vlct_util::text::counted(labels.names.len(), "class")
+    );
     if !listed.is_empty() {
         let _ = write!(text, ": {}", listed.join(", "));
     }

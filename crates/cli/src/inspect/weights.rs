@@ -6,7 +6,7 @@ use std::path::Path;
 use vlct_model::checkpoint;
 use vlct_model::files::mapping::abbreviate;
 use vlct_model::files::{self, FileError, NonFinite, Problem, WeightIndex};
-use vlct_util::text::escape_control;
+use vlct_util::text::{self, escape_control};
 
 use crate::output::{Failure, format_bytes, print, with_thousands_separators};
 
@@ -73,13 +73,9 @@ pub(super) fn describe(path: &Path, list_tensors: bool) -> Result<String, Failur
 
 /// Returns names with numbers of values.
 fn counted(tensors: &[(String, usize)]) -> String {
-    let of_one = |(name, count): &(String, usize)| match count {
-        1 => format!("{} (1 value)", escape_control(name)),
-        _ => format!(
-            "{} ({} values)",
-            escape_control(name),
-            with_thousands_separators(*count as u64)
-        ),
+    let of_one = |(name, count): &(String, usize)| {
+        let values = text::counted(with_thousands_separators(*count as u64), "value");
+        format!("{} ({values})", escape_control(name))
     };
     abbreviate(&tensors.iter().map(of_one).collect::<Vec<_>>())
 }
@@ -93,9 +89,9 @@ fn describe_weights(index: &WeightIndex, path: &Path) -> String {
     let _ = writeln!(text, "  {}, {} names", index.format, index.style);
     let _ = writeln!(
         text,
-        "  {} tensors, {} values",
-        index.tensors.len(),
-        with_thousands_separators(values)
+        "  {}, {}",
+        text::counted(index.tensors.len(), "tensor"),
+        text::counted(with_thousands_separators(values), "value")
     );
     let summary = &index.summary;
     if !summary.removed_prefixes.is_empty() {
@@ -142,10 +138,10 @@ fn describe_checkpoint(summary: &checkpoint::Summary) -> String {
     let mut text = format!("{}\n", summary.path.display());
     let _ = writeln!(
         text,
-        "  checkpoint of {} with {} tensors, {} values, {}{}",
+        "  checkpoint of {} with {}, {}, {}{}",
         format_bytes(summary.bytes),
-        summary.tensors,
-        with_thousands_separators(summary.parameters),
+        text::counted(summary.tensors, "tensor"),
+        text::counted(with_thousands_separators(summary.parameters), "value"),
         if summary.optimizer {
             "and the optimiser's state"
         } else {

@@ -12,6 +12,7 @@ use vlct_util::{IoError, at, atomic};
 use super::options::{InputOptions, ModelOptions};
 use crate::hints::with_hint;
 use crate::output::{Failure, check_directory, check_new, print};
+use vlct_util::text::counted;
 
 /// Write the features of images and texts to a file
 ///
@@ -165,12 +166,16 @@ pub fn run(args: &FeaturesArgs) -> Result<(), Failure> {
         }
         Format::Npy => write_npy(&args.out, state, list.many)?,
     }
-    print(&format!("wrote {}: features of {count} inputs\n", args.out.display()))?;
+    print(&format!(
+        "wrote {}: features of {}\n",
+        args.out.display(),
+        counted(count, "input")
+    ))?;
     match failed {
         0 => Ok(()),
         failed => Err(Failure::Failed(format!(
-            "{failed} of {} inputs could not be read",
-            failed + count
+            "{failed} of {} could not be read",
+            counted(failed + count, "input")
         ))),
     }
 }

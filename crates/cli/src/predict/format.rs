@@ -7,6 +7,7 @@ use vlct_predict::{PredictError, Record};
 use crate::hints::with_hint;
 use crate::output::{Failure, print};
 use crate::values::parse_count;
+use vlct_util::text::counted;
 
 /// Options of the output.
 #[derive(Args)]
@@ -182,8 +183,8 @@ impl Printer {
             0 if self.many && self.answered == 0 => Err(Failure::Failed("there is no input".into())),
             0 => Ok(()),
             failed => Err(Failure::Failed(format!(
-                "{failed} of {} inputs could not be answered; the output has the reasons",
-                failed + self.answered
+                "{failed} of {} could not be answered; the output has the reasons",
+                counted(failed + self.answered, "input")
             ))),
         }
     }

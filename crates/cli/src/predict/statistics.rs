@@ -17,6 +17,7 @@ use super::options::{InputOptions, ModelOptions};
 use crate::data_files::data_files;
 use crate::hints::with_hint;
 use crate::output::{Failure, check_directory, print};
+use vlct_util::text::counted;
 
 /// Maximum size of a file of saved values in bytes.
 const MAX_SAVED_BYTES: u64 = 16 << 30;
@@ -145,9 +146,10 @@ pub fn run(
     let name = save.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     write(save, &extension, &name, &similarities)?;
     print(&format!(
-        "wrote {}: {} words in {captions} captions\n",
+        "wrote {}: {} in {}\n",
         save.display(),
-        similarities.count
+        counted(similarities.count, "word"),
+        counted(captions, "caption")
     ))?;
     if let Some(path) = &options.histogram {
         let values = std::mem::take(&mut similarities.values);
@@ -161,8 +163,8 @@ pub fn run(
     match failed {
         0 => Ok(()),
         failed => Err(Failure::Failed(format!(
-            "{failed} of {} captions could not be read",
-            failed + captions
+            "{failed} of {} could not be read",
+            counted(failed + captions, "caption")
         ))),
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::arrow::{ArrowTable, ColumnType};
 use crate::{DataError, Result};
+use vlct_util::text::counted;
 
 /// The contents of the rows of a dataset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +67,11 @@ impl Contents {
                     for column in boxes {
                         let count = table.integers(row, column)?.len();
                         if count != captions {
-                            let reason = format!("it has {captions} captions, but {count} values of {column}");
+                            let reason = format!(
+                                "it has {}, but {} of {column}",
+                                counted(captions, "caption"),
+                                counted(count, "value")
+                            );
                             return Err(table.row_error(row, &reason));
                         }
                     }
@@ -77,7 +82,11 @@ impl Contents {
             Self::Pairs if has_column("answers") => table.for_each_row(|row| {
                 let (sentences, answers) = (table.texts(row, "questions")?.len(), table.texts(row, "answers")?.len());
                 if answers > 0 && sentences != answers {
-                    let reason = format!("it has {sentences} sentences, but {answers} answers");
+                    let reason = format!(
+                        "it has {}, but {}",
+                        counted(sentences, "sentence"),
+                        counted(answers, "answer")
+                    );
                     return Err(table.row_error(row, &reason));
                 }
                 Ok(())

@@ -10,6 +10,7 @@ use super::items::{Location, TableDataset};
 use crate::answers::MAX_ANSWERS;
 use crate::webdataset::TarCounts;
 use crate::{DataError, Result};
+use vlct_util::text::counted;
 
 impl Dataset for TableDataset {
     fn len(&self) -> usize {
@@ -129,12 +130,10 @@ impl TableDataset {
         let is_answered = !table.text_lists(location.row, "answers")?.is_empty();
         self.count_bytes_read_at(location, READ_AROUND_BYTES);
         let count = questions.len();
-        let question = questions.into_iter().nth(location.text).ok_or_else(|| {
-            self.row_error(
-                location,
-                &format!("there is no question {}; there are {count} questions", location.text),
-            )
-        })?;
+        let question = questions
+            .into_iter()
+            .nth(location.text)
+            .ok_or_else(|| self.row_error(location, &format!("there is no question {} of {count}", location.text)))?;
         let is_invalid = |(_, id, score): &&(String, i64, f64)| {
             !(0..MAX_ANSWERS as i64).contains(id) || !(0.0..=1.0).contains(score)
         };
@@ -165,7 +164,11 @@ impl TableDataset {
         let answers = table.texts(location.row, "answers")?;
         self.count_bytes_read_at(location, READ_AROUND_BYTES);
         if !answers.is_empty() && sentences.len() != answers.len() {
-            let reason = format!("{} sentences, but {} answers", sentences.len(), answers.len());
+            let reason = format!(
+                "{}, but {}",
+                counted(sentences.len(), "sentence"),
+                counted(answers.len(), "answer")
+            );
             return Err(self.row_error(location, &reason));
         }
         let answer = match answers.get(location.text) {

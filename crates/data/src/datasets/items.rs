@@ -259,7 +259,7 @@ impl TableDataset {
     /// # Errors
     /// Returns [`DataError::Invalid`] if there is no such item.
     pub fn locate(&self, index: usize) -> Result<Location> {
-        let no_item = || DataError::Invalid(format!("there is no item {index}; there are {} items", self.items));
+        let no_item = || DataError::Invalid(format!("there is no item {index} of {}", self.items));
         let table_index = self.table_of_item(index).ok_or_else(no_item)?;
         let table = &self.tables[table_index];
         let (row, text) = table.index.find(index - table.first_item)?;
@@ -354,10 +354,7 @@ impl TableDataset {
     /// Returns [`DataError::Invalid`] if there is no such row.
     pub fn locate_row(&self, row: usize) -> Result<Location> {
         if row >= self.rows {
-            return Err(DataError::Invalid(format!(
-                "there is no row {row}; there are {} rows",
-                self.rows
-            )));
+            return Err(DataError::Invalid(format!("there is no row {row} of {}", self.rows)));
         }
         let table_index = self.table_of_row(row);
         let table = &self.tables[table_index];

@@ -6,7 +6,7 @@ use super::{
     BACKBONE_PREFIX, FileError, Format, Header, POSITION_IDS, Problem, StateDict, Style, WeightFile, names,
     position_ids,
 };
-use vlct_util::text::one_line;
+use vlct_util::text::{counted, one_line};
 
 /// The result of a conversion.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,7 +31,8 @@ pub struct ConvertReport {
 
 impl std::fmt::Display for ConvertReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} tensors with {} values", self.tensors, self.parameters)?;
+        let (tensors, values) = (counted(self.tensors, "tensor"), counted(self.parameters, "value"));
+        write!(f, "{tensors} with {values}")?;
         if self.from == self.to {
             write!(f, ", {} names kept", self.to)?;
         } else {

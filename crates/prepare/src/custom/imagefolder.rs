@@ -16,6 +16,7 @@ use crate::plan::{Plan, RowSource, RowText, Schema};
 use crate::{PrepareError, Result};
 use vlct_data::manifest::Coverage;
 use vlct_image::FOREIGN_EXTENSIONS;
+use vlct_util::text::counted;
 
 /// Extensions of image files that are read (torchvision's `IMG_EXTENSIONS`).
 const IMAGE_EXTENSIONS: [&str; 9] = [
@@ -72,7 +73,8 @@ pub(super) fn plan(dataset: &CustomDataset) -> Result<Plan> {
             annotated: count,
             ..Coverage::default()
         });
-        plan.remarks.push(format!("{split}: {} classes", listing.classes.len()));
+        plan.remarks
+            .push(format!("{split}: {}", counted(listing.classes.len(), "class")));
         plan.files
             .extend(dataset.files(split, count, Schema::Captions, |range| Rows {
                 listing: listing.clone(),

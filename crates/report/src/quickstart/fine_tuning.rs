@@ -15,6 +15,7 @@ use vlct_train::{TrainError, data};
 use super::error::{QuickstartError, Result};
 use super::{RunLength, evaluation, load_last};
 use crate::{Metric, NumberFormat};
+use vlct_util::text::counted;
 
 /// Number of false captions per image when fine-tuning for retrieval.
 const FALSE_CAPTIONS: u64 = 7;
@@ -117,7 +118,11 @@ impl FineTuned {
             chance: chance.or(Some(1.0 / evaluation::CANDIDATES as f64)),
             baseline: self.baselines.map(|b| b.text_only),
             from_scratch: Some(self.from_scratch),
-            explanation: format!("{} {} optimiser steps each.", self.task.explanation, self.steps),
+            explanation: format!(
+                "{} {} each.",
+                self.task.explanation,
+                counted(self.steps, "optimiser step")
+            ),
         }
     }
 }
@@ -182,12 +187,16 @@ impl Downstream {
         let mut scratch_directory = directory.clone().into_os_string();
         scratch_directory.push("-scratch");
         info!(
-            "     {}: {} steps from the pre-trained weights",
+            "     {}: {} from the pre-trained weights",
             self.title,
-            steps(&from_pretrained)
+            counted(steps(&from_pretrained), "step")
         );
         let value = self.train_and_test(&from_pretrained, &directory, control)?;
-        info!("     {}: {} steps from scratch", self.title, steps(&from_scratch));
+        info!(
+            "     {}: {} from scratch",
+            self.title,
+            counted(steps(&from_scratch), "step")
+        );
         let scratch_value = self.train_and_test(&from_scratch, Path::new(&scratch_directory), control)?;
         Ok(FineTuned {
             task: self,

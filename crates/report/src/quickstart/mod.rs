@@ -24,6 +24,7 @@ use vlct_util::at;
 use crate::examples::make_examples;
 pub use error::{QuickstartError, Result};
 pub use predictions::{Trial, TrialTask};
+use vlct_util::text::counted;
 
 /// Options of the quickstart.
 #[derive(Clone, Debug)]
@@ -259,9 +260,9 @@ impl RunLength {
                 let per_step = trainer::seconds_per_step(&config, stop)?.ok_or(QuickstartError::Stopped)?;
                 let steps = (seconds / per_step) as u64;
                 info!(
-                    "     one step takes about {:.0} ms on this machine: {} steps",
+                    "     one step takes about {:.0} ms on this machine: {}",
                     per_step * 1e3,
-                    steps.max(min_steps)
+                    counted(steps.max(min_steps), "step")
                 );
                 steps
             }

@@ -11,6 +11,7 @@ use vlct_config::Config;
 use vlct_data::datasets::Dataset;
 use vlct_train::error::Result;
 use vlct_train::trainer::Finished;
+use vlct_util::text::counted;
 
 /// Assembles the report of a finished run.
 ///
@@ -32,10 +33,10 @@ pub fn assemble(
         title: "VLC quickstart".into(),
         summary: format!(
             "A vision-language transformer of {} blocks, trained from random weights on synthetic images and their captions \
-             alone: {} steps of {} samples in {:.0} seconds.",
+             alone: {} of {} in {:.0} seconds.",
             config.depth.unwrap_or_default(),
-            finished.steps,
-            config.batch_size,
+            counted(finished.steps, "step"),
+            counted(config.batch_size, "sample"),
             finished.seconds
         ),
         metrics: metrics(&e, &records)

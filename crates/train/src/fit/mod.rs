@@ -14,6 +14,7 @@ use std::sync::atomic::AtomicBool;
 use indicatif::HumanCount;
 use vlct_model::files;
 use vlct_text::Tokenizer;
+use vlct_util::text::counted;
 
 use crate::error::Result;
 use crate::logs::duration_text;
@@ -138,17 +139,20 @@ impl std::fmt::Display for Remark {
         match self {
             Self::FewCaptions { captions } => write!(
                 f,
-                "{} captions are few: most of what is learned will hold for these images only. {MEASURED_RESULTS}. More images, several \
+                "{} few: most of what is learned will hold for these images only. {MEASURED_RESULTS}. More images, several \
                  captions for each, or the weights of a trained model (load_path=RUN) help",
-                HumanCount(*captions)
+                match captions {
+                1 => "1 caption is".to_string(),
+                captions => format!("{} captions are", HumanCount(*captions)),
+            }
             ),
             Self::FewSamples {
                 samples,
                 seconds_needed,
             } => write!(
                 f,
-                "in this time the model sees {} samples; to learn to match images and captions, it needs some {}, which take about {}",
-                HumanCount(*samples),
+                "in this time the model sees {}; to learn to match images and captions, it needs some {}, which take about {}",
+                counted(HumanCount(*samples), "sample"),
                 HumanCount(FEW_SAMPLES),
                 duration_text(*seconds_needed)
             ),
@@ -393,9 +397,9 @@ impl Chooser<'_> {
             self.choose(
                 candidate.keys(self.facts.side),
                 format!(
-                    "model `{}`: the largest for {} captions and about {} samples, which this machine trains in that time",
+                    "model `{}`: the largest for {} and about {} samples, which this machine trains in that time",
                     candidate.name,
-                    HumanCount(captions),
+                    counted(HumanCount(captions), "caption"),
                     rounded(samples)
                 ),
             )?;
@@ -404,8 +408,8 @@ impl Chooser<'_> {
         self.choose(
             batch,
             format!(
-                "{} optimiser steps per epoch; a step takes {} on this machine (measured)",
-                self.steps_per_epoch_with(self.batch_of()),
+                "{} per epoch; a step takes {} on this machine (measured)",
+                counted(self.steps_per_epoch_with(self.batch_of()), "optimiser step"),
                 duration_text(seconds)
             ),
         )?;
@@ -480,9 +484,9 @@ impl Chooser<'_> {
         };
         let reason = match affordable > limit {
             true => format!(
-                "{}: more would only memorise {} captions; about {} instead of {}",
+                "{}: more would only memorise {}; about {} instead of {}",
                 length(steps),
-                HumanCount(captions),
+                counted(HumanCount(captions), "caption"),
                 duration_text(steps as f64 * seconds / TRAINING_SHARE),
                 duration_text(3600.0 * hours)
             ),

@@ -6,6 +6,7 @@ use log::{info, warn};
 use vlct_tasks::scoring::{Event, Found, ScorePlace, Stage};
 
 use crate::logs::{Progress, duration_text};
+use vlct_util::text::counted;
 
 /// Logs the events of a scoring and shows its progress.
 pub(super) struct ScoringLog<'a> {
@@ -50,7 +51,10 @@ impl<'a> ScoringLog<'a> {
                     Stage::Rerank => "two-stage retrieval: scoring candidates from",
                 };
                 info!(
-                    "{what} {pairs} pairs of {images} images and {texts} captions{}",
+                    "{what} {} of {} and {}{}",
+                    counted(pairs, "pair"),
+                    counted(images, "image"),
+                    counted(texts, "caption"),
                     self.hint
                 );
                 let done = self.report_found(found);
@@ -81,11 +85,14 @@ impl<'a> ScoringLog<'a> {
         match found {
             Found::Nothing => 0,
             Found::Scores(pairs) => {
-                info!("continuing after {pairs} pairs of an interrupted scoring");
+                info!("continuing after {} of an interrupted scoring", counted(pairs, "pair"));
                 pairs
             }
             Found::Damaged(pairs) => {
-                warn!("the stored scores are damaged: scoring continues after the {pairs} pairs before the damage");
+                warn!(
+                    "the stored scores are damaged: scoring continues after the {} before the damage",
+                    counted(pairs, "pair")
+                );
                 pairs
             }
             Found::Other => {

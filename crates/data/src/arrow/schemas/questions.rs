@@ -12,6 +12,7 @@ use super::{TakeArray, column, image_column, integers_column, list, text_column,
 use crate::Result;
 use crate::arrow::ArrowTable;
 use crate::arrow::write::{BatchBlock, ColumnSpec, TableFile};
+use vlct_util::text::counted;
 
 /// A question about an image, with the answers that are in the vocabulary.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -47,7 +48,7 @@ impl ArrowTable {
         } else if counts != [count; 4] {
             let [ids, answers, labels, scores] = counts;
             let reason = format!(
-                "{count} questions, but {ids} ids, {answers} lists of answers, {labels} of labels and {scores} of scores"
+                "the lists of a row differ: questions {count}, ids {ids}, answers {answers}, labels {labels}, scores {scores}"
             );
             return Err(self.row_error(row, &reason));
         }
@@ -56,10 +57,10 @@ impl ArrowTable {
             let ((answers, labels), scores) = lists;
             if answers.len() != labels.len() || answers.len() != scores.len() {
                 let reason = format!(
-                    "question {index} has {} answers, but {} labels and {} scores",
-                    answers.len(),
-                    labels.len(),
-                    scores.len()
+                    "question {index} has {}, but {} and {}",
+                    counted(answers.len(), "answer"),
+                    counted(labels.len(), "label"),
+                    counted(scores.len(), "score")
                 );
                 return Err(self.row_error(row, &reason));
             }

@@ -428,7 +428,7 @@ fn lists_of_a_row_have_the_same_length() {
     regions([2, 1]).unwrap();
     let message = regions([2, 0]).unwrap_err().to_string();
     assert!(
-        message.ends_with("row 1: it has 1 captions, but 0 values of x"),
+        message.ends_with("row 1: it has 1 caption, but 0 values of x"),
         "{message}"
     );
     let pairs = |answers: [usize; 2]| {
@@ -444,7 +444,7 @@ fn lists_of_a_row_have_the_same_length() {
     pairs([0, 1]).unwrap();
     let message = pairs([1, 1]).unwrap_err().to_string();
     assert!(
-        message.ends_with("row 0: it has 2 sentences, but 1 answers"),
+        message.ends_with("row 0: it has 2 sentences, but 1 answer"),
         "{message}"
     );
 }

@@ -12,7 +12,7 @@ use indexmap::IndexMap;
 use super::error::TensorProblem;
 use super::{BACKBONE_PREFIX, Dtype, POSITION_IDS};
 pub(crate) use fit::Fit;
-use vlct_util::text::one_line;
+use vlct_util::text::{counted, one_line};
 
 /// Name prefixes of the heads of downstream tasks.
 const HEADS: [&str; 4] = [
@@ -85,7 +85,7 @@ pub struct LoadReport {
 impl std::fmt::Display for LoadReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let total = self.matched + self.derived.len() + self.missing.len();
-        write!(f, "loaded {} of {total} tensors", self.matched)?;
+        write!(f, "loaded {} of {}", self.matched, counted(total, "tensor"))?;
         for (label, names) in [
             ("resized", &self.resized),
             ("derived", &self.derived),

@@ -170,7 +170,7 @@ fn counts_answers_outside_the_vocabulary() {
         .to_string();
     assert!(
         error.contains(
-            "2 answers are not in the vocabulary of 1 answers, the first is \"no\" to question 12 of image 8"
+            "answers that are not in the vocabulary of 1 answer: 2; the first is \"no\" to question 12 of image 8"
         ),
         "{error}"
     );

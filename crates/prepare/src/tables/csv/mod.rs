@@ -22,6 +22,7 @@ use super::record::{MAX_ROW_BYTES, Record};
 use crate::{PrepareError, Result};
 use quotes::Dialect;
 use rows::{RowReader, quotes_delimit_values};
+use vlct_util::text::counted;
 use vlct_util::{at, open_file};
 
 /// A file after its first row.
@@ -92,7 +93,8 @@ impl Table {
         let has_more = values.iter().skip(expected).any(|value| !value.trim_ascii().is_empty());
         if count < expected || has_more {
             return of_row(format!(
-                "line {line} has {count} values, the first line {expected}; quote values that hold separators"
+                "line {line} has {}, the first line {expected}; quote values that hold separators",
+                counted(count, "value")
             ));
         }
         Ok(Some(Ok(line)))

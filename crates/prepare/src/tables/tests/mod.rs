@@ -319,14 +319,14 @@ fn errors_name_line_and_column() {
         (
             TableFormat::Csv,
             "image,caption\na,b\nc\n",
-            &["line 3 has 1 values, the first line 2"],
+            &["line 3 has 1 value, the first line 2"],
         ),
         (
             TableFormat::Csv,
-            "image;caption\na;b\n",
-            &["no column of images", "\"image;caption\""],
+            "image|caption\na|b\n",
+            &["no column of images", "\"image|caption\""],
         ),
-        (TableFormat::Csv, "", &["no column of images"]),
+        (TableFormat::Csv, "", &["it is empty"]),
         (
             TableFormat::Csv,
             &open_quote,

@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::logs::duration_text;
 use crate::memory;
 use crate::plan::Plan;
+use vlct_util::text::counted;
 
 /// Smallest number of remaining micro-batches for which a run measures its speed: the measurement takes the time of two.
 const MEASURED_FROM: u64 = 20;
@@ -207,14 +208,14 @@ impl Forecast {
                 gib(self.memory),
             ),
             format!(
-                "{} steps, {} of {} items: {end}",
-                self.plan.total_steps - self.done.min(self.plan.total_steps),
+                "{}, {} of {}: {end}",
+                counted(self.plan.total_steps - self.done.min(self.plan.total_steps), "step"),
                 match epochs {
                     e if e < 0.95 => format!("{e:.2} epochs"),
                     e if e < 10.0 => format!("{e:.1} epochs"),
                     e => format!("{e:.0} epochs"),
                 },
-                self.items
+                counted(self.items, "item")
             ),
         ]
     }
@@ -244,9 +245,11 @@ fn length_warnings(plan: &Plan, done: u64, items: u64) -> Vec<String> {
     let mut warnings = Vec::new();
     if plan.batch_size > items {
         warnings.push(format!(
-            "a batch of {} samples is larger than the training data of {items}: an epoch is one optimiser step of {items} samples, \
-             whose gradient is divided by {}; set batch_size to at most {items}",
-            plan.batch_size, plan.batch_size
+            "a batch of {} is larger than the training data of {items}: an epoch is one optimiser step of {}, whose gradient is \
+             divided by {}; set batch_size to at most {items}",
+            counted(plan.batch_size, "sample"),
+            counted(items, "sample"),
+            plan.batch_size
         ));
     }
     let warmup = plan.warmup_steps / plan.steps_per_epoch;
@@ -256,8 +259,8 @@ fn length_warnings(plan: &Plan, done: u64, items: u64) -> Vec<String> {
             false => "",
         };
         warnings.push(format!(
-            "the warm-up of {} steps is {warmup} epochs of this data{end}: warmup_steps=0.1 means a tenth of the run",
-            plan.warmup_steps
+            "the warm-up of {} is {warmup} epochs of this data{end}: warmup_steps=0.1 means a tenth of the run",
+            counted(plan.warmup_steps, "step")
         ));
     }
     warnings

@@ -210,7 +210,7 @@ impl<'a> Trainer<'a> {
             } else {
                 format_metrics(&report.values(Phase::Val))
             };
-            info!("trial run passed after {batches} batches: {values}");
+            info!("trial run passed after {}: {values}", counted(batches, "batch"));
         }
         Ok(())
     }
@@ -387,10 +387,7 @@ impl<'a> Trainer<'a> {
             counted(parameters.trainable_values(), "trainable parameter"),
             counted(self.plan.total_steps, "step"),
             counted(self.plan.batch_size, "sample"),
-            match self.plan.grad_steps {
-                1 => "1 micro-batch".into(),
-                count => format!("{count} micro-batches"),
-            },
+            counted(self.plan.grad_steps, "micro-batch"),
             self.spec.compute.describe(),
         );
         if let Some(parts) = self.spec.freeze.describe() {
@@ -460,9 +457,9 @@ impl<'a> Trainer<'a> {
                 _ => "val/the_metric has always been NaN".into(),
             };
             info!(
-                "the run ends early, at step {}, after {} validations without improvement (patience={}); {best}",
+                "the run ends early, at step {}, after {} without improvement (patience={}); {best}",
                 self.state.global_step,
-                self.state.validations_since_best,
+                counted(self.state.validations_since_best, "validation"),
                 self.spec.validation.patience.unwrap_or_default()
             );
         }

@@ -19,6 +19,7 @@ use crate::spec::{self, RunSpec};
 use crate::state::{DataIdentity, RunState};
 use crate::weights::Weights;
 use vlct_config::{AUTO, Config, KEYS};
+use vlct_util::text::counted;
 
 /// The state and run directory of the checkpoint from which a run continues.
 pub(super) struct Resumed {
@@ -56,8 +57,8 @@ pub(super) fn nothing_left(state: &RunState, spec: &RunSpec, plan: &Plan, data: 
     if is_out_of_patience(spec, state) {
         let validations = state.validations_since_best;
         return Some(format!(
-            "nothing left to do: the run ended at step {steps}, after {validations} validations without improvement; a larger patience \
-             continues it"
+            "nothing left to do: the run ended at step {steps}, after {} without improvement; a larger patience continues it",
+            counted(validations, "validation")
         ));
     }
     if plan.window_at(state.position(), steps).is_some() {
@@ -70,8 +71,10 @@ pub(super) fn nothing_left(state: &RunState, spec: &RunSpec, plan: &Plan, data: 
     };
     Some(match steps > total {
         true => format!(
-            "nothing left to do: the run has taken {steps} steps, more than the {total} of {key}; a larger {key} continues it"
+            "nothing left to do: the run has taken {}, more than the {total} of {key}; a larger {key} continues it",
+            counted(steps, "step")
         ),
+        false if steps == 1 => format!("nothing left to do: the run has taken its 1 step; a larger {key} continues it"),
         false => format!("nothing left to do: the run has taken all {steps} steps; a larger {key} continues it"),
     })
 }
