@@ -13,7 +13,6 @@ use parquet::errors::{ParquetError, Result};
 use parquet::file::reader::RowGroupReader;
 use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor, Type};
 
-use super::zstd;
 use crate::tables::cells::Cell;
 use crate::tables::columns::Role;
 
@@ -164,7 +163,7 @@ impl Column {
             let reader = match metadata.compression() {
                 Compression::ZSTD(_) => {
                     let rows = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
-                    zstd::open(file, metadata, rows, max_page)?
+                    vlct_pages::open_zstd(file, metadata, rows, max_page)?
                 }
                 _ => group.get_column_reader(leaf.index)?,
             };

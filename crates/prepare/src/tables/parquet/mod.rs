@@ -4,8 +4,6 @@
 //! Arrow, but if a column of a damaged file ends early, it returns null for a struct, such as a Hugging Face image, instead of an error.
 
 mod columns;
-mod page_headers;
-mod zstd;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -389,7 +387,7 @@ fn check_pages(path: &Path, metadata: &ParquetMetaData, leaves: &[usize]) -> Res
                 .ok()
                 .zip(length.ok())
                 .and_then(|(start, length)| Some(start..start.checked_add(length)?));
-            let size = range.and_then(|range| page_headers::largest_page(&file, range, column.compression()));
+            let size = range.and_then(|range| vlct_pages::largest_page(&file, range, column.compression()));
             largest = largest.max(size.ok_or_else(|| {
                 let name = column.column_path().string();
                 let reason = format!("column {name:?} claims more than it can hold; make or copy the file again");

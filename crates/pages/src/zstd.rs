@@ -19,12 +19,7 @@ use ruzstd::decoding::StreamingDecoder;
 ///
 /// # Errors
 /// Returns an error if the column's metadata is damaged.
-pub(super) fn open(
-    file: &Arc<File>,
-    column: &ColumnChunkMetaData,
-    rows: usize,
-    max_page: usize,
-) -> Result<ColumnReader> {
+pub fn open(file: &Arc<File>, column: &ColumnChunkMetaData, rows: usize, max_page: usize) -> Result<ColumnReader> {
     let stored = column
         .clone()
         .into_builder()

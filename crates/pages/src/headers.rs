@@ -29,7 +29,7 @@ struct Page {
 /// Returns the largest size in bytes, after decompression, that the header of a page in this range of a file claims. Returns `None` if
 /// a page cannot decompress to its claimed size. Also returns `None` for an unreadable header, because the `parquet` crate might be able
 /// to read it.
-pub(super) fn largest_page(file: &[u8], pages: Range<u64>, compression: Compression) -> Option<u64> {
+pub fn largest_page(file: &[u8], pages: Range<u64>, compression: Compression) -> Option<u64> {
     // Largest compression ratios: Snappy encodes a copy of 64 bytes in three, LZ4 extends a length by 255 per byte, and DEFLATE
     // encodes 258 bytes in two bits. Zstd encodes up to 128 KiB of a repeated byte in four; larger pages of images and texts do not
     // consist of repeated bytes.
