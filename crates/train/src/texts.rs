@@ -39,7 +39,7 @@ pub struct CutTexts {
 }
 
 impl TextStatistics {
-    /// Tokenises texts at equal distances in the dataset, at most [`SAMPLED_TEXTS`].
+    /// Tokenises texts at equal distances in the dataset, at most 2,000.
     ///
     /// # Errors
     /// Returns an error if a text is damaged.
