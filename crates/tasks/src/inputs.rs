@@ -6,9 +6,9 @@ use vlct_text::Tokenizer;
 /// The purpose of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Training: shuffled, augmented, with dropout; unreadable images are replaced.
+    /// Training: shuffled, augmented, with dropout.
     Train,
-    /// Evaluation: in order, without dropout; an unreadable image is an error.
+    /// Evaluation: in order, without dropout.
     Evaluate,
 }
 

@@ -46,9 +46,9 @@ impl Replacements {
     /// Counts a replacement that `error` made necessary.
     ///
     /// # Errors
-    /// Returns `error` in evaluation, where nothing is replaced, and another error after [`MAX_REPLACEMENTS`] replacements.
-    pub fn record(&mut self, error: DataError, mode: Mode) -> Result<()> {
-        if mode != Mode::Train {
+    /// Returns `error` if nothing is replaced, and another error after [`MAX_REPLACEMENTS`] replacements.
+    pub fn record(&mut self, error: DataError, replaces: bool) -> Result<()> {
+        if !replaces {
             return Err(error);
         }
         self.count += 1;
@@ -72,6 +72,7 @@ pub(crate) struct Source {
     pub buffers: Arc<Buffers>,
     pub seed: u64,
     pub mode: Mode,
+    pub replaces_unreadable: bool,
 }
 
 impl Source {
@@ -188,7 +189,7 @@ impl SampleContext<'_> {
             let image = example.and_then(|example| source.image(peer, &example, 0, rng));
             match image {
                 Ok(image) => return Ok(image),
-                Err(error) => self.replacements.record(error, source.mode)?,
+                Err(error) => self.replacements.record(error, source.replaces_unreadable)?,
             }
         }
     }

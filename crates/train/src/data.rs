@@ -129,6 +129,7 @@ pub fn loader_spec(spec: &RunSpec, mode: Mode) -> LoaderSpec {
         mode,
         batch_size: spec.length.micro_batch as usize,
         threads: spec.data.workers,
+        replaces_unreadable: mode == Mode::Train,
         prefetch: PREFETCH,
         end_epoch: (mode == Mode::Evaluate).then_some(1),
     }

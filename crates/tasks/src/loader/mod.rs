@@ -28,6 +28,8 @@ pub struct LoaderSpec {
     pub mode: Mode,
     /// Samples per [`Batch`]; the last batch of an epoch may be smaller.
     pub batch_size: usize,
+    /// Whether samples whose images cannot be read are replaced by others. Otherwise they are errors.
+    pub replaces_unreadable: bool,
     /// Number of threads that make samples, at least 1.
     pub threads: usize,
     /// Maximum number of batches that are in preparation or ready, at least 1.
@@ -79,6 +81,7 @@ impl Loader {
                 buffers: Arc::new(Buffers::new(spec.batch_size.saturating_mul(2))),
                 seed: spec.seed,
                 mode: spec.mode,
+                replaces_unreadable: spec.replaces_unreadable,
             },
             batch_size: spec.batch_size,
         };
@@ -176,7 +179,7 @@ impl Job for BatchJob {
             });
             match sample {
                 Ok(sample) => return Ok((sample, replacements)),
-                Err(SampleError::Unreadable(error)) => replacements.record(error, self.source.mode)?,
+                Err(SampleError::Unreadable(error)) => replacements.record(error, self.source.replaces_unreadable)?,
                 Err(SampleError::Fatal(error)) => return Err(error),
             }
             item = rng.random_range(self.source.data.peers(first_item));

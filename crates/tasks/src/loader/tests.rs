@@ -35,6 +35,7 @@ fn spec() -> LoaderSpec {
         mode: Mode::Train,
         batch_size: 4,
         threads: 2,
+        replaces_unreadable: true,
         prefetch: 2,
         end_epoch: Some(2),
     }
@@ -335,6 +336,7 @@ fn unreadable_images_are_errors_in_evaluation() {
     let data = dataset(directory.path(), &["vg"]);
     let spec = LoaderSpec {
         mode: Mode::Evaluate,
+        replaces_unreadable: false,
         batch_size: 2,
         ..spec()
     };
@@ -344,6 +346,22 @@ fn unreadable_images_are_errors_in_evaluation() {
     let error = loader.next().unwrap().unwrap_err().to_string();
     assert!(error.contains("vg.arrow: row 1"), "{error}");
     assert!(loader.next().unwrap().is_ok());
+}
+
+#[test]
+fn a_validation_in_training_replaces_unreadable_images() {
+    let directory = write_datasets(3, &[1]);
+    let data = dataset(directory.path(), &["vg"]);
+    let spec = LoaderSpec {
+        mode: Mode::Evaluate,
+        end_epoch: Some(1),
+        ..spec()
+    };
+    let batches = batches(&data, spec, Position::default());
+    assert_eq!(batches.iter().map(Batch::len).sum::<usize>(), 6);
+    assert!(batches.iter().map(|batch| batch.replaced).sum::<u64>() >= 2);
+    let items: Vec<usize> = batches.iter().flat_map(|batch| batch.items.clone()).collect();
+    assert!(items.iter().all(|item| !(2..4).contains(item)), "{items:?}");
 }
 
 #[test]

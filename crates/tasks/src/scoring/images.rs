@@ -67,6 +67,7 @@ impl DatasetImages {
             mode: Mode::Evaluate,
             batch_size: 1,
             threads: self.threads,
+            replaces_unreadable: false,
             prefetch: PREFETCH,
             end_epoch: Some(1),
         };

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use log::info;
+use log::{info, warn};
 use vlct_data::answers::Annotations;
 use vlct_data::datasets::{Answer, Dataset, Split};
 use vlct_model::Vlc;
-use vlct_tasks::evaluate::{Evaluator, SplitEvaluator};
+use vlct_tasks::evaluate::SplitEvaluator;
 use vlct_tasks::scoring::{RecallEvaluator, ScorePlace, StoredScores};
 use vlct_tasks::vqa::Vqa;
-use vlct_tasks::{InputSpec, Mode, Report, TaskSpec};
+use vlct_tasks::{InputSpec, LoaderSpec, Mode, Phase, Report, TaskSpec};
 
 use crate::data;
 use crate::error::Result;
@@ -18,6 +18,7 @@ use crate::logs::progress;
 use crate::spec::RunSpec;
 
 use super::scoring_log::ScoringLog;
+use vlct_util::text::counted;
 
 /// Makes the evaluator of the run's task on a split.
 ///
@@ -42,7 +43,11 @@ pub fn split_evaluator(spec: &RunSpec, split: Arc<dyn Dataset>, inputs: &Arc<Inp
         task,
         data: split,
         inputs: Arc::clone(inputs),
-        loader: data::loader_spec(spec, Mode::Evaluate),
+        loader: LoaderSpec {
+            // A damaged image must not end a training run. The result of a test has every item.
+            replaces_unreadable: !spec.test_only,
+            ..data::loader_spec(spec, Mode::Evaluate)
+        },
         limit: 0,
     })
 }
@@ -115,9 +120,16 @@ pub(super) fn evaluate(
             }
         }
     }
-    match split.run(model, stop)? {
-        Some(values) => report.extend(values),
-        None => return Ok(None),
+    let (mut replaced, mut first) = (0, None);
+    let results = split.tally(model, stop, &mut |batch| {
+        replaced += batch.replaced;
+        first = first.take().or_else(|| batch.warnings.first().cloned());
+    })?;
+    let Some((tally, rows)) = results else { return Ok(None) };
+    if let Some(first) = first {
+        let images = counted(replaced, "unreadable image");
+        warn!("the validation has replaced {images}, such as {first}");
     }
+    report.extend(split.task.report(Phase::Val, &tally, &rows));
     Ok(Some(Evaluated { report, scores }))
 }
