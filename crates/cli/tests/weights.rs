@@ -146,6 +146,19 @@ fn own_data_is_trained_from_the_sizes_and_with_the_vocabulary_of_a_file() {
     assert_one_line_error("vlct run", &train(directory, &[checkpoint, other]), &parts);
     assert_success(&train(directory, &[checkpoint, other, "load_partial=True"]));
     assert_success(&train(directory, &[checkpoint]));
+    // Without the file, the vocabulary is that of the checkpoint.
+    std::fs::remove_file(data.join("vocab.txt")).expect("there");
+    let output = train(directory, &[checkpoint]);
+    assert_success(&output);
+    assert!(
+        stderr_of(&output).contains("does not exist: the vocabulary in"),
+        "{}",
+        stderr_of(&output)
+    );
+    assert_success(&own_data(&[
+        "load_path=checkpoint.safetensors",
+        "tokenizer=data/vocab.txt",
+    ]));
 }
 
 #[test]

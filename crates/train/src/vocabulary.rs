@@ -11,8 +11,8 @@ use crate::error::{Result, TrainError};
 use crate::paths;
 use crate::spec::RunSpec;
 
-/// Returns the tokenizer of a run. A resumed run, and a test, use the vocabulary of their checkpoint if the file of `tokenizer` does not
-/// exist any more.
+/// Returns the tokenizer of a run. A resumed run, a test, and a run that begins with the weights of a checkpoint use the vocabulary of the
+/// checkpoint if the file of `tokenizer` does not exist any more.
 ///
 /// # Errors
 /// Returns an error if the vocabulary cannot be read, a resumed run has another one than its checkpoint, or it has more tokens than the model
@@ -27,7 +27,7 @@ pub(crate) fn tokenizer(spec: &RunSpec) -> Result<Tokenizer> {
             );
             saved
         }
-        (named, Some((path, saved))) if !spec.test_only => {
+        (named, Some((path, saved))) if !spec.test_only && spec.weights.resume_from.is_some() => {
             let named = named?;
             match difference(&saved, &named) {
                 None => named,
@@ -40,7 +40,7 @@ pub(crate) fn tokenizer(spec: &RunSpec) -> Result<Tokenizer> {
                 }
             }
         }
-        // Loading compares the vocabulary of a test with that of its weights.
+        // Loading compares the vocabulary with that of the weights.
         (named, _) => named?,
     };
     let vocab_size = spec.model.vocab_size;
@@ -83,12 +83,13 @@ pub(crate) fn of_checkpoint(spec: &RunSpec, path: &Path) -> Result<Tokenizer> {
     Ok(saved)
 }
 
-/// Returns the checkpoint that a run resumes or tests, and its tokenizer; `None` if there is no such file or it has no vocabulary.
+/// Returns the checkpoint that a run resumes, tests or begins with, and its tokenizer; `None` if there is no such file or it has no vocabulary.
 fn in_weights(spec: &RunSpec) -> Result<Option<(PathBuf, Tokenizer)>> {
     let weights = &spec.weights;
-    let path = match (&weights.resume_from, &weights.load_path) {
+    let path = match (&weights.resume_from, &weights.vocabulary) {
         (_, Some(path)) if spec.test_only => paths::find_weights(path)?,
         (Some(from), _) if !spec.test_only => paths::find_checkpoint(from)?,
+        (None, Some(path)) => paths::find_weights(path)?,
         _ => return Ok(None),
     };
     Ok(saved(&path)?.map(|tokenizer| (path, tokenizer)))

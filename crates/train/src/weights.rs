@@ -268,9 +268,9 @@ pub(crate) fn load_and_log(model: &mut Vlc, spec: &RunSpec) -> Result<Option<Loa
             true => (Kind::Averages, "averaged weights"),
             false => (Kind::Weights, "weights"),
         };
-        // A test without its vocabulary file uses the vocabulary of the weights.
-        let tokenizer = Some(spec.data.tokenizer.as_str())
-            .filter(|name| !(weights.partial || spec.test_only && vocabulary::is_gone(name)));
+        // A run without its vocabulary file uses the vocabulary of the weights.
+        let tokenizer =
+            Some(spec.data.tokenizer.as_str()).filter(|name| !(weights.partial || vocabulary::is_gone(name)));
         let report = load(model, path, options(Scope::Model), kind, tokenizer)?;
         info!("{name} of {}: {report}", path.display());
         loaded = Some(report);

@@ -6,8 +6,10 @@ use vlct_text::Tokenizer;
 use super::sizes::Candidate;
 use crate::data;
 use crate::error::{Result, TrainError};
+use crate::paths;
 use crate::spec::RunSpec;
 use crate::texts::{TextStatistics, spread};
+use crate::vocabulary;
 use vlct_config::{Config, KEYS};
 
 /// Number of images that are decoded for the typical size.
@@ -85,8 +87,18 @@ impl Facts {
             validation_captions: validation.len() as u64,
             divisible: Divisible::of(&train, &spec)?,
             side: typical_side(&train)?,
-            texts: TextStatistics::sample(&train, &Tokenizer::named(&spec.data.tokenizer)?)?,
+            texts: TextStatistics::sample(&train, &tokenizer(&spec)?)?,
         })
+    }
+}
+
+/// Returns the tokenizer of a run: that of the weights if its file does not exist any more.
+fn tokenizer(spec: &RunSpec) -> Result<Tokenizer> {
+    match &spec.weights.vocabulary {
+        Some(path) if vocabulary::is_gone(&spec.data.tokenizer) => {
+            vocabulary::of_checkpoint(spec, &paths::find_weights(path)?)
+        }
+        _ => Ok(Tokenizer::named(&spec.data.tokenizer)?),
     }
 }
 

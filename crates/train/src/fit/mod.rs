@@ -22,6 +22,7 @@ use crate::paths;
 use crate::spec;
 use crate::texts::CutTexts;
 use crate::trainer::{self, Threads};
+use crate::vocabulary;
 use crate::weights;
 use vlct_config::{Config, NamedConfig, Value, resolve};
 
@@ -342,7 +343,8 @@ impl Chooser<'_> {
 
     /// Returns an error if the weights of `load_path` were trained with another vocabulary.
     fn check_vocabulary(&self) -> Result<()> {
-        if self.config.load_path.is_empty() || self.config.load_partial {
+        let is_gone = vocabulary::is_gone(&self.config.tokenizer);
+        if self.config.load_path.is_empty() || self.config.load_partial || is_gone {
             return Ok(());
         }
         let file = files::map(Path::new(&self.config.load_path))?;

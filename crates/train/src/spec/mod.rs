@@ -100,6 +100,9 @@ pub struct WeightsSpec {
     pub pretrain_path: Option<PathBuf>,
     /// Weights of a whole model, loaded after `pretrain_path`.
     pub load_path: Option<PathBuf>,
+    /// The checkpoint whose vocabulary is used if the file of the tokenizer does not exist: `load_path`.
+    #[serde(default)]
+    pub vocabulary: Option<PathBuf>,
     /// Whether to load the averages of the checkpoint `load_path` instead of its weights.
     pub averages: bool,
     /// Whether to ignore the VQA, NLVR2 and retrieval heads of `load_path`.
@@ -226,6 +229,7 @@ fn weights(config: &Config) -> WeightsSpec {
     WeightsSpec {
         pretrain_path: path(&config.pretrain_path),
         load_path: path(&config.load_path),
+        vocabulary: path(&config.load_path),
         averages: config.load_ema,
         skip_heads: !config.test_only && !config.load_heads,
         partial: config.load_partial,
