@@ -9,6 +9,8 @@ use vlct_tensor::Device;
 
 use crate::checkpoint::{self, CheckpointError, TensorRef};
 use crate::files::{self, Dtype, FileError, Format, Header, StateDict, StoredTensor, TensorData, WeightFile};
+use crate::sizes::GivenHeads;
+use crate::stated_heads;
 
 /// The result of averaging.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -251,6 +253,7 @@ struct Sums {
     style: files::Style,
     epoch: u64,
     global_step: u64,
+    heads: GivenHeads,
 }
 
 /// The sum of a tensor.
@@ -264,6 +267,7 @@ enum Sum {
 impl Sums {
     fn new(file: files::WeightFile) -> Self {
         let (epoch, global_step) = (file.summary.epoch, file.summary.global_step);
+        let heads = stated_heads::of_file(file.format, &file.summary, &file.state);
         let tensors = without_position_ids(file.state).map(|(name, tensor)| {
             let sum = match &tensor.data {
                 TensorData::F64(values) => Sum::Floats(values.clone(), Dtype::F64),
@@ -279,6 +283,7 @@ impl Sums {
             style: file.style,
             epoch: epoch.unwrap_or(0),
             global_step: global_step.unwrap_or(0),
+            heads,
         }
     }
 
@@ -321,6 +326,7 @@ impl Sums {
         Header {
             epoch: self.epoch,
             global_step: self.global_step,
+            heads: self.heads,
             ..self.style.into()
         }
     }

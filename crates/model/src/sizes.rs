@@ -1,15 +1,15 @@
 //! The sizes of a model, derived from its weight file.
 //!
-//! Most sizes follow from shapes. The numbers of attention heads do not: they come from the hyper-parameters of a PyTorch file or, without
-//! hyper-parameters, from the widths per head of the published models.
+//! Most sizes follow from shapes. The numbers of attention heads do not: they are those that the file states or, if
+//! it states none, follow from the widths per head of the published models.
 
 use std::collections::HashMap;
 
 use indexmap::IndexMap;
-use serde_json::Value;
 
 use crate::config::{Backbone, Heads, VlcConfig};
 use crate::files::{TensorProblem, WeightIndex};
+use crate::stated_heads::Statements;
 
 /// Width per head of the encoder of every published model except the huge one.
 const WIDTH_PER_HEAD: usize = 64;
@@ -103,11 +103,11 @@ pub enum SizeError {
 pub fn derive(file: &WeightIndex, given: GivenHeads) -> Result<Sizes, SizeError> {
     let tensors = Tensors::new(file);
     let mut assumptions = Vec::new();
-    let hyper_parameters = HyperParameters::new(&file.summary.hyper_parameters);
+    let statements = Statements::new(file.format, &file.summary);
     let [width, _, patch_size, _] = tensors.shape("transformer.patch_embed.proj.weight")?;
     let heads = match given.encoder {
         Some(heads) => heads,
-        None => match hyper_parameters.heads(width) {
+        None => match statements.encoder(width) {
             Some(heads) => heads,
             None if width % WIDTH_PER_HEAD == 0 => {
                 let heads = width / WIDTH_PER_HEAD;
@@ -122,7 +122,7 @@ pub fn derive(file: &WeightIndex, given: GivenHeads) -> Result<Sizes, SizeError>
     };
     check_heads("encoder", heads, width)?;
     let (decoder_width, decoder_depth, decoder_heads) =
-        decoder(&tensors, &hyper_parameters, given.decoder, &mut assumptions)?;
+        decoder(&tensors, &statements, given.decoder, &mut assumptions)?;
 
     let positions = "transformer.pos_embed";
     let [_, rows, _] = tensors.shape(positions)?;
@@ -204,7 +204,7 @@ pub fn check(config: &VlcConfig) -> Result<(), SizeError> {
 /// Returns width, depth and number of heads of the decoder; zeros if there is none, or its number of heads is unknown.
 fn decoder(
     tensors: &Tensors,
-    hyper_parameters: &HyperParameters,
+    statements: &Statements,
     given: Option<usize>,
     assumptions: &mut Vec<String>,
 ) -> Result<(usize, usize, usize), SizeError> {
@@ -213,9 +213,8 @@ fn decoder(
         return Ok((0, 0, 0));
     }
     let [width, _] = tensors.shape(embed)?;
-    let published = hyper_parameters.backbone().map(|backbone| backbone.decoder_heads);
     let by_width = || (width % DECODER_WIDTH_PER_HEAD == 0).then_some(width / DECODER_WIDTH_PER_HEAD);
-    let stated = given.or(published);
+    let stated = given.or_else(|| statements.decoder(width));
     let Some(heads) = stated.or_else(by_width) else {
         return Ok((0, 0, 0));
     };
@@ -284,36 +283,6 @@ impl<'f> Tensors<'f> {
             true => self.shape(&weight).map(|[classes, _]| Some(classes)),
             false => Ok(None),
         }
-    }
-}
-
-/// The hyper-parameters of a PyTorch file: the original's configuration, under `config` in the files of Lightning.
-struct HyperParameters<'f> {
-    config: &'f Value,
-}
-
-impl<'f> HyperParameters<'f> {
-    fn new(hyper_parameters: &'f Value) -> Self {
-        Self {
-            config: hyper_parameters.get("config").unwrap_or(hyper_parameters),
-        }
-    }
-
-    /// Returns the published backbone that `vit` names.
-    fn backbone(&self) -> Option<Backbone> {
-        Backbone::from_name(self.config.get("vit")?.as_str()?)
-    }
-
-    /// Returns the number of heads of an encoder of this width. The original does not use `num_heads`, so it counts only if `vit` names no
-    /// published backbone.
-    fn heads(&self, width: usize) -> Option<usize> {
-        if let Some(backbone) = self.backbone() {
-            return (backbone.width == width).then_some(backbone.heads);
-        }
-        let heads = self.config.get("num_heads")?.as_u64()?;
-        usize::try_from(heads)
-            .ok()
-            .filter(|heads| *heads > 0 && width.is_multiple_of(*heads))
     }
 }
 
@@ -441,20 +410,6 @@ mod tests {
             ..config
         };
         assert!(check(&pairs).is_err(), "two token types are too few for two images");
-    }
-
-    #[test]
-    fn numbers_of_heads_come_from_names_or_widths() {
-        let config = |vit: &str, num_heads: i64| serde_json::json!({"config": {"vit": vit, "num_heads": num_heads}});
-        for (value, width, want) in [
-            (config("mae_vit_large_patch16", 12), 1024, Some(16)),
-            (config("mae_vit_large_patch16", 12), 768, None),
-            (config("another", 4), 64, Some(4)),
-            (config("another", 5), 64, None),
-            (Value::Null, 768, None),
-        ] {
-            assert_eq!(HyperParameters::new(&value).heads(width), want, "{value}");
-        }
     }
 
     #[test]

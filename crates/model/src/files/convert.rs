@@ -6,6 +6,7 @@ use super::{
     BACKBONE_PREFIX, FileError, Format, Header, POSITION_IDS, Problem, StateDict, Style, WeightFile, names,
     position_ids,
 };
+use crate::stated_heads;
 use vlct_util::text::{counted, one_line};
 
 /// The result of a conversion.
@@ -69,7 +70,8 @@ pub(crate) fn with_position_ids(state: StateDict) -> StateDict {
 
 /// Reads the weights of `input` (see [`super::find`]) and writes them as `output`, whose extension determines the format. With `style` the
 /// names are changed to VLC's (`transformer.blocks.0.…`) or MAE's (`blocks.0.…`, backbone and decoder only, like `convert_vlc2mae.py`). A
-/// PyTorch file gets the position ids, if it has a text embedding.
+/// PyTorch file gets the position ids, if it has a text embedding. The numbers of attention heads are kept if `input` states them, except in
+/// PyTorch files with MAE's names.
 ///
 /// # Errors
 /// Returns a [`FileError`] if `input` cannot be read, if it has no tensors of the backbone to convert to MAE's names, or if `output`
@@ -78,10 +80,11 @@ pub fn convert(input: &Path, output: &Path, style: Option<Style>) -> Result<Conv
     let WeightFile {
         state,
         unreadable,
+        format,
         style: from,
         summary,
-        ..
     } = super::read(input)?;
+    let heads = stated_heads::of_file(format, &summary, &state);
     let to = style.unwrap_or(from);
     let (state, left_out) = rename(state, from, to);
     let state = match super::written_format(output)? {
@@ -94,6 +97,7 @@ pub fn convert(input: &Path, output: &Path, style: Option<Style>) -> Result<Conv
     let header = Header {
         epoch: summary.epoch.unwrap_or(0),
         global_step: summary.global_step.unwrap_or(0),
+        heads,
         ..to.into()
     };
     super::write(output, &state, &header)?;
@@ -147,6 +151,7 @@ mod tests {
     use super::*;
     use crate::checkpoint::{self, TensorRef};
     use crate::config::{Backbone, Heads};
+    use crate::sizes::{GivenHeads, derive};
     use crate::{Vlc, VlcConfig};
     use std::collections::BTreeMap;
 
@@ -227,6 +232,53 @@ mod tests {
                     [converted, directory.join(file)].map(|path| crate::files::read(&path).unwrap().state);
                 assert_eq!(shapes(&got), shapes(&want), "{file}");
             }
+        }
+    }
+
+    #[test]
+    fn numbers_of_heads_are_kept_in_every_format() {
+        let directory = &vlct_golden::directories("model")[0];
+        let model = model(directory, 2, Heads::default());
+        let parameters = model.parameters();
+        let tensors = parameters.iter().map(|(id, p)| TensorRef {
+            name: &p.name,
+            shape: &p.shape,
+            data: parameters.tensor(id),
+        });
+        let temporary = tempfile::tempdir().unwrap();
+        let path = |name: &str| temporary.path().join(name);
+        let description = serde_json::json!({"model": model.config()});
+        let tensors: Vec<_> = tensors.collect();
+        checkpoint::save(
+            &path("run.safetensors"),
+            &tensors,
+            &serde_json::Value::Null,
+            &description,
+        )
+        .unwrap();
+        for (from, to) in [
+            ("run.safetensors", "a.safetensors"),
+            ("a.safetensors", "b.ckpt"),
+            ("b.ckpt", "c.safetensors"),
+            ("run.safetensors", "d.pth"),
+        ] {
+            convert(&path(from), &path(to), None).unwrap();
+        }
+        for name in ["e.safetensors", "e.ckpt"] {
+            crate::average::average(&[path("a.safetensors"), path("b.ckpt")], &path(name)).unwrap();
+        }
+        for name in [
+            "a.safetensors",
+            "b.ckpt",
+            "c.safetensors",
+            "d.pth",
+            "e.safetensors",
+            "e.ckpt",
+        ] {
+            let file = crate::files::map(&path(name)).unwrap();
+            let sizes = derive(&crate::files::index(&file).unwrap(), GivenHeads::default()).unwrap();
+            assert_eq!(sizes.assumptions, [""; 0], "{name}");
+            assert_eq!(sizes.config.backbone, model.config().backbone, "{name}");
         }
     }
 }

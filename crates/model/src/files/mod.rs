@@ -28,6 +28,7 @@ use std::path::Path;
 use indexmap::IndexMap;
 use vlct_util::atomic;
 
+use crate::sizes::GivenHeads;
 use view::RawIndex;
 
 /// Prefix of the image backbone's tensor names in VLC. Names in MAE's files do not have this prefix.
@@ -136,6 +137,8 @@ pub struct Header {
     pub epoch: u64,
     /// Number of optimiser steps taken.
     pub global_step: u64,
+    /// Numbers of attention heads. A safetensors file has them in its metadata, a PyTorch file with VLC's names in `hyper_parameters`.
+    pub heads: GivenHeads,
     /// Further entries of the metadata of a safetensors file. They are not written to PyTorch files.
     pub metadata: Vec<(String, String)>,
 }
@@ -146,6 +149,7 @@ impl From<Style> for Header {
             style,
             epoch: 0,
             global_step: 0,
+            heads: GivenHeads::default(),
             metadata: Vec::new(),
         }
     }

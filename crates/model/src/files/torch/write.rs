@@ -9,6 +9,8 @@ use super::super::error::Problem;
 use super::super::state::{StateDict, StoredTensor};
 use super::super::{Header, Style};
 use super::tensor::storage_class;
+use crate::sizes::GivenHeads;
+use crate::stated_heads::{DECODER_HYPER_PARAMETER, ENCODER_HYPER_PARAMETER};
 use vlct_pickle::Writer;
 
 /// The directory of all entries. PyTorch accepts any name.
@@ -65,6 +67,7 @@ fn content_pickle(state: &StateDict, header: &Header) -> Vec<u8> {
                 .text("pytorch-lightning_version")
                 .text(LIGHTNING_VERSION)
                 .set_item();
+            write_heads(&mut pickle, header.heads);
             "state_dict"
         }
         Style::Mae => "model",
@@ -78,6 +81,23 @@ fn content_pickle(state: &StateDict, header: &Header) -> Vec<u8> {
     }
     pickle.set_item();
     pickle.finish()
+}
+
+/// Writes the numbers of attention heads where Lightning has the configuration: `{"hyper_parameters": {"config": {"num_heads": …}}}`.
+fn write_heads(pickle: &mut Writer, heads: GivenHeads) {
+    if heads == GivenHeads::default() {
+        return;
+    }
+    pickle.text("hyper_parameters").empty_dict().text("config").empty_dict();
+    for (key, heads) in [
+        (ENCODER_HYPER_PARAMETER, heads.encoder),
+        (DECODER_HYPER_PARAMETER, heads.decoder),
+    ] {
+        if let Some(heads) = heads {
+            pickle.text(key).int(heads as i64).set_item();
+        }
+    }
+    pickle.set_item().set_item();
 }
 
 fn write_ordered_dict(pickle: &mut Writer) {
