@@ -34,8 +34,44 @@ pub struct GivenHeads {
 pub struct Sizes {
     /// Sizes and heads. Dropout is off.
     pub config: VlcConfig,
-    /// Sizes that the file does not state, each with the assumption.
-    pub assumptions: Vec<String>,
+    /// Numbers of attention heads that the file does not state.
+    pub assumptions: Vec<Assumption>,
+}
+
+/// A part of the model with attention heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The encoder.
+    Encoder,
+    /// The decoder of masked autoencoding.
+    Decoder,
+}
+
+/// A number of attention heads that the file does not state, derived from the width per head of the published models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Assumption {
+    /// The part of the model.
+    pub part: Part,
+    /// The assumed number of heads.
+    pub heads: usize,
+    /// Width of the part.
+    pub width: usize,
+}
+
+impl std::fmt::Display for Assumption {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { part, heads, width } = self;
+        let of_part = match part {
+            Part::Encoder => "",
+            Part::Decoder => " of the decoder",
+        };
+        write!(
+            f,
+            "the file does not state the number of attention heads{of_part}: {heads}, one per {} of width {width}, as in the published \
+             models",
+            width / heads
+        )
+    }
 }
 
 /// The reason why the sizes of a model cannot be derived.
@@ -111,10 +147,11 @@ pub fn derive(file: &WeightIndex, given: GivenHeads) -> Result<Sizes, SizeError>
             Some(heads) => heads,
             None if width % WIDTH_PER_HEAD == 0 => {
                 let heads = width / WIDTH_PER_HEAD;
-                assumptions.push(format!(
-                    "the file does not state the number of attention heads: {heads}, one per {WIDTH_PER_HEAD} of width {width}, as in the \
-                     published models"
-                ));
+                assumptions.push(Assumption {
+                    part: Part::Encoder,
+                    heads,
+                    width,
+                });
                 heads
             }
             None => return Err(SizeError::UnknownHeads { part: "encoder", width }),
@@ -206,7 +243,7 @@ fn decoder(
     tensors: &Tensors,
     statements: &Statements,
     given: Option<usize>,
-    assumptions: &mut Vec<String>,
+    assumptions: &mut Vec<Assumption>,
 ) -> Result<(usize, usize, usize), SizeError> {
     let embed = "transformer.decoder_embed.weight";
     if !tensors.contains(embed) {
@@ -219,10 +256,11 @@ fn decoder(
         return Ok((0, 0, 0));
     };
     if stated.is_none() {
-        assumptions.push(format!(
-            "the file does not state the number of attention heads of the decoder: {heads}, one per {DECODER_WIDTH_PER_HEAD} of width \
-             {width}, as in the published models"
-        ));
+        assumptions.push(Assumption {
+            part: Part::Decoder,
+            heads,
+            width,
+        });
     }
     check_heads("decoder", heads, width)?;
     Ok((width, tensors.blocks("transformer.decoder_blocks"), heads))
@@ -419,7 +457,7 @@ mod tests {
         let width = state.get("transformer.cls_token").expect("a tensor").shape[2];
         let derived = with_index(&state, |index| derive(index, GivenHeads::default()));
         match derived {
-            Ok(sizes) => assert!(sizes.assumptions[0].contains("attention heads"), "{sizes:?}"),
+            Ok(sizes) => assert!(sizes.assumptions[0].part == Part::Encoder, "{sizes:?}"),
             Err(error) => assert!(
                 matches!(error, SizeError::UnknownHeads { .. }) && !width.is_multiple_of(WIDTH_PER_HEAD),
                 "{error}"

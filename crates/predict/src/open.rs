@@ -68,7 +68,7 @@ impl Predictor {
                     path: path.clone(),
                     source,
                 })?;
-                notes.extend(assumptions);
+                notes.extend(assumptions.iter().map(ToString::to_string));
                 config
             }
         };

@@ -277,7 +277,7 @@ mod tests {
         ] {
             let file = crate::files::map(&path(name)).unwrap();
             let sizes = derive(&crate::files::index(&file).unwrap(), GivenHeads::default()).unwrap();
-            assert_eq!(sizes.assumptions, [""; 0], "{name}");
+            assert_eq!(sizes.assumptions, [], "{name}");
             assert_eq!(sizes.config.backbone, model.config().backbone, "{name}");
         }
     }

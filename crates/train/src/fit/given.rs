@@ -5,37 +5,47 @@ use std::path::Path;
 use vlct_model::VlcConfig;
 use vlct_model::config::Backbone;
 use vlct_model::files;
-use vlct_model::sizes::{self, GivenHeads, Sizes};
+use vlct_model::sizes::{self, GivenHeads, Part, Sizes};
 use vlct_tasks::Description;
 
 use crate::error::{Result, TrainError};
 use vlct_config::{Config, Value};
 
-/// Returns the keys of the sizes of the model in `load_path`, with their values; empty without `load_path`. Reads the header of this file
-/// and of `pretrain_path`.
+/// The keys of the sizes of the model in `load_path`, with their values.
+#[derive(Debug, Default)]
+pub(super) struct WeightSizes {
+    /// Sizes that the file determines.
+    pub known: Vec<(&'static str, Value)>,
+    /// Numbers of attention heads that the file does not state.
+    pub assumed: Vec<(&'static str, Value)>,
+    /// The assumptions by which these numbers were derived, as sentences.
+    pub assumptions: Vec<String>,
+}
+
+/// Returns the sizes of the model in `load_path`; empty without `load_path`. Reads the header of this file and of `pretrain_path`.
 ///
 /// # Errors
 /// Returns an error if a file cannot be read, or if `load_path` is not a VLC model and the user does not ask for a part of it.
-pub(super) fn sizes_of_weights(config: &Config) -> Result<Vec<(&'static str, Value)>> {
+pub(super) fn sizes_of_weights(config: &Config) -> Result<WeightSizes> {
     if !config.pretrain_path.is_empty() {
         files::index(&files::map(Path::new(&config.pretrain_path))?)?;
     }
     if config.load_path.is_empty() {
-        return Ok(Vec::new());
+        return Ok(WeightSizes::default());
     }
     let file = files::map(Path::new(&config.load_path))?;
     let path = file.path();
     let index = files::index(&file)?;
-    let model = match Description::of(path, &index)? {
-        Some(description) => description.model,
+    let (model, assumptions) = match Description::of(path, &index)? {
+        Some(description) => (description.model, Vec::new()),
         None => {
             let given = GivenHeads {
                 encoder: config.heads,
                 decoder: config.decoder_heads,
             };
             match sizes::derive(&index, given) {
-                Ok(Sizes { config, .. }) => config,
-                Err(_) if config.load_partial => return Ok(Vec::new()),
+                Ok(Sizes { config, assumptions }) => (config, assumptions),
+                Err(_) if config.load_partial => return Ok(WeightSizes::default()),
                 Err(source) => {
                     return Err(TrainError::Sizes {
                         path: path.to_path_buf(),
@@ -45,7 +55,31 @@ pub(super) fn sizes_of_weights(config: &Config) -> Result<Vec<(&'static str, Val
             }
         }
     };
-    Ok(keys(&model))
+    let is_assumed = |key: &str| {
+        let parts = assumptions.iter().map(|assumption| assumption.part);
+        parts.map(key_of_heads).any(|assumed| assumed == key)
+    };
+    let (assumed, known): (Vec<_>, Vec<_>) = keys(&model).into_iter().partition(|(key, _)| is_assumed(key));
+    let assumptions = assumptions.iter().map(|assumption| {
+        let key = key_of_heads(assumption.part);
+        format!(
+            "{}: {assumption}; set {key}=N if the model has another number",
+            path.display()
+        )
+    });
+    Ok(WeightSizes {
+        known,
+        assumed,
+        assumptions: assumptions.collect(),
+    })
+}
+
+/// Returns the key of the number of attention heads of a part of the model.
+fn key_of_heads(part: Part) -> &'static str {
+    match part {
+        Part::Encoder => "heads",
+        Part::Decoder => "decoder_heads",
+    }
 }
 
 /// Returns the keys of the sizes of a model with their values. For models of the published base size, the image size is left out: their
@@ -122,5 +156,52 @@ mod tests {
         assert!(names(&model).contains(&"image_size") && names(&model).contains(&"decoder_depth"));
         model.backbone.decoder_depth = 0;
         assert!(!names(&model).contains(&"decoder_depth"));
+    }
+
+    #[test]
+    fn numbers_of_heads_that_a_file_does_not_state_are_assumptions() {
+        let backbone = Backbone {
+            patch_size: 8,
+            width: 128,
+            depth: 1,
+            heads: 4,
+            decoder_width: 96,
+            decoder_depth: 1,
+            decoder_heads: 4,
+        };
+        let model = vlct_model::Vlc::new(VlcConfig {
+            image_size: 16,
+            backbone,
+            vocab_size: 104,
+            max_text_len: 16,
+            token_types: 2,
+            drop_rate: 0.0,
+            heads: Default::default(),
+        });
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("x.safetensors");
+        files::write(&file, &model.state_dict(), &files::Style::Vlc.into()).unwrap();
+        let sizes = |word: &str| {
+            let load_path = format!("load_path={}", file.display());
+            let config = resolve(&["own_data", &load_path, word]).unwrap().config;
+            sizes_of_weights(&config).unwrap()
+        };
+        let found = sizes("seed=0");
+        let (heads, decoder_heads) = (("heads", Value::Int(2)), ("decoder_heads", Value::Int(3)));
+        assert_eq!(found.assumed, [heads, decoder_heads.clone()]);
+        assert!(found.assumptions[1].ends_with("set decoder_heads=N if the model has another number"));
+        let found = sizes("heads=4");
+        assert_eq!(found.assumed, [decoder_heads]);
+        assert!(found.known.contains(&("heads", Value::Int(4))));
+        let header = files::Header {
+            heads: GivenHeads {
+                encoder: Some(4),
+                decoder: Some(4),
+            },
+            ..files::Style::Vlc.into()
+        };
+        files::write(&file, &model.state_dict(), &header).unwrap();
+        let found = sizes("seed=0");
+        assert_eq!((found.assumed, found.assumptions), (Vec::new(), Vec::new()));
     }
 }

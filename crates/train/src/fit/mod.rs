@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use indicatif::HumanCount;
+use log::warn;
 use vlct_model::files;
 use vlct_text::Tokenizer;
 use vlct_util::text::counted;
@@ -27,7 +28,7 @@ use crate::weights;
 use vlct_config::{Config, NamedConfig, Value, resolve};
 
 pub use facts::{Divisible, Facts};
-use given::sizes_of_weights;
+use given::{WeightSizes, sizes_of_weights};
 use sizes::{Candidate, FROM_SCRATCH, FROM_WEIGHTS};
 
 /// Largest number of samples per optimiser step that is chosen.
@@ -311,7 +312,7 @@ impl Chooser<'_> {
 
     /// Chooses the longest text, and the size of the vocabulary if the user names one. `weights` are the sizes of the model in
     /// `load_path`.
-    fn choose_text(&mut self, weights: Vec<(&'static str, Value)>) -> Result<()> {
+    fn choose_text(&mut self, weights: WeightSizes) -> Result<()> {
         let load_path = self.config.load_path.clone();
         if let Some(run) = paths::find_weights(Path::new(&load_path))
             .ok()
@@ -320,8 +321,13 @@ impl Chooser<'_> {
             let reason = format!("as in the run {load_path}");
             return self.choose(sizes::sizes_of_run(&run), reason);
         }
-        let has_vocabulary = weights.iter().any(|(key, _)| *key == "vocab_size");
-        self.choose(weights, format!("as in {load_path}"))?;
+        let has_vocabulary = weights.known.iter().any(|(key, _)| *key == "vocab_size");
+        weights.assumptions.iter().for_each(|assumption| warn!("{assumption}"));
+        self.choose(weights.known, format!("as in {load_path}"))?;
+        self.choose(
+            weights.assumed,
+            format!("assumed from the width, because {load_path} does not state it"),
+        )?;
         // A model that was trained with 40 tokens keeps its table of positions.
         if load_path.is_empty() {
             let tokens = self.facts.texts.most();
