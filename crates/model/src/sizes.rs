@@ -3,7 +3,7 @@
 //! Most sizes follow from shapes. The numbers of attention heads do not: they are those that the file states or, if
 //! it states none, follow from the widths per head of the published models.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use indexmap::IndexMap;
 
@@ -96,6 +96,14 @@ pub enum SizeError {
         /// Its shape.
         shape: Vec<usize>,
     },
+    /// A block is missing, but the file has a later one.
+    #[error("the file has no tensors of block {block}, but those of block {later}: the model is incomplete")]
+    MissingBlock {
+        /// The name of the block.
+        block: String,
+        /// The number of the later block.
+        later: usize,
+    },
     /// A position table does not have one row for the class token and a square number of rows for patches.
     #[error("position table {name} has {rows} rows, which is not one more than a square")]
     NotSquare {
@@ -179,7 +187,7 @@ pub fn derive(file: &WeightIndex, given: GivenHeads) -> Result<Sizes, SizeError>
         backbone: Backbone {
             patch_size,
             width,
-            depth: tensors.blocks("transformer.blocks"),
+            depth: tensors.blocks("transformer.blocks")?,
             heads,
             decoder_width,
             decoder_depth,
@@ -263,7 +271,7 @@ fn decoder(
         });
     }
     check_heads("decoder", heads, width)?;
-    Ok((width, tensors.blocks("transformer.decoder_blocks"), heads))
+    Ok((width, tensors.blocks("transformer.decoder_blocks")?, heads))
 }
 
 fn check_heads(part: &'static str, heads: usize, width: usize) -> Result<(), SizeError> {
@@ -308,10 +316,31 @@ impl<'f> Tensors<'f> {
         })
     }
 
-    /// Returns the number of consecutive blocks `NAME.0`, `NAME.1`, ….
-    fn blocks(&self, name: &str) -> usize {
-        let exists = |i: &usize| self.contains(&format!("{name}.{i}.norm1.weight"));
-        (0..).take_while(exists).count()
+    /// Returns the number of blocks `NAME.0`, `NAME.1`, …, none of which is missing. A block is in the file if one of its tensors is.
+    fn blocks(&self, name: &str) -> Result<usize, SizeError> {
+        let unreadable = self.unreadable.keys().map(String::as_str);
+        let numbers: BTreeSet<usize> = self
+            .shapes
+            .keys()
+            .copied()
+            .chain(unreadable)
+            .filter_map(|tensor| {
+                tensor
+                    .strip_prefix(name)?
+                    .strip_prefix('.')?
+                    .split_once('.')?
+                    .0
+                    .parse()
+                    .ok()
+            })
+            .collect();
+        match numbers.iter().enumerate().find(|(block, number)| block != *number) {
+            None => Ok(numbers.len()),
+            Some((block, later)) => Err(SizeError::MissingBlock {
+                block: format!("{name}.{block}"),
+                later: *later,
+            }),
+        }
     }
 
     /// Returns the number of classes of a classifier; `None` if there is no classifier of this name.
@@ -406,6 +435,33 @@ mod tests {
         }
         let error = with_index(&state, |index| derive(index, heads(7))).unwrap_err();
         assert!(error.to_string().contains("7 attention heads do not divide"), "{error}");
+    }
+
+    #[test]
+    fn a_gap_between_blocks_is_an_error() {
+        let state = golden_state(&vlct_golden::directories("model")[0]);
+        for part in ["transformer.blocks", "transformer.decoder_blocks"] {
+            let block = format!("{part}.0");
+            let keep = |name: &str| !name.strip_prefix(&block).is_some_and(|rest| rest.starts_with('.'));
+            let damaged: StateDict = state.clone().into_iter().filter(|(name, _)| keep(name)).collect();
+            let given = GivenHeads {
+                decoder: Some(1),
+                ..heads(4)
+            };
+            let error = with_index(&damaged, |index| derive(index, given)).unwrap_err();
+            assert_eq!(error, SizeError::MissingBlock { block, later: 1 });
+        }
+        // A block that lacks one tensor counts, so that reading names the tensor.
+        let mut damaged = state.clone();
+        damaged.remove("transformer.blocks.1.norm1.weight");
+        let depth = |state: &StateDict| {
+            with_index(state, |index| derive(index, heads(4)))
+                .expect("sizes")
+                .config
+                .backbone
+                .depth
+        };
+        assert_eq!(depth(&damaged), depth(&state));
     }
 
     fn heads(encoder: usize) -> GivenHeads {
