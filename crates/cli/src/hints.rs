@@ -116,6 +116,7 @@ fn predict_hint(error: &PredictError) -> Option<String> {
             Some(format!("vlct predict can use it for {}{zero_shot}", tasks.join(", ")))
         }
         PredictError::NoNames { what: "answers", .. } => Some("name them with --answers FILE".into()),
+        PredictError::OtherVocabulary { .. } => Some("leave out --tokenizer: the file contains its vocabulary".into()),
         PredictError::TokenizerSize { .. } => Some("--tokenizer takes a vocab.txt".into()),
         PredictError::TextTooLong { .. } => Some("shorten it, or use --truncate".into()),
         PredictError::Sizes {

@@ -144,6 +144,24 @@ fn own_data_is_trained_from_the_sizes_and_with_the_vocabulary_of_a_file() {
     let other = "tokenizer=other.txt";
     assert_one_line_error("vlct train", &own_data(&[checkpoint, other]), &parts);
     assert_one_line_error("vlct run", &train(directory, &[checkpoint, other]), &parts);
+    std::fs::write(directory.join("image.png"), "").expect("written");
+    let predict = [
+        "predict",
+        "match",
+        "--load",
+        "checkpoint.safetensors",
+        "--tokenizer",
+        "other.txt",
+        "image.png",
+        "x",
+    ];
+    let parts = [
+        "checkpoint.safetensors",
+        "another vocabulary",
+        "token 5 is",
+        "leave out --tokenizer",
+    ];
+    assert_one_line_error("vlct predict", &vlct_in(directory, &predict), &parts);
     assert_success(&train(directory, &[checkpoint, other, "load_partial=True"]));
     assert_success(&train(directory, &[checkpoint]));
     // Without the file, the vocabulary is that of the checkpoint.

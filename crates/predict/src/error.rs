@@ -93,6 +93,22 @@ pub enum PredictError {
         /// Rows of the word table.
         rows: usize,
     },
+    /// The tokenizer has another vocabulary than that with which the weights were trained.
+    #[error(
+        "{path}: the model was trained with another vocabulary than that of the given tokenizer: token {id} is {theirs:?} there and \
+         {ours:?} here",
+        path = path.display()
+    )]
+    OtherVocabulary {
+        /// The weight file.
+        path: PathBuf,
+        /// The first id whose tokens differ.
+        id: usize,
+        /// The token of the weights.
+        theirs: String,
+        /// The token of the tokenizer.
+        ours: String,
+    },
     /// The image size is not a multiple of the patch size, or out of range.
     #[error("image size {size} is not a multiple of the patch size {patch_size} up to {max}")]
     ImageSize {

@@ -6,6 +6,7 @@ use vlct_image::{Background, MEAN, Orientation, Reading, STD, Transform, Transfo
 use vlct_model::files::{self, WeightIndex};
 use vlct_model::sizes::{self, GivenHeads, Sizes};
 use vlct_model::{Vlc, VlcConfig};
+use vlct_tasks::description::{InputDescription, VocabularyDifference};
 use vlct_tasks::{Description, TaskSpec};
 use vlct_tensor::{Compute, Precision};
 use vlct_text::Tokenizer;
@@ -183,7 +184,12 @@ fn preparation(
         });
     }
     let tokenizer = match (&options.tokenizer, inputs) {
-        (Some(tokenizer), _) => tokenizer.clone(),
+        (Some(tokenizer), inputs) => {
+            if let Some(inputs) = inputs {
+                compare_vocabulary(path, inputs, tokenizer, notes)?;
+            }
+            tokenizer.clone()
+        }
         (None, Some(inputs)) => inputs.to_spec(path)?.tokenizer,
         (None, None) => {
             if let Some(name) = published_tokenizer(index).filter(|name| *name != PUBLISHED_TOKENIZER) {
@@ -213,6 +219,34 @@ fn preparation(
         max_text_len: max_text_len.min(config.max_text_len),
         truncate: options.truncate,
     })
+}
+
+/// Compares a given tokenizer with the vocabulary of the weights. Notes whether only one of the two lower-cases text.
+///
+/// # Errors
+/// Returns [`PredictError::OtherVocabulary`] if an id stands for other tokens.
+fn compare_vocabulary(
+    path: &Path,
+    inputs: &InputDescription,
+    tokenizer: &Tokenizer,
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    match inputs.vocabulary_difference(tokenizer) {
+        None => Ok(()),
+        Some(VocabularyDifference::Case { lower_case }) => {
+            notes.push(format!(
+                "the model was trained with {} text, which the given tokenizer does not give",
+                if lower_case { "lower-case" } else { "cased" }
+            ));
+            Ok(())
+        }
+        Some(VocabularyDifference::Token { id, theirs, ours }) => Err(PredictError::OtherVocabulary {
+            path: path.to_path_buf(),
+            id,
+            theirs,
+            ours,
+        }),
+    }
 }
 
 /// Returns the tokenizer that the hyper-parameters of a published checkpoint name.

@@ -51,6 +51,25 @@ pub struct InputDescription {
     pub reading: Option<Reading>,
 }
 
+/// The first difference between the vocabulary of a description and that of a tokenizer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VocabularyDifference {
+    /// An id stands for other tokens.
+    Token {
+        /// The id.
+        id: usize,
+        /// The token of the description.
+        theirs: String,
+        /// The token of the tokenizer.
+        ours: String,
+    },
+    /// The tokens are the same, but only one of the two lower-cases text.
+    Case {
+        /// Whether the description is that of lower-cased text.
+        lower_case: bool,
+    },
+}
+
 /// The kind of weights in a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -131,6 +150,23 @@ impl InputDescription {
             max_text_len: self.max_text_len,
         })
     }
+
+    /// Returns the first difference between the vocabulary of the description and that of `tokenizer`; `None` if weights with this
+    /// description suit the tokenizer. Tokens of the description that BERT leaves unused (`[unused1]`) may have become words.
+    pub fn vocabulary_difference(&self, tokenizer: &Tokenizer) -> Option<VocabularyDifference> {
+        let pairs = self.vocabulary.iter().zip(tokenizer.vocabulary().iter());
+        let differs = |(_, (theirs, ours)): &(usize, (&String, &str))| theirs != ours && !theirs.starts_with("[unused");
+        if let Some((id, (theirs, ours))) = pairs.enumerate().find(differs) {
+            return Some(VocabularyDifference::Token {
+                id,
+                theirs: theirs.clone(),
+                ours: ours.into(),
+            });
+        }
+        (self.lower_case != tokenizer.lower_case()).then_some(VocabularyDifference::Case {
+            lower_case: self.lower_case,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -169,6 +205,25 @@ mod tests {
         let spec = read.inputs.to_spec(&path).unwrap();
         assert_eq!((spec.tokenizer.len(), spec.tokenizer.lower_case()), (30_522, true));
         assert_eq!(spec.tokenizer.token(101), Some("[CLS]"));
+        assert_eq!(read.inputs.vocabulary_difference(&spec.tokenizer), None);
+        let changed = |change: fn(&mut InputDescription)| {
+            let mut inputs = read.inputs.clone();
+            change(&mut inputs);
+            inputs.vocabulary_difference(&spec.tokenizer)
+        };
+        assert_eq!(changed(|inputs| inputs.vocabulary[2000] = "[unused7]".into()), None);
+        assert_eq!(
+            changed(|inputs| inputs.vocabulary[101] = "[START]".into()),
+            Some(VocabularyDifference::Token {
+                id: 101,
+                theirs: "[START]".into(),
+                ours: "[CLS]".into()
+            })
+        );
+        assert_eq!(
+            changed(|inputs| inputs.lower_case = false),
+            Some(VocabularyDifference::Case { lower_case: false })
+        );
         let error = Description::read(&path, "\"nothing\"").unwrap_err();
         assert!(error.to_string().contains("description is invalid"), "{error}");
     }

@@ -11,7 +11,7 @@ use vlct_model::files::{self, LoadReport, Options, Scope, Style, WeightIndex};
 use vlct_model::initialise::initialise;
 use vlct_tasks::Description;
 use vlct_tasks::TaskSpec;
-use vlct_tasks::description::WeightsKind;
+use vlct_tasks::description::{VocabularyDifference, WeightsKind};
 use vlct_tensor::optimizer::{Clip, Hyperparameters, Optimizer};
 use vlct_tensor::{Averages, Gradients, Tensor};
 use vlct_text::Tokenizer;
@@ -300,16 +300,17 @@ enum Kind {
     Averages,
 }
 
-/// Compares the vocabulary of the weight file `path` with that of `tokenizer`. Returns a warning if they may differ. Tokens of the file that
-/// BERT leaves unused (`[unused1]`) may have become words.
+/// Compares the vocabulary of the weight file `path` with that of `tokenizer`. Returns a warning if they may differ.
 ///
 /// # Errors
 /// Returns [`TrainError::OtherVocabulary`] if the file says that its weights were trained with another vocabulary.
 pub(crate) fn compare_vocabularies(path: &Path, index: &WeightIndex, tokenizer: &str) -> Result<Option<String>> {
     let ours = Tokenizer::named(tokenizer)?;
-    let tokens = || ours.vocabulary().iter();
     let Some(description) = Description::of(path, index)? else {
-        let is_published = tokens().eq(Tokenizer::bert_base_uncased().vocabulary().iter());
+        let is_published = ours
+            .vocabulary()
+            .iter()
+            .eq(Tokenizer::bert_base_uncased().vocabulary().iter());
         return Ok((!is_published).then(|| {
             format!(
                 "{} does not contain its vocabulary: its weights suit tokenizer={tokenizer:?} only if they were trained with it",
@@ -317,25 +318,21 @@ pub(crate) fn compare_vocabularies(path: &Path, index: &WeightIndex, tokenizer: 
             )
         }));
     };
-    let theirs = &description.inputs.vocabulary;
-    let differs = |(_, (theirs, ours)): &(usize, (&String, &str))| theirs != ours && !theirs.starts_with("[unused");
-    if let Some((id, (theirs, ours))) = theirs.iter().zip(tokens()).enumerate().find(differs) {
-        return Err(TrainError::OtherVocabulary {
+    match description.inputs.vocabulary_difference(&ours) {
+        None => Ok(None),
+        Some(VocabularyDifference::Token { id, theirs, ours }) => Err(TrainError::OtherVocabulary {
             path: path.to_path_buf(),
             tokenizer: tokenizer.into(),
             id,
-            theirs: theirs.clone(),
-            ours: ours.into(),
-        });
-    }
-    let is_lower_case = description.inputs.lower_case;
-    Ok((is_lower_case != ours.lower_case()).then(|| {
-        format!(
+            theirs,
+            ours,
+        }),
+        Some(VocabularyDifference::Case { lower_case }) => Ok(Some(format!(
             "the weights of {} were trained with {} text, which tokenizer={tokenizer:?} does not give",
             path.display(),
-            if is_lower_case { "lower-case" } else { "cased" }
-        )
-    }))
+            if lower_case { "lower-case" } else { "cased" }
+        ))),
+    }
 }
 
 /// Loads a weight file into a model. With `tokenizer`, weights of another vocabulary are an error.
