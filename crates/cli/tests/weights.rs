@@ -114,10 +114,20 @@ fn own_data_is_trained_from_the_sizes_and_with_the_vocabulary_of_a_file() {
     for part in [
         "as in converted.safetensors",
         "hidden_size=32",
-        "does not contain its vocabulary",
+        "does not contain its vocabulary of ",
+        " word embeddings: its weights suit tokenizer=\"data/vocab.txt\" with ",
     ] {
         assert!(text.contains(part), "{part:?} is not in {text}");
     }
+
+    // The tokenizer of English has more tokens than the file has word embeddings.
+    let parts = [
+        "converted.safetensors",
+        "word embeddings",
+        "has 30522 tokens",
+        "set tokenizer=FILE",
+    ];
+    assert_one_line_error("English", &own_data(&[&[converted], &heads[..]].concat()), &parts);
 
     // The checkpoint of a run contains its vocabulary.
     std::fs::copy(

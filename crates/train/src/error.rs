@@ -85,6 +85,22 @@ pub enum TrainError {
         /// Number of word embeddings of the model.
         vocab_size: usize,
     },
+    /// The tokenizer has more tokens than the weights of `load_path` have word embeddings.
+    #[error(
+        "{path}: the weights have {rows} word embeddings, but tokenizer={tokenizer:?} has {tokens} tokens: set tokenizer=FILE to the \
+         vocabulary with which they were trained",
+        path = path.display()
+    )]
+    VocabularyOfWeights {
+        /// The weight file.
+        path: PathBuf,
+        /// Number of word embeddings in the file.
+        rows: usize,
+        /// The tokenizer as configured.
+        tokenizer: String,
+        /// Number of tokens of the tokenizer.
+        tokens: usize,
+    },
     /// The configuration activates tasks that are not trained together.
     #[error(
         "loss_names activates {tasks}: a run trains either itm, mlm and mae, or one of vqa, nlvr2, irtr and labels; set the others \

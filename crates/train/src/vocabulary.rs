@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 
 use log::info;
 use vlct_model::checkpoint;
+use vlct_model::files;
 use vlct_tasks::Description;
 use vlct_text::{TextError, Tokenizer};
 
 use crate::error::{Result, TrainError};
 use crate::paths;
 use crate::spec::RunSpec;
+use crate::weights;
 
 /// Returns the tokenizer of a run. A resumed run, a test, and a run that begins with the weights of a checkpoint use the vocabulary of the
 /// checkpoint if the file of `tokenizer` does not exist any more.
@@ -45,6 +47,13 @@ pub(crate) fn tokenizer(spec: &RunSpec) -> Result<Tokenizer> {
     };
     let vocab_size = spec.model.vocab_size;
     if tokenizer.len() > vocab_size {
+        // A larger `vocab_size` would not suit the weights.
+        if let Some(path) = &spec.weights.load_path
+            && !spec.weights.partial
+        {
+            let file = files::map(path)?;
+            weights::check_word_embeddings(file.path(), &files::index(&file)?, name, tokenizer.len())?;
+        }
         return Err(TrainError::VocabularyTooSmall {
             tokenizer: name.clone(),
             tokens: tokenizer.len(),

@@ -15,6 +15,7 @@ use vlct_tasks::description::{VocabularyDifference, WeightsKind};
 use vlct_tensor::optimizer::{Clip, Hyperparameters, Optimizer};
 use vlct_tensor::{Averages, Gradients, Tensor};
 use vlct_text::Tokenizer;
+use vlct_util::text::counted;
 
 use crate::error::{Result, TrainError};
 use crate::groups::{Parameter, groups};
@@ -303,18 +304,25 @@ enum Kind {
 /// Compares the vocabulary of the weight file `path` with that of `tokenizer`. Returns a warning if they may differ.
 ///
 /// # Errors
-/// Returns [`TrainError::OtherVocabulary`] if the file says that its weights were trained with another vocabulary.
+/// Returns [`TrainError::OtherVocabulary`] if the file says that its weights were trained with another vocabulary, and
+/// [`TrainError::VocabularyOfWeights`] if a file without vocabulary has fewer word embeddings than `tokenizer` has tokens.
 pub(crate) fn compare_vocabularies(path: &Path, index: &WeightIndex, tokenizer: &str) -> Result<Option<String>> {
     let ours = Tokenizer::named(tokenizer)?;
     let Some(description) = Description::of(path, index)? else {
+        check_word_embeddings(path, index, tokenizer, ours.len())?;
         let is_published = ours
             .vocabulary()
             .iter()
             .eq(Tokenizer::bert_base_uncased().vocabulary().iter());
         return Ok((!is_published).then(|| {
+            let rows = match word_embeddings(index) {
+                Some(rows) => format!(" of {}", counted(rows, "word embedding")),
+                None => String::new(),
+            };
             format!(
-                "{} does not contain its vocabulary: its weights suit tokenizer={tokenizer:?} only if they were trained with it",
-                path.display()
+                "{} does not contain its vocabulary{rows}: its weights suit tokenizer={tokenizer:?} with {} only if they were trained with it",
+                path.display(),
+                counted(ours.len(), "token")
             )
         }));
     };
@@ -333,6 +341,28 @@ pub(crate) fn compare_vocabularies(path: &Path, index: &WeightIndex, tokenizer: 
             if lower_case { "lower-case" } else { "cased" }
         ))),
     }
+}
+
+/// Checks that the weight file `path` has a word embedding for each of the tokens of `tokenizer`.
+///
+/// # Errors
+/// Returns [`TrainError::VocabularyOfWeights`] if it has fewer.
+pub(crate) fn check_word_embeddings(path: &Path, index: &WeightIndex, tokenizer: &str, tokens: usize) -> Result<()> {
+    match word_embeddings(index).filter(|rows| *rows < tokens) {
+        None => Ok(()),
+        Some(rows) => Err(TrainError::VocabularyOfWeights {
+            path: path.to_path_buf(),
+            rows,
+            tokenizer: tokenizer.into(),
+            tokens,
+        }),
+    }
+}
+
+/// Returns the number of word embeddings of a weight file; `None` if it has none.
+fn word_embeddings(index: &WeightIndex) -> Option<usize> {
+    let table = index.tensors.get("text_embeddings.word_embeddings.weight")?;
+    table.shape().first().copied()
 }
 
 /// Loads a weight file into a model. With `tokenizer`, weights of another vocabulary are an error.
