@@ -9,8 +9,6 @@ use vlct_tensor::Device;
 
 use crate::checkpoint::{self, CheckpointError, TensorRef};
 use crate::files::{self, Dtype, FileError, Format, Header, StateDict, StoredTensor, TensorData, WeightFile};
-use crate::sizes::GivenHeads;
-use crate::stated_heads;
 
 /// The result of averaging.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -253,7 +251,7 @@ struct Sums {
     style: files::Style,
     epoch: u64,
     global_step: u64,
-    heads: GivenHeads,
+    heads: files::GivenHeads,
 }
 
 /// The sum of a tensor.
@@ -267,7 +265,7 @@ enum Sum {
 impl Sums {
     fn new(file: files::WeightFile) -> Self {
         let (epoch, global_step) = (file.summary.epoch, file.summary.global_step);
-        let heads = stated_heads::of_file(file.format, &file.summary, &file.state);
+        let heads = files::heads::of_file(file.format, &file.summary, &file.state);
         let tensors = without_position_ids(file.state).map(|(name, tensor)| {
             let sum = match &tensor.data {
                 TensorData::F64(values) => Sum::Floats(values.clone(), Dtype::F64),

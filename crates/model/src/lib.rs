@@ -14,7 +14,6 @@ pub mod inputs;
 pub mod mask;
 pub mod position;
 pub mod sizes;
-mod stated_heads;
 pub mod vlc;
 
 pub use config::VlcConfig;

@@ -8,8 +8,9 @@ use std::collections::{BTreeSet, HashMap};
 use indexmap::IndexMap;
 
 use crate::config::{Backbone, Heads, VlcConfig};
+pub use crate::files::GivenHeads;
+use crate::files::heads::Statements;
 use crate::files::{TensorProblem, WeightIndex};
-use crate::stated_heads::Statements;
 
 /// Width per head of the encoder of every published model except the huge one.
 const WIDTH_PER_HEAD: usize = 64;
@@ -19,15 +20,6 @@ const DECODER_WIDTH_PER_HEAD: usize = 32;
 const MAX_SIZE: usize = 1 << 20;
 /// Upper bound of the number of patches per side of an image, and of the number of blocks.
 const MAX_GRID: usize = 1 << 12;
-
-/// The numbers of attention heads; `None` for those that are derived.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct GivenHeads {
-    /// Number of heads of the encoder.
-    pub encoder: Option<usize>,
-    /// Number of heads of the decoder of masked autoencoding.
-    pub decoder: Option<usize>,
-}
 
 /// The sizes of a model, and the assumptions by which they were derived.
 #[derive(Clone, Debug, PartialEq)]

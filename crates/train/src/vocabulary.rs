@@ -4,14 +4,13 @@ use std::path::{Path, PathBuf};
 
 use log::info;
 use vlct_model::checkpoint;
-use vlct_model::files;
+use vlct_model::files::{self, WeightIndex};
 use vlct_tasks::Description;
 use vlct_text::{TextError, Tokenizer};
 
 use crate::error::{Result, TrainError};
 use crate::paths;
 use crate::spec::RunSpec;
-use crate::weights;
 
 /// Returns the tokenizer of a run. A resumed run, a test, and a run that begins with the weights of a checkpoint use the vocabulary of the
 /// checkpoint if the file of `tokenizer` does not exist any more.
@@ -52,7 +51,7 @@ pub(crate) fn tokenizer(spec: &RunSpec) -> Result<Tokenizer> {
             && !spec.weights.partial
         {
             let file = files::map(path)?;
-            weights::check_word_embeddings(file.path(), &files::index(&file)?, name, tokenizer.len())?;
+            check_word_embeddings(file.path(), &files::index(&file)?, name, tokenizer.len())?;
         }
         return Err(TrainError::VocabularyTooSmall {
             tokenizer: name.clone(),
@@ -61,6 +60,28 @@ pub(crate) fn tokenizer(spec: &RunSpec) -> Result<Tokenizer> {
         });
     }
     Ok(tokenizer)
+}
+
+/// Checks that the weight file `path` has a word embedding for each of the tokens of `tokenizer`.
+///
+/// # Errors
+/// Returns [`TrainError::VocabularyOfWeights`] if it has fewer.
+pub(crate) fn check_word_embeddings(path: &Path, index: &WeightIndex, tokenizer: &str, tokens: usize) -> Result<()> {
+    match word_embeddings(index).filter(|rows| *rows < tokens) {
+        None => Ok(()),
+        Some(rows) => Err(TrainError::VocabularyOfWeights {
+            path: path.to_path_buf(),
+            rows,
+            tokenizer: tokenizer.into(),
+            tokens,
+        }),
+    }
+}
+
+/// Returns the number of word embeddings of a weight file; `None` if it has none.
+pub(crate) fn word_embeddings(index: &WeightIndex) -> Option<usize> {
+    let table = index.tensors.get("text_embeddings.word_embeddings.weight")?;
+    table.shape().first().copied()
 }
 
 /// Whether the file of a tokenizer does not exist.

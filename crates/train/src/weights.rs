@@ -309,13 +309,13 @@ enum Kind {
 pub(crate) fn compare_vocabularies(path: &Path, index: &WeightIndex, tokenizer: &str) -> Result<Option<String>> {
     let ours = Tokenizer::named(tokenizer)?;
     let Some(description) = Description::of(path, index)? else {
-        check_word_embeddings(path, index, tokenizer, ours.len())?;
+        vocabulary::check_word_embeddings(path, index, tokenizer, ours.len())?;
         let is_published = ours
             .vocabulary()
             .iter()
             .eq(Tokenizer::bert_base_uncased().vocabulary().iter());
         return Ok((!is_published).then(|| {
-            let rows = match word_embeddings(index) {
+            let rows = match vocabulary::word_embeddings(index) {
                 Some(rows) => format!(" of {}", counted(rows, "word embedding")),
                 None => String::new(),
             };
@@ -341,28 +341,6 @@ pub(crate) fn compare_vocabularies(path: &Path, index: &WeightIndex, tokenizer: 
             if lower_case { "lower-case" } else { "cased" }
         ))),
     }
-}
-
-/// Checks that the weight file `path` has a word embedding for each of the tokens of `tokenizer`.
-///
-/// # Errors
-/// Returns [`TrainError::VocabularyOfWeights`] if it has fewer.
-pub(crate) fn check_word_embeddings(path: &Path, index: &WeightIndex, tokenizer: &str, tokens: usize) -> Result<()> {
-    match word_embeddings(index).filter(|rows| *rows < tokens) {
-        None => Ok(()),
-        Some(rows) => Err(TrainError::VocabularyOfWeights {
-            path: path.to_path_buf(),
-            rows,
-            tokenizer: tokenizer.into(),
-            tokens,
-        }),
-    }
-}
-
-/// Returns the number of word embeddings of a weight file; `None` if it has none.
-fn word_embeddings(index: &WeightIndex) -> Option<usize> {
-    let table = index.tensors.get("text_embeddings.word_embeddings.weight")?;
-    table.shape().first().copied()
 }
 
 /// Loads a weight file into a model. With `tokenizer`, weights of another vocabulary are an error.

@@ -6,7 +6,6 @@ use super::{
     BACKBONE_PREFIX, FileError, Format, Header, POSITION_IDS, Problem, StateDict, Style, WeightFile, names,
     position_ids,
 };
-use crate::stated_heads;
 use vlct_util::text::{counted, one_line};
 
 /// The result of a conversion.
@@ -84,7 +83,7 @@ pub fn convert(input: &Path, output: &Path, style: Option<Style>) -> Result<Conv
         style: from,
         summary,
     } = super::read(input)?;
-    let heads = stated_heads::of_file(format, &summary, &state);
+    let heads = super::heads::of_file(format, &summary, &state);
     let to = style.unwrap_or(from);
     let (state, left_out) = rename(state, from, to);
     let state = match super::written_format(output)? {

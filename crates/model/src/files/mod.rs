@@ -7,6 +7,7 @@
 
 pub mod convert;
 mod error;
+pub(crate) mod heads;
 pub mod mapping;
 mod names;
 mod safetensors;
@@ -18,6 +19,7 @@ mod view;
 pub use convert::convert;
 pub(crate) use convert::with_position_ids;
 pub use error::{FileError, Problem, TensorProblem};
+pub use heads::GivenHeads;
 pub use mapping::{LoadReport, Options, Scope};
 pub use source::{WeightFiles, find, index, map};
 pub use state::{Dtype, StateDict, StateError, StoredTensor, TensorData};
@@ -28,7 +30,6 @@ use std::path::Path;
 use indexmap::IndexMap;
 use vlct_util::atomic;
 
-use crate::sizes::GivenHeads;
 use view::RawIndex;
 
 /// Prefix of the image backbone's tensor names in VLC. Names in MAE's files do not have this prefix.

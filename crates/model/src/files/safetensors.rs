@@ -15,7 +15,6 @@ use super::state::{Dtype, StateDict};
 use super::view::{RawIndex, TensorView};
 use super::{Format, Header, Summary};
 use crate::checkpoint::{self, AVERAGE_PREFIX, MOMENT_PREFIX};
-use crate::stated_heads;
 
 /// Size in bytes of the length field before the header. The header is padded to a multiple of this size.
 const LENGTH_SIZE: usize = 8;
@@ -115,7 +114,7 @@ pub(super) fn write(out: &mut dyn Write, state: &StateDict, header: &Header) -> 
         start = end;
     }
     let mut metadata: HashMap<String, String> = header.metadata.iter().cloned().collect();
-    metadata.extend(stated_heads::metadata(header.heads));
+    metadata.extend(super::heads::metadata(header.heads));
     // Other readers of the format expect the name of the framework.
     metadata.insert("format".into(), "pt".into());
     metadata.insert("epoch".into(), header.epoch.to_string());

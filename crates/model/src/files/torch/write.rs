@@ -5,12 +5,12 @@ use std::io::{Seek, Write};
 use zip::write::{SimpleFileOptions, ZipWriter};
 use zip::{CompressionMethod, DateTime};
 
+use super::super::GivenHeads;
 use super::super::error::Problem;
+use super::super::heads::{DECODER_HYPER_PARAMETER, ENCODER_HYPER_PARAMETER};
 use super::super::state::{StateDict, StoredTensor};
 use super::super::{Header, Style};
 use super::tensor::storage_class;
-use crate::sizes::GivenHeads;
-use crate::stated_heads::{DECODER_HYPER_PARAMETER, ENCODER_HYPER_PARAMETER};
 use vlct_pickle::Writer;
 
 /// The directory of all entries. PyTorch accepts any name.

@@ -2,9 +2,8 @@
 
 use serde_json::Value;
 
+use super::{Format, StateDict, Summary};
 use crate::config::Backbone;
-use crate::files::{Format, StateDict, Summary};
-use crate::sizes::GivenHeads;
 
 /// Key of the number of heads of the encoder in the metadata of a safetensors file.
 const ENCODER_ENTRY: &str = "attention_heads";
@@ -14,6 +13,15 @@ const DECODER_ENTRY: &str = "decoder_attention_heads";
 pub(crate) const ENCODER_HYPER_PARAMETER: &str = "num_heads";
 /// Key of the number of heads of the decoder in the hyper-parameters of a PyTorch file. The files of the original do not have it.
 pub(crate) const DECODER_HYPER_PARAMETER: &str = "decoder_heads";
+
+/// The numbers of attention heads; `None` for those that are not stated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GivenHeads {
+    /// Number of heads of the encoder.
+    pub encoder: Option<usize>,
+    /// Number of heads of the decoder of masked autoencoding.
+    pub decoder: Option<usize>,
+}
 
 /// What the content of a weight file other than the weights says about attention heads.
 pub(crate) struct Statements<'f> {
