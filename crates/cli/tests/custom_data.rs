@@ -299,6 +299,11 @@ fn prepares_a_table_with_one_label_per_row() {
         "{}",
         stderr_of(&again)
     );
+    let text = String::from_utf8_lossy(&again.stdout);
+    assert!(
+        text.contains("unchanged, from an earlier preparation: data/mine_train_0.arrow") && !text.contains("wrote"),
+        "{text}"
+    );
     assert_one_line_error(
         "other labels",
         &prepare(directory, "csv", &[&tables[..], &["--label-column", "text"]].concat()),

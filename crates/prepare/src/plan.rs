@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::hash::Hasher;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use crate::Result;
 use vlct_data::answers::Vocabulary;
@@ -183,6 +184,9 @@ pub trait RowSource: Send + Sync {
     /// Returns an error if an image cannot be read. The row is then left out, unless the error
     /// [ends the preparation](crate::PrepareError::ends_preparation).
     fn images(&self, row: usize) -> Result<Vec<Vec<u8>>>;
+
+    /// Returns the paths of the files that hold the images of a row: its image files, or the table or tar that the images are in.
+    fn image_files(&self, row: usize) -> Vec<PathBuf>;
 
     /// Hashes everything that distinguishes these rows from other rows, except the content of images.
     ///

@@ -85,7 +85,7 @@ impl WriteArgs {
             }
             Outcome::UpToDate(report) => {
                 info!("all files exist already, made from the same inputs");
-                self.print_report(&report, plan)
+                self.print_report(&report, plan, false)
             }
             Outcome::Written(report) => {
                 let seconds = started.elapsed().as_secs_f64();
@@ -96,7 +96,7 @@ impl WriteArgs {
                     rows as f64 / seconds,
                     bytes as f64 / 1e6 / seconds
                 );
-                self.print_report(&report, plan)
+                self.print_report(&report, plan, true)
             }
         }
     }
@@ -120,7 +120,8 @@ impl WriteArgs {
         }
     }
 
-    fn print_report(&self, report: &Report, plan: &Plan) -> Result<(), Failure> {
+    /// Prints the report. `has_written` is whether this command has written the files of the plan.
+    fn print_report(&self, report: &Report, plan: &Plan, has_written: bool) -> Result<(), Failure> {
         for (part, names) in report.labels_without_training_rows() {
             warn!("{}", describe_untrained(part, &names));
         }
@@ -134,7 +135,7 @@ impl WriteArgs {
             let _ = writeln!(
                 text,
                 "{} {}: {}, {}",
-                if is_planned {
+                if is_planned && has_written {
                     "wrote"
                 } else {
                     "unchanged, from an earlier preparation:"

@@ -340,6 +340,12 @@ impl TableDataset {
         }
     }
 
+    /// Returns the path of the file that a row is in; `None` if there is no such file.
+    pub fn path_at(&self, location: &Location) -> Option<&Path> {
+        let table = self.tables.get(location.table)?;
+        Some(table.index.table.path())
+    }
+
     /// Returns an error about a row. Its message names the file and the row.
     pub(super) fn row_error(&self, location: &Location, reason: &str) -> DataError {
         match self.tables.get(location.table) {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::report::LeftOut;
+use super::report::{Inputs, LeftOut};
 use crate::arrow::{BatchBlock, partial_path};
 use crate::{DataError, Result};
 use vlct_util::at;
@@ -32,6 +32,9 @@ pub struct FileState {
 struct Head {
     /// Hash of the plan and of everything else that determines the content of the files.
     fingerprint: String,
+    /// Hash of the sizes and modification times of the image files. Earlier versions did not record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    images: Option<String>,
     /// Names of the files, without `.arrow`.
     #[serde(default)]
     files: Vec<String>,
@@ -64,13 +67,13 @@ pub fn unfinished_files(out: &Path, name: &str) -> Vec<String> {
         return Vec::new();
     };
     let head = lines(&text).next().map(serde_json::from_slice::<Head>);
-    let Some(Ok(Head { fingerprint, files })) = head else {
+    let Some(Ok(Head { files, .. })) = head else {
         return Vec::new();
     };
     if lines(&text).count() == 1 {
         return Vec::new();
     }
-    let (states, _) = replay(&text, &fingerprint, files.len());
+    let (states, _) = replay(&text, |_| true, files.len());
     let is_unfinished = |(file, state): &(String, FileState)| {
         let path = out.join(format!("{file}.arrow"));
         // A finished file may still have its temporary name.
@@ -86,14 +89,14 @@ impl Journal {
         out.join(format!(".prepare_{name}.journal"))
     }
 
-    /// Opens the journal at `path`, or creates it, and locks it. The journal belongs to the preparation that has this fingerprint and
+    /// Opens the journal at `path`, or creates it, and locks it. The journal belongs to the preparation that has these inputs and
     /// writes `files` (names without `.arrow`). The journal of another preparation is replaced if `replace` is true or if that
     /// preparation has written nothing.
     ///
     /// # Errors
     /// Returns [`DataError::Locked`] if another process has locked the journal, [`DataError::OtherPreparation`] if the journal
     /// belongs to another preparation and is not replaced, [`DataError::Io`] if reading or writing fails.
-    pub fn open(path: &Path, fingerprint: &str, files: &[&str], replace: bool) -> Result<Self> {
+    pub fn open(path: &Path, inputs: &Inputs, files: &[&str], replace: bool) -> Result<Self> {
         let io = at::<DataError>(path);
         let mut file = File::options()
             .read(true)
@@ -109,7 +112,8 @@ impl Journal {
         }
         let mut text = Vec::new();
         file.read_to_end(&mut text).map_err(&io)?;
-        let (states, valid_len) = replay(&text, fingerprint, files.len());
+        let is_same = |head: &Head| inputs.are(&head.fingerprint, head.images.as_deref());
+        let (states, valid_len) = replay(&text, is_same, files.len());
         if valid_len == 0 && lines(&text).count() > 1 && !replace {
             return Err(DataError::OtherPreparation {
                 path: path.to_path_buf(),
@@ -125,7 +129,8 @@ impl Journal {
         journal.file.seek(SeekFrom::Start(valid_len)).map_err(io)?;
         if valid_len == 0 {
             let head = Head {
-                fingerprint: fingerprint.to_string(),
+                fingerprint: inputs.fingerprint.clone(),
+                images: Some(inputs.images.clone()),
                 files: files.iter().map(|file| file.to_string()).collect(),
             };
             journal.append(&head)?;
@@ -199,14 +204,14 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|line| line.last() == Some(&b'\n'))
 }
 
-/// Replays a journal. Returns the progress of each file, and the length in bytes of the valid beginning of `text`: 0 if the
-/// fingerprint differs.
-fn replay(text: &[u8], fingerprint: &str, files: usize) -> (Vec<FileState>, u64) {
+/// Replays a journal. Returns the progress of each file, and the length in bytes of the valid beginning of `text`: 0 if
+/// `is_same` returns false for the first line.
+fn replay(text: &[u8], is_same: impl Fn(&Head) -> bool, files: usize) -> (Vec<FileState>, u64) {
     let mut states = vec![FileState::default(); files];
     let mut valid_len = 0;
     for (index, line) in lines(text).enumerate() {
         if index == 0 {
-            if !serde_json::from_slice::<Head>(line).is_ok_and(|head| head.fingerprint == fingerprint) {
+            if !serde_json::from_slice::<Head>(line).is_ok_and(|head| is_same(&head)) {
                 break;
             }
         } else {
@@ -233,6 +238,13 @@ fn replay(text: &[u8], fingerprint: &str, files: usize) -> (Vec<FileState>, u64)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn inputs(fingerprint: &str) -> Inputs {
+        Inputs {
+            fingerprint: fingerprint.into(),
+            images: "images".into(),
+        }
+    }
 
     fn block(offset: u64) -> BatchBlock {
         BatchBlock {
@@ -266,35 +278,35 @@ mod tests {
         second.consumed = 5;
         second.blocks.push(block(72));
         {
-            let mut journal = Journal::open(&path, "abc", &["a", "b"], false).unwrap();
+            let mut journal = Journal::open(&path, &inputs("abc"), &["a", "b"], false).unwrap();
             journal.record(1, first.clone()).unwrap();
             let mut finished = first.clone();
             finished.finished = Some(72);
             journal.record(0, finished).unwrap();
             journal.reset(0).unwrap();
             assert!(
-                Journal::open(&path, "abc", &["a", "b"], false).is_err(),
+                Journal::open(&path, &inputs("abc"), &["a", "b"], false).is_err(),
                 "the journal is locked"
             );
             journal.record(1, second.clone()).unwrap();
         }
-        let journal = Journal::open(&path, "abc", &["a", "b"], false).unwrap();
+        let journal = Journal::open(&path, &inputs("abc"), &["a", "b"], false).unwrap();
         assert_eq!((journal.state(0), journal.state(1)), (&FileState::default(), &second));
         drop(journal);
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() - 4]).unwrap();
-        let mut journal = Journal::open(&path, "abc", &["a", "b"], false).unwrap();
+        let mut journal = Journal::open(&path, &inputs("abc"), &["a", "b"], false).unwrap();
         assert_eq!(journal.state(1), &first);
         journal.record(1, second.clone()).unwrap();
         journal.reset(1).unwrap();
         drop(journal);
-        let journal = Journal::open(&path, "abc", &["a", "b"], false).unwrap();
+        let journal = Journal::open(&path, &inputs("abc"), &["a", "b"], false).unwrap();
         assert_eq!(journal.state(1), &FileState::default());
         drop(journal);
-        let other = |replace| Journal::open(&path, "other", &["a", "b"], replace);
+        let other = |replace| Journal::open(&path, &inputs("other"), &["a", "b"], replace);
         assert!(other(false).is_err());
         assert_eq!(other(true).unwrap().state(1), &FileState::default());
         // The journal of a preparation that has written nothing is replaced.
-        assert!(Journal::open(&path, "third", &["a", "b"], false).is_ok());
+        assert!(Journal::open(&path, &inputs("third"), &["a", "b"], false).is_ok());
     }
 }

@@ -5,4 +5,4 @@ mod journal;
 mod report;
 
 pub use journal::{FileState, Journal, unfinished_files};
-pub use report::{Coverage, LabelCounts, LeftOut, Report, WrittenFile};
+pub use report::{Coverage, Inputs, LabelCounts, LeftOut, Report, WrittenFile};

@@ -45,6 +45,22 @@ pub struct LeftOut {
     pub reason: String,
 }
 
+/// What a file, or all files of a preparation, are made from, as two hashes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inputs {
+    /// Hash of everything that determines the content, except the content of images.
+    pub fingerprint: String,
+    /// Hash of the sizes and modification times of the image files.
+    pub images: String,
+}
+
+impl Inputs {
+    /// Whether a report or journal records these inputs. Those of earlier versions do not have the hash of image files.
+    pub(super) fn are(&self, fingerprint: &str, images: Option<&str>) -> bool {
+        self.fingerprint == fingerprint && images.is_none_or(|images| self.images == images)
+    }
+}
+
 /// A finished file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WrittenFile {
@@ -56,6 +72,9 @@ pub struct WrittenFile {
     pub bytes: u64,
     /// Hash of everything that determines the content of the file, except the content of images.
     pub fingerprint: String,
+    /// Hash of the sizes and modification times of the image files. Earlier versions did not record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<String>,
     /// Number of images with a pixel that is not opaque; 0 if the images were not decoded.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub transparent: u64,
@@ -118,13 +137,13 @@ impl Report {
         serde_json::from_slice(&text).ok()
     }
 
-    /// The entry of the file `name` (without `.arrow`), if it has this fingerprint and the file exists with the recorded size.
-    pub fn finished(&self, out: &Path, name: &str, fingerprint: &str) -> Option<&WrittenFile> {
+    /// The entry of the file `name` (without `.arrow`), if it has these inputs and the file exists with the recorded size.
+    pub fn finished(&self, out: &Path, name: &str, inputs: &Inputs) -> Option<&WrittenFile> {
         let name = format!("{name}.arrow");
         let written = self.files.iter().find(|file| file.file == name)?;
         let found = std::fs::metadata(out.join(&name)).ok()?;
-        let is_unchanged = written.fingerprint == fingerprint && found.is_file() && found.len() == written.bytes;
-        is_unchanged.then_some(written)
+        let is_unchanged = found.is_file() && found.len() == written.bytes;
+        (is_unchanged && inputs.are(&written.fingerprint, written.images.as_deref())).then_some(written)
     }
 
     /// Returns the entries that stay in the report when files with these names (without `.arrow`) are written: all except these files

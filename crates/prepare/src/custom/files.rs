@@ -207,4 +207,8 @@ impl RowSource for Rows {
     fn images(&self, row: usize) -> Result<Vec<Vec<u8>>> {
         Ok(vec![read_image(&self.root.join(&self.rows.get(row).path))?])
     }
+
+    fn image_files(&self, row: usize) -> Vec<PathBuf> {
+        vec![self.root.join(&self.rows.get(row).path)]
+    }
 }

@@ -113,6 +113,10 @@ impl RowSource for Rows {
     fn images(&self, row: usize) -> Result<Vec<Vec<u8>>> {
         Ok(vec![read_image(&self.image(row).path)?])
     }
+
+    fn image_files(&self, row: usize) -> Vec<PathBuf> {
+        vec![self.image(row).path.clone()]
+    }
 }
 
 /// Returns each split with its directory: `train`, `val` and `test` in `root`, or synonyms such as `validation`, if `root` has no other

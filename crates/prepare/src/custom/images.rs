@@ -56,8 +56,16 @@ impl Images {
     /// Returns the name of an image in reports.
     pub fn name(&self, location: &ImageLocation) -> String {
         match location {
-            ImageLocation::File(path) => self.root.join(path).display().to_string(),
+            ImageLocation::File(_) => self.file(location).display().to_string(),
             ImageLocation::Embedded { table, row } => self.row_name(*table, *row),
+        }
+    }
+
+    /// Returns the path of the file that an image is in: the image file, or the table.
+    pub fn file(&self, location: &ImageLocation) -> PathBuf {
+        match location {
+            ImageLocation::File(path) => self.root.join(path),
+            ImageLocation::Embedded { table, .. } => self.tables[*table].clone(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Tables of images, texts or both, with class labels.
 
 use std::borrow::Cow;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::dataset::SPLITS;
@@ -147,5 +148,9 @@ impl RowSource for Rows {
             return Err(PrepareError::EmptyRow);
         }
         Ok(Vec::from_iter(image))
+    }
+
+    fn image_files(&self, row: usize) -> Vec<PathBuf> {
+        Vec::from_iter(self.rows.get(row).image.as_ref().map(|image| self.images.file(image)))
     }
 }

@@ -216,4 +216,9 @@ impl RowSource for Rows {
             ))),
         }
     }
+
+    fn image_files(&self, row: usize) -> Vec<PathBuf> {
+        let images = &self.rows.get(row).images;
+        images.iter().map(|image| self.images.file(image)).collect()
+    }
 }

@@ -1,6 +1,7 @@
 //! Tables of images with captions or questions.
 
 use std::borrow::Cow;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::dataset::SPLITS;
@@ -155,5 +156,9 @@ impl RowSource for Rows {
         let [image] = self.images.read([&self.rows.get(row).image])?;
         let no_image = || PrepareError::from(ImageError::Decode("the row has no image".into()));
         Ok(vec![image.ok_or_else(no_image)?])
+    }
+
+    fn image_files(&self, row: usize) -> Vec<PathBuf> {
+        vec![self.images.file(&self.rows.get(row).image)]
     }
 }

@@ -31,6 +31,9 @@ trait Samples: Send + Sync {
 
     /// Returns the bytes of the image file of a sample.
     fn image(&self, row: usize) -> Result<Vec<u8>>;
+
+    /// Returns the tar that a sample is in; `None` if there is no such sample.
+    fn tar_path(&self, row: usize) -> Option<PathBuf>;
 }
 
 /// Rows of one file: a range of the samples of a split.
@@ -112,6 +115,10 @@ impl RowSource for Rows {
     fn images(&self, row: usize) -> Result<Vec<Vec<u8>>> {
         Ok(vec![self.samples.image(self.range.start + row)?])
     }
+
+    fn image_files(&self, row: usize) -> Vec<PathBuf> {
+        Vec::from_iter(self.samples.tar_path(self.range.start + row))
+    }
 }
 
 /// Tars that are read in place.
@@ -138,6 +145,11 @@ impl Samples for PlainTars {
     fn image(&self, row: usize) -> Result<Vec<u8>> {
         let location = self.0.locate_row(row)?;
         Ok(self.0.image_at(&location)?.to_vec())
+    }
+
+    fn tar_path(&self, row: usize) -> Option<PathBuf> {
+        let location = self.0.locate_row(row).ok()?;
+        self.0.path_at(&location).map(Into::into)
     }
 }
 
@@ -188,6 +200,11 @@ impl CompressedTars {
         Ok((tars, counts, left_out))
     }
 
+    /// Returns the index of the tar of a row. Of several tars that begin at the same row, only the last has rows.
+    fn tar_index(&self, row: usize) -> usize {
+        self.tars.partition_point(|(_, first)| *first <= row) - 1
+    }
+
     /// Returns tar number `index`, decompressed.
     fn tar(&self, index: usize) -> Result<Arc<TableDataset>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -219,10 +236,13 @@ impl Samples for CompressedTars {
     }
 
     fn image(&self, row: usize) -> Result<Vec<u8>> {
-        // Of several tars that begin at the same row, only the last has rows.
-        let index = self.tars.partition_point(|(_, first)| *first <= row) - 1;
+        let index = self.tar_index(row);
         let tar = self.tar(index)?;
         let location = tar.locate_row(row - self.tars[index].1)?;
         Ok(tar.image_at(&location)?.to_vec())
+    }
+
+    fn tar_path(&self, row: usize) -> Option<PathBuf> {
+        Some(self.tars[self.tar_index(row)].0.clone())
     }
 }

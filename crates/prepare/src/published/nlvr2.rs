@@ -168,8 +168,11 @@ impl RowSource for Rows {
     }
 
     fn images(&self, row: usize) -> Result<Vec<Vec<u8>>> {
-        (0..2)
-            .map(|side| read_image(&self.root.join(self.pairs[row].image_path(side))))
-            .collect()
+        self.image_files(row).iter().map(|path| read_image(path)).collect()
+    }
+
+    fn image_files(&self, row: usize) -> Vec<PathBuf> {
+        let path = |side| self.root.join(self.pairs[row].image_path(side));
+        vec![path(0), path(1)]
     }
 }

@@ -92,6 +92,10 @@ impl<T: RowTexts> RowSource for ListedRows<T> {
     fn images(&self, row: usize) -> Result<Vec<Vec<u8>>> {
         Ok(vec![read_image(&self.listing.path(row))?])
     }
+
+    fn image_files(&self, row: usize) -> Vec<PathBuf> {
+        vec![self.listing.path(row)]
+    }
 }
 
 /// Returns an error if `rows` is 0: no image has an annotation, probably because the root is the wrong directory.

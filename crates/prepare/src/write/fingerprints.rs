@@ -1,4 +1,5 @@
-//! Fingerprints: hashes of everything that determines the written files, except the content of images.
+//! Hashes of what the written files are made from: a fingerprint of everything that determines them except the content of images, and
+//! the hash of the sizes and modification times of the image files.
 //!
 //! Fingerprints are stored in reports and journals. A file whose fingerprint is unchanged is not written again, so the texts that are
 //! hashed keep the names that types had in the first release.
@@ -8,23 +9,25 @@ use std::hash::Hasher;
 
 use xxhash_rust::xxh3::Xxh3;
 
+use super::image_stamps::hash_stamps;
 use crate::Result;
 use crate::image_processing::ImageProcessing;
 use crate::plan::{Plan, PlannedFile, Schema, TailSplit};
 use vlct_data::arrow::{LabelKind, VqaKind};
+use vlct_data::manifest::Inputs;
 use vlct_image::Reading;
 
 /// Version of the written files, which is part of every fingerprint. It must change if the same plan gives other files than before.
 const VERSION: &str = "2";
 
-/// The fingerprints of a plan, in hexadecimal digits.
+/// The hashes of the inputs of a plan, in hexadecimal digits.
 pub(super) struct Fingerprints {
-    /// The fingerprint of each file of the plan.
-    pub files: Vec<String>,
-    /// The fingerprint that the two files of each [`TailSplit`] share.
-    pub tail_splits: Vec<String>,
-    /// The fingerprint of the whole plan.
-    pub all: String,
+    /// The inputs of each file of the plan.
+    pub files: Vec<Inputs>,
+    /// The inputs that the two files of each [`TailSplit`] share.
+    pub tail_splits: Vec<Inputs>,
+    /// The inputs of the whole plan.
+    pub all: Inputs,
 }
 
 impl Fingerprints {
@@ -36,16 +39,27 @@ impl Fingerprints {
             let head = format!("{VERSION} {dataset} {processing} {} {schema}", file.name);
             Hasher::write(&mut hash, head.as_bytes());
             file.rows.hash_rows(&mut hash)?;
-            Ok(digits(&hash))
+            Ok(Inputs {
+                fingerprint: digits(&hash),
+                images: digits(&hash_stamps(&*file.rows)),
+            })
         };
-        let files: Vec<String> = plan.files.iter().map(file_fingerprint).collect::<Result<_>>()?;
+        let files: Vec<Inputs> = plan.files.iter().map(file_fingerprint).collect::<Result<_>>()?;
         let split_fingerprint = |split: &TailSplit| {
             let from = plan.files.iter().position(|file| file.name == split.from);
-            let from = from.map_or("", |index| &files[index]);
-            fingerprint(&format!("{} {from}", tail_split_text(split)))
+            let (from, images) = from.map_or(("", ""), |index| (&files[index].fingerprint, &files[index].images));
+            Inputs {
+                fingerprint: fingerprint(&format!("{} {from}", tail_split_text(split))),
+                images: images.to_string(),
+            }
         };
-        let tail_splits: Vec<String> = plan.tail_splits.iter().map(split_fingerprint).collect();
-        let all = fingerprint(&format!("{} {}", files.join(" "), tail_splits.join(" ")));
+        let tail_splits: Vec<Inputs> = plan.tail_splits.iter().map(split_fingerprint).collect();
+        let join = |inputs: &[Inputs], hash: fn(&Inputs) -> &str| inputs.iter().map(hash).collect::<Vec<_>>().join(" ");
+        let of_all = |hash| fingerprint(&format!("{} {}", join(&files, hash), join(&tail_splits, hash)));
+        let all = Inputs {
+            fingerprint: of_all(|inputs| &inputs.fingerprint),
+            images: of_all(|inputs| &inputs.images),
+        };
         Ok(Self {
             files,
             tail_splits,
@@ -53,15 +67,12 @@ impl Fingerprints {
         })
     }
 
-    /// Returns the name and the fingerprint of each file of the plan, including those of its tail splits.
-    pub fn by_name<'a>(&'a self, plan: &'a Plan) -> impl Iterator<Item = (&'a str, &'a str)> {
+    /// Returns the name and the inputs of each file of the plan, including those of its tail splits.
+    pub fn by_name<'a>(&'a self, plan: &'a Plan) -> impl Iterator<Item = (&'a str, &'a Inputs)> {
         let files = plan.files.iter().zip(&self.files);
         let splits = plan.tail_splits.iter().zip(&self.tail_splits);
-        let parts = splits
-            .flat_map(|(split, fingerprint)| [(split.head.as_str(), fingerprint.as_str()), (&split.tail, fingerprint)]);
-        files
-            .map(|(file, fingerprint)| (file.name.as_str(), fingerprint.as_str()))
-            .chain(parts)
+        let parts = splits.flat_map(|(split, inputs)| [(split.head.as_str(), inputs), (&split.tail, inputs)]);
+        files.map(|(file, inputs)| (file.name.as_str(), inputs)).chain(parts)
     }
 }
 

@@ -3,6 +3,7 @@
 mod arrow_file;
 mod existing;
 mod fingerprints;
+mod image_stamps;
 mod label_counts;
 mod parallel;
 mod tail_split;
@@ -116,7 +117,7 @@ pub fn write(
     let earlier = Report::read(out, name);
     if let Some(report) = &earlier {
         let mut files = fingerprints.by_name(plan);
-        if files.all(|(name, fingerprint)| report.finished(out, name, fingerprint).is_some()) {
+        if files.all(|(name, inputs)| report.finished(out, name, inputs).is_some()) {
             return Ok(Outcome::UpToDate(report.clone()));
         }
         check_vocabulary(plan, out, report)?;
@@ -194,7 +195,7 @@ fn reconcile(
     earlier: Option<&Report>,
     fingerprints: &Fingerprints,
 ) -> Result<()> {
-    for (index, (file, fingerprint)) in plan.files.iter().zip(&fingerprints.files).enumerate() {
+    for (index, (file, inputs)) in plan.files.iter().zip(&fingerprints.files).enumerate() {
         let path = arrow_path(out, &file.name);
         let partial = partial_path(&path)?;
         let length = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.len()).ok();
@@ -213,7 +214,7 @@ fn reconcile(
         }
         if let Some(report) = earlier
             && *journal.state(index) == FileState::default()
-            && let Some(written) = report.finished(out, &file.name, fingerprint)
+            && let Some(written) = report.finished(out, &file.name, inputs)
         {
             let left_out = report.left_out.iter().filter(|l| l.file == file.name);
             let state = FileState {
@@ -305,7 +306,7 @@ fn build_report(
     let (out, reading) = (options.out.as_path(), options.processing.reading);
     let files = fingerprints
         .by_name(plan)
-        .map(|(name, fingerprint)| {
+        .map(|(name, inputs)| {
             let path = arrow_path(out, name);
             let table = ArrowTable::open(&path)?;
             let metadata = std::fs::metadata(&path).map_err(at::<PrepareError>(&path))?;
@@ -313,7 +314,8 @@ fn build_report(
                 file: format!("{name}.arrow"),
                 rows: table.rows() as u64,
                 bytes: metadata.len(),
-                fingerprint: fingerprint.to_string(),
+                fingerprint: inputs.fingerprint.clone(),
+                images: Some(inputs.images.clone()),
                 // Parts of a divided file have no count of their own.
                 transparent: (plan.files.iter().position(|file| file.name == name))
                     .map_or(0, |index| journal.state(index).transparent),

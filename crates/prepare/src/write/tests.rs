@@ -95,6 +95,76 @@ fn resumed_preparation_writes_the_same_bytes() {
     assert!(fs::read(out.path().join(file)).unwrap() != expected);
 }
 
+/// Makes an image file one hour older.
+fn change_time(path: &Path) {
+    let file = fs::File::options().write(true).open(path).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    file.set_modified(modified - std::time::Duration::from_secs(3600))
+        .unwrap();
+}
+
+#[test]
+fn repaired_images_are_other_inputs() {
+    let raw = coco(6);
+    let damaged = raw.path().join("train2014/p3.jpg");
+    let inputs = RawDataset::new(raw.path());
+    let out = tempfile::tempdir().unwrap();
+    let mut options = options(out.path());
+    options.processing.validate = true;
+    let file = out.path().join("coco_caption_karpathy_train.arrow");
+    prepare(Dataset::Coco, &inputs, &options).unwrap();
+    assert_eq!(ArrowTable::open(&file).unwrap().rows(), 5);
+
+    fs::copy(raw.path().join("train2014/p2.jpg"), &damaged).unwrap();
+    let message = prepare(Dataset::Coco, &inputs, &options).unwrap_err().to_string();
+    assert!(
+        message.contains("coco_caption_karpathy_train.arrow already exists, made from other inputs"),
+        "{message}"
+    );
+    options.overwrite = true;
+    let report = prepare(Dataset::Coco, &inputs, &options).unwrap();
+    assert_eq!((ArrowTable::open(&file).unwrap().rows(), report.left_out.len()), (6, 0));
+
+    // A replaced image may have the same size.
+    options.overwrite = false;
+    let plan = Dataset::Coco.plan(&inputs).unwrap();
+    let state = |options: &WriteOptions| write("coco", &plan, options, &mut |_| ControlFlow::Continue(()));
+    assert!(matches!(state(&options).unwrap(), Outcome::UpToDate(_)));
+    change_time(&damaged);
+    assert!(matches!(state(&options), Err(PrepareError::OutputExists { .. })));
+
+    // A report of an earlier version does not have the hash of image files.
+    let mut report = Report::read(out.path(), "coco").unwrap();
+    report.files.iter_mut().for_each(|file| file.images = None);
+    report.write(out.path()).unwrap();
+    assert!(matches!(state(&options).unwrap(), Outcome::UpToDate(_)));
+}
+
+#[test]
+fn an_interrupted_preparation_does_not_resume_with_changed_images() {
+    let raw = coco_with_large_images(50);
+    let out = tempfile::tempdir().unwrap();
+    let inputs = RawDataset::new(raw.path());
+    let plan = Dataset::Coco.plan(&inputs).unwrap();
+    write_until(45, &plan, &options(out.path()));
+    change_time(&raw.path().join("train2014/p7.jpg"));
+    let message = prepare(Dataset::Coco, &inputs, &options(out.path()))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("unfinished preparation from other inputs"),
+        "{message}"
+    );
+    // A journal of an earlier version does not have the hash of image files.
+    let journal = Journal::path(out.path(), "coco");
+    let text = fs::read_to_string(&journal).unwrap();
+    let (head, rest) = text.split_once('\n').unwrap();
+    let mut head: serde_json::Value = serde_json::from_str(head).unwrap();
+    head.as_object_mut().unwrap().remove("images").unwrap();
+    fs::write(&journal, format!("{head}\n{rest}")).unwrap();
+    assert!(write_until(1, &plan, &options(out.path())) > 0);
+}
+
 #[test]
 fn renames_a_complete_file_that_has_its_temporary_name() {
     let directory = golden_directories("vqav2").remove(0);

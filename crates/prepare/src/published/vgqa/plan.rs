@@ -204,4 +204,8 @@ impl RowSource for Rows {
     fn images(&self, row: usize) -> Result<Vec<Vec<u8>>> {
         Ok(vec![read_image(&self.0[row].path)?])
     }
+
+    fn image_files(&self, row: usize) -> Vec<PathBuf> {
+        vec![self.0[row].path.clone()]
+    }
 }
