@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
-use super::files::{Split, reject_unfinished};
+use super::files::{Split, prepared_shards, reject_unfinished};
 use super::name::is_custom_name;
 use super::published::NAMES;
 use crate::error::MissingFile;
@@ -16,7 +16,8 @@ use vlct_util::text::similar_name;
 /// `NAME_train.arrow`. If no split has an Arrow file, returns the tars of the split in the directory `NAME`.
 ///
 /// If the dataset exists but lacks the split, the result is empty for a validation or test split, and an error for the training split.
-pub(super) fn files(data_root: &Path, name: &str, split: Split) -> Result<Vec<PathBuf>> {
+/// Unless `fewer_shards`, numbered files that the report of the preparation lists must exist.
+pub(super) fn files(data_root: &Path, name: &str, split: Split, fewer_shards: bool) -> Result<Vec<PathBuf>> {
     if !is_custom_name(name) {
         let reason = "a name has at most 100 letters, digits, - and _, and begins with a letter or digit";
         return Err(DataError::Invalid(format!(
@@ -27,6 +28,9 @@ pub(super) fn files(data_root: &Path, name: &str, split: Split) -> Result<Vec<Pa
     reject_unfinished(data_root, name, |file| {
         file.strip_prefix(&prefix).is_some_and(is_empty_or_number)
     })?;
+    if !fewer_shards {
+        reject_missing_shards(data_root, name, &prefix)?;
+    }
     let mut dataset_exists = false;
     for (find, first_file) in [
         (
@@ -67,6 +71,33 @@ fn missing_file_error(data_root: &Path, name: &str, file: String) -> DataError {
             allows_fewer_shards: true,
         }],
     }
+}
+
+/// Rejects a split of which numbered files are missing that the report of the preparation lists. The report does not count if
+/// the split is a single file, nor if no numbered file exists beside a directory `NAME`, which may have tars.
+///
+/// # Errors
+/// Returns [`DataError::MissingFiles`] with all files that are missing.
+fn reject_missing_shards(data_root: &Path, name: &str, prefix: &str) -> Result<()> {
+    let Some(count) = prepared_shards(data_root, name, prefix) else {
+        return Ok(());
+    };
+    let shards = (0..count).map(|number| format!("{prefix}_{number}.arrow"));
+    let missing: Vec<String> = shards.filter(|file| !data_root.join(file).exists()).collect();
+    let has_other_files =
+        data_root.join(format!("{prefix}.arrow")).exists() || missing.len() == count && data_root.join(name).is_dir();
+    if missing.is_empty() || has_other_files {
+        return Ok(());
+    }
+    let missing_file = |file| MissingFile {
+        dataset: name.to_string(),
+        file,
+        allows_fewer_shards: false,
+    };
+    Err(DataError::MissingFiles {
+        directory: data_root.to_path_buf(),
+        missing: missing.into_iter().map(missing_file).collect(),
+    })
 }
 
 fn unknown_dataset_error(data_root: &Path, name: &str) -> DataError {
@@ -170,6 +201,7 @@ mod tests {
     use super::super::{Contents, Dataset, TableDataset, contents};
     use super::*;
     use crate::arrow::{CaptionWriter, VqaKind, VqaWriter};
+    use crate::manifest::Report;
     use vlct_golden::write_tar;
 
     fn write_arrow(directory: &Path, file: &str, caption: &str) {
@@ -232,6 +264,55 @@ mod tests {
             both.contains("cats_train.arrow: cats_train_0.arrow exists too"),
             "{both}"
         );
+    }
+
+    #[test]
+    fn numbered_files_of_the_report_must_exist() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let names = ["cats_train_0", "cats_train_1", "cats_train_2", "cats_val_0"].map(|name| format!("{name}.arrow"));
+        names
+            .iter()
+            .for_each(|file| write_arrow(root, file, &format!("{file} ")));
+        let files = names
+            .iter()
+            .map(|file| serde_json::json!({"file": file, "rows": 1, "bytes": 1, "fingerprint": ""}));
+        let report = serde_json::json!({
+            "dataset": "cats", "files": files.collect::<Vec<_>>(), "coverage": [], "remarks": [], "left_out": []
+        });
+        std::fs::write(Report::path(root, "cats"), report.to_string()).unwrap();
+        let of_split = |split, fewer_shards| files_of(root, "cats", split, fewer_shards);
+        assert_eq!(of_split(Split::Train, false).unwrap(), 3);
+        assert_eq!(of_split(Split::Test, false).unwrap(), 0);
+
+        for (lost, split, fewer) in [(2, Split::Train, 2), (3, Split::Val, 0)] {
+            std::fs::remove_file(root.join(&names[lost])).unwrap();
+            let message = of_split(split, false).unwrap_err();
+            assert!(message.contains(&format!("{} (of cats)", names[lost])), "{message}");
+            assert_eq!(of_split(split, true).unwrap(), fewer);
+        }
+        std::fs::remove_file(root.join(&names[1])).unwrap();
+        let message = of_split(Split::Train, false).unwrap_err();
+        assert!(
+            message.contains("cats_train_1.arrow, cats_train_2.arrow (of cats)"),
+            "{message}"
+        );
+        std::fs::remove_file(root.join(&names[0])).unwrap();
+        assert!(
+            of_split(Split::Train, false)
+                .unwrap_err()
+                .contains("cats_train_0.arrow")
+        );
+        write_arrow(root, "cats_train.arrow", "merged");
+        assert_eq!(of_split(Split::Train, false).unwrap(), 1);
+        std::fs::remove_file(root.join("cats_train.arrow")).unwrap();
+        write_shard(root, "cats/0.tar", "a");
+        assert_eq!(of_split(Split::Train, false).unwrap(), 1);
+    }
+
+    fn files_of(root: &Path, name: &str, split: Split, fewer_shards: bool) -> Result<usize, String> {
+        let files = files(root, name, split, fewer_shards);
+        files.map(|files| files.len()).map_err(|error| error.to_string())
     }
 
     #[test]

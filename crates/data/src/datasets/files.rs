@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::unfinished_files;
+use crate::manifest::{Report, unfinished_files};
 use crate::{DataError, Result};
 use vlct_image::{Background, Orientation, Reading};
 
@@ -32,7 +32,8 @@ impl std::fmt::Display for Split {
 /// Which files belong to a split of a dataset.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FileRules {
-    /// Whether a published dataset may have fewer numbered files than were published, because some images can no longer be downloaded.
+    /// Whether a dataset may have fewer numbered files than were published, because some images can no longer be downloaded, or than
+    /// were prepared.
     /// Files before the last existing one must exist. If not, all numbered files must exist. Their number is read from the report of
     /// the preparation; without a report, it is the published number.
     pub fewer_shards: bool,
@@ -102,6 +103,18 @@ pub(super) fn reject_unfinished(data_root: &Path, name: &str, is_needed: impl Fn
         }),
         None => Ok(()),
     }
+}
+
+/// Returns the number of shards in the report of the preparation; `None` if there is no report or it has no shards.
+pub(super) fn prepared_shards(data_root: &Path, preparation: &str, prefix: &str) -> Option<usize> {
+    let report = Report::read(data_root, preparation)?;
+    let is_shard = |file: &str| {
+        let number = file.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('_'));
+        let number = number.and_then(|rest| rest.strip_suffix(".arrow"));
+        number.is_some_and(|number| number.parse::<usize>().is_ok())
+    };
+    let count = report.files.iter().filter(|file| is_shard(&file.file)).count();
+    (count > 0).then_some(count)
 }
 
 #[cfg(test)]

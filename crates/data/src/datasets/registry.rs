@@ -4,12 +4,11 @@ use std::path::{Path, PathBuf};
 
 use super::contents::Contents;
 use super::custom;
-use super::files::{FileRules, Split, reject_unfinished};
+use super::files::{FileRules, Split, prepared_shards, reject_unfinished};
 use super::held_out::Part;
 use super::published::{Files, Published};
 use super::table::Table;
 use crate::error::MissingFile;
-use crate::manifest::Report;
 use crate::{DataError, Result};
 
 /// Returns the contents of a dataset. The contents of a custom dataset are detected from the columns of its first file.
@@ -21,7 +20,8 @@ pub fn contents(data_root: &Path, name: &str) -> Result<Contents> {
         return Ok(dataset.contents);
     }
     for split in [Split::Train, Split::Val, Split::Test] {
-        match custom::files(data_root, name, split) {
+        // Any existing file shows the contents.
+        match custom::files(data_root, name, split, true) {
             Ok(files) => {
                 if let Some(file) = files.first() {
                     return Table::detect_contents(file);
@@ -35,18 +35,6 @@ pub fn contents(data_root: &Path, name: &str) -> Result<Contents> {
     Ok(Contents::Captions)
 }
 
-/// Returns the number of shards in the report of the preparation; `None` if there is no report or it has no shards.
-fn prepared_shards(data_root: &Path, preparation: &'static str, prefix: &str) -> Option<usize> {
-    let report = Report::read(data_root, preparation)?;
-    let is_shard = |file: &str| {
-        let number = file.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('_'));
-        let number = number.and_then(|rest| rest.strip_suffix(".arrow"));
-        number.is_some_and(|number| number.parse::<usize>().is_ok())
-    };
-    let count = report.files.iter().filter(|file| is_shard(&file.file)).count();
-    (count > 0).then_some(count)
-}
-
 /// Returns the files of a split of a dataset, in reading order; empty if the split does not exist.
 ///
 /// Published names take precedence over custom ones.
@@ -56,7 +44,7 @@ fn prepared_shards(data_root: &Path, preparation: &'static str, prefix: &str) ->
 /// `data_root`, [`DataError::Unfinished`] if the preparation is not finished.
 pub fn files(data_root: &Path, name: &str, split: Split, rules: &FileRules) -> Result<Vec<PathBuf>> {
     let Some(dataset) = Published::find(name) else {
-        return custom::files(data_root, name, split);
+        return custom::files(data_root, name, split, rules.fewer_shards);
     };
     let path = |file: &str| data_root.join(format!("{file}.arrow"));
     let exists = |file: &str| path(file).exists();
