@@ -55,7 +55,14 @@ fn data_hint(error: &DataError) -> Option<String> {
     match error {
         DataError::MissingFiles { directory, missing } => Some(missing_files_hint(directory, missing)),
         DataError::UnknownDataset { name, directory, .. } => {
-            Some(format!("make them: {}", prepare_command(name, directory)))
+            let other_directory = match directory.is_dir() {
+                true => "",
+                false => "give data_root the directory that has the Arrow files, or ",
+            };
+            Some(format!(
+                "{other_directory}make them: {}",
+                prepare_command(name, directory)
+            ))
         }
         DataError::Unfinished { .. } => Some("if it was stopped, the same vlct prepare command resumes it".into()),
         DataError::Locked { .. } => Some("wait until it ends, or use another --out".into()),

@@ -124,7 +124,7 @@ table! {
     "Data" {
         data_root: String = String::new(), Range::Any, "Directory of the Arrow files.";
         datasets: Vec<String> = strings(&["coco", "vg", "sbu", "gcc"]), Range::OneOfOrName(&vlct_data::datasets::NAMES), "Datasets, concatenated in this order: published ones or custom ones. In data_root, a custom dataset NAME is the files NAME_train_0.arrow, … or a directory NAME of WebDataset tars.";
-        fewer_shards: bool = false, Range::Any, "Accept published datasets such as gcc and sbu with fewer numbered files than published.";
+        fewer_shards: bool = false, Range::Any, "Accept datasets such as gcc and sbu with fewer numbered files than published or prepared.";
         honest_validation: bool = false, Range::Any, "Validate on data that is neither trained nor tested on: for coco and f30k the Karpathy validation split, for nlvr2 dev. If False, splits are those of the original, which selects checkpoints by test data.";
         val_fraction: f64 = 0.0, half_open(0.0, 1.0), "For custom datasets without validation files: fraction of the training rows that the run validates on and does not train on. The rows are the same for every seed.";
         vgqa: bool = false, Range::Any, "Add Visual Genome's questions, vgqa_train.arrow, to the training split of vqa.";

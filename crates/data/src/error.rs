@@ -149,9 +149,16 @@ fn missing_files(directory: &Path, missing: &[MissingFile]) -> String {
 
 fn unknown_dataset(name: &str, similar: Option<&str>, known: &[&str], directory: &Path) -> String {
     let similar = similar.map_or(String::new(), |similar| format!(" (did you mean {similar:?}?)"));
+    let searched = match (directory.is_dir(), directory.exists()) {
+        (true, _) => format!(
+            "has neither {name}_train_0.arrow, {name}_train_1.arrow, … nor {name}_train.arrow nor a directory {name} of .tar files (for \
+             validation and test {name}_val…, {name}_test…)"
+        ),
+        (false, true) => "is not a directory".into(),
+        (false, false) => "does not exist".into(),
+    };
     format!(
-        "unknown dataset {name:?}{similar}: it is not one of {}, and {} has neither {name}_train_0.arrow, {name}_train_1.arrow, … nor \
-         {name}_train.arrow nor a directory {name} of .tar files (for validation and test {name}_val…, {name}_test…)",
+        "unknown dataset {name:?}{similar}: it is not one of {}, and {} {searched}",
         known.join(", "),
         directory.display()
     )

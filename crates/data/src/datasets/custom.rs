@@ -52,6 +52,7 @@ pub(super) fn files(data_root: &Path, name: &str, split: Split, fewer_shards: bo
             (false, _) => {}
         }
     }
+    reject_unfinished(data_root, name, |_| true)?;
     Err(unknown_dataset_error(data_root, name))
 }
 
@@ -201,7 +202,7 @@ mod tests {
     use super::super::{Contents, Dataset, TableDataset, contents};
     use super::*;
     use crate::arrow::{CaptionWriter, VqaKind, VqaWriter};
-    use crate::manifest::Report;
+    use crate::manifest::{Journal, Report};
     use vlct_golden::write_tar;
 
     fn write_arrow(directory: &Path, file: &str, caption: &str) {
@@ -440,6 +441,31 @@ mod tests {
     }
 
     #[test]
+    fn a_preparation_that_has_finished_no_file_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let journal = Journal::path(root, "cats");
+        std::fs::write(
+            &journal,
+            "{\"fingerprint\": \"a\", \"files\": [\"cats_train_0\", \"cats_train_1\"]}\n",
+        )
+        .unwrap();
+        assert!(
+            open_error(root, "cats", Split::Train).starts_with("unknown dataset"),
+            "nothing is begun"
+        );
+        std::fs::write(root.join(".cats_train_0.arrow.part"), "").unwrap();
+        let expected = format!(
+            "{}: the preparation of cats is not finished",
+            root.join("cats_train_0.arrow").display()
+        );
+        for split in [Split::Train, Split::Val] {
+            assert_eq!(open_error(root, "cats", split), expected);
+        }
+        assert_eq!(contents(root, "cats").unwrap_err().to_string(), expected);
+    }
+
+    #[test]
     fn errors_of_unknown_names_say_what_was_searched() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
@@ -454,6 +480,14 @@ mod tests {
             assert!(typo.contains(part), "{part:?} is not in {typo}");
         }
         assert!(!open_error(root, "my-images_2", Split::Val).contains("did you mean"));
+        let nowhere = open_error(&root.join("nowhere"), "cats", Split::Train);
+        assert!(
+            nowhere.ends_with("nowhere does not exist") && !nowhere.contains("_train"),
+            "{nowhere}"
+        );
+        std::fs::write(root.join("file"), "").unwrap();
+        let file = open_error(&root.join("file"), "cats", Split::Train);
+        assert!(file.ends_with("file is not a directory"), "{file}");
         for name in ["", "a b", "../coco", "-x", "_x", "é", "a/b", &"x".repeat(101)] {
             assert!(!is_custom_name(name));
             assert!(

@@ -60,8 +60,8 @@ pub struct Journal {
 }
 
 /// Returns the files (names without `.arrow`) that a running or interrupted preparation of the dataset `name` has not finished: in the
-/// directory `out`, such a file does not exist or is still that of an earlier preparation. The result is empty if the preparation has
-/// written no rows.
+/// directory `out`, such a file does not exist or is still that of an earlier preparation. If no rows are recorded yet, the result has
+/// only a file that the preparation has begun.
 pub fn unfinished_files(out: &Path, name: &str) -> Vec<String> {
     let Ok(text) = std::fs::read(Journal::path(out, name)) else {
         return Vec::new();
@@ -70,14 +70,16 @@ pub fn unfinished_files(out: &Path, name: &str) -> Vec<String> {
     let Some(Ok(Head { files, .. })) = head else {
         return Vec::new();
     };
-    if lines(&text).count() == 1 {
-        return Vec::new();
-    }
+    let has_entries = lines(&text).count() > 1;
     let (states, _) = replay(&text, |_| true, files.len());
     let is_unfinished = |(file, state): &(String, FileState)| {
         let path = out.join(format!("{file}.arrow"));
-        // A finished file may still have its temporary name.
-        !path.exists() || state.finished.is_some() && partial_path(&path).is_ok_and(|partial| partial.exists())
+        let has_partial = || partial_path(&path).is_ok_and(|partial| partial.exists());
+        match path.exists() {
+            false => has_entries || has_partial(),
+            // A finished file may still have its temporary name.
+            true => state.finished.is_some() && has_partial(),
+        }
     };
     let unfinished = files.into_iter().zip(states).filter(is_unfinished);
     unfinished.map(|(file, _)| file).collect()
