@@ -15,6 +15,45 @@ pub fn interpolate(x: &[f32], rate: f32, y: &mut [f32]) {
     over_rows(y, 1, |first, y| interpolate_block(&x[first..first + y.len()], rate, y));
 }
 
+/// Computes `out[r] = x[r] + factors[r] · (y[r] − x[r])` for each row `r` of `D` values. Rows with the factor 0 or 1 are copies.
+pub fn interpolate_rows(x: &[f32], y: &[f32], factors: &[f32], out: &mut [f32]) {
+    assert!(x.len() == out.len() && y.len() == out.len());
+    let Some(width) = row_width(out, factors) else { return };
+    over_rows(out, width, |first, block| {
+        let rows = block.chunks_exact_mut(width).zip(&factors[first..]).enumerate();
+        for (i, (row, factor)) in rows {
+            let at = (first + i) * width;
+            if *factor == 1.0 {
+                row.copy_from_slice(&y[at..at + width]);
+                continue;
+            }
+            row.copy_from_slice(&x[at..at + width]);
+            if *factor != 0.0 {
+                interpolate_block(&y[at..at + width], *factor, row);
+            }
+        }
+    });
+}
+
+/// Computes `out[r] = factors[r] · x[r]` for each row `r` of `D` values.
+pub fn scale_rows(x: &[f32], factors: &[f32], out: &mut [f32]) {
+    assert_eq!(x.len(), out.len());
+    let Some(width) = row_width(out, factors) else { return };
+    over_rows(out, width, |first, block| {
+        let x = x[first * width..].chunks_exact(width);
+        for ((row, x), factor) in block.chunks_exact_mut(width).zip(x).zip(&factors[first..]) {
+            row.iter_mut().zip(x).for_each(|(v, x)| *v = factor * x);
+        }
+    });
+}
+
+/// Returns the number of values of a row if there is one factor for each row; `None` without rows.
+fn row_width(values: &[f32], factors: &[f32]) -> Option<usize> {
+    let width = values.len().checked_div(factors.len())?;
+    assert_eq!(width * factors.len(), values.len(), "one factor per row");
+    (width > 0).then_some(width)
+}
+
 /// Sets every row of `out [T, D]` to `bias [D]`, plus the same row of `residual [T, D]` if a residual is given.
 pub fn bias_rows(bias: &[f32], residual: Option<&[f32]>, out: &mut [f32]) {
     let width = bias.len();
@@ -82,6 +121,13 @@ mod tests {
         assert_eq!(rows, [1.0, 2.0, 1.0, 2.0]);
         bias_rows(&[1.0, 2.0], Some(&[10.0, 20.0, 30.0, 40.0]), &mut rows);
         assert_eq!(rows, [11.0, 22.0, 31.0, 42.0]);
+        let mut mixed = vec![0f32; 6];
+        interpolate_rows(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[9.0; 6], &[0.0, 0.5, 1.0], &mut mixed);
+        assert_eq!(mixed, [1.0, 2.0, 6.0, 6.5, 9.0, 9.0]);
+        let mut scaled = vec![5f32; 6];
+        scale_rows(&mixed, &[0.0, 2.0, 1.0], &mut scaled);
+        assert_eq!(scaled, [0.0, 0.0, 12.0, 13.0, 9.0, 9.0]);
+        interpolate_rows(&[], &[], &[], &mut []);
         let mut d = [1f32];
         let mut t = [0f32];
         tanh(&[0.5], &mut t);

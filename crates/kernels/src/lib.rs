@@ -43,6 +43,7 @@ pub mod parallel;
 pub mod patch_loss;
 pub mod patches;
 pub mod reference;
+pub mod segments;
 pub mod transport;
 
 #[cfg(test)]

@@ -252,6 +252,59 @@ pub fn cross_entropy_backward(d_logits: &mut [f32], probs: &[f32], targets: &[u3
     }
 }
 
+/// Computes softmax cross-entropy with soft targets: `loss [T]` and `probs [T, C]` from `logits [T, C]` and a weight of each class in
+/// `targets [T, C]`.
+pub fn soft_cross_entropy_forward(
+    loss: &mut [f32],
+    probs: &mut [f32],
+    logits: &[f32],
+    targets: &[f32],
+    classes: usize,
+) {
+    for t in 0..loss.len() {
+        let row = &logits[t * classes..][..classes];
+        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f32 = row.iter().map(|v| (v - max).exp()).sum();
+        loss[t] = 0.0;
+        for c in 0..classes {
+            probs[t * classes + c] = (row[c] - max).exp() / sum;
+            loss[t] += targets[t * classes + c] * (sum.ln() - (row[c] - max));
+        }
+    }
+}
+
+/// Computes the backward pass of [`soft_cross_entropy_forward`]: `d_logits = (probs·Σ targets − targets)·scale`, with the sum over a row.
+pub fn soft_cross_entropy_backward(d_logits: &mut [f32], probs: &[f32], targets: &[f32], classes: usize, scale: f32) {
+    for t in 0..probs.len() / classes {
+        let row = t * classes..(t + 1) * classes;
+        let total: f32 = targets[row.clone()].iter().sum();
+        for i in row {
+            d_logits[i] = (probs[i] * total - targets[i]) * scale;
+        }
+    }
+}
+
+/// Computes `out [S, D]`, the mean of the rows of each segment of `x [T, D]`; 0 for an empty segment.
+pub fn segment_mean(out: &mut [f32], x: &[f32], width: usize, segments: &[std::ops::Range<usize>]) {
+    for (s, rows) in segments.iter().enumerate() {
+        for c in 0..width {
+            let sum: f32 = rows.clone().map(|t| x[t * width + c]).sum();
+            out[s * width + c] = sum / rows.len().max(1) as f32;
+        }
+    }
+}
+
+/// Adds the backward pass of [`segment_mean`] to `d_x [T, D]`.
+pub fn segment_mean_backward(d_x: &mut [f32], d_out: &[f32], width: usize, segments: &[std::ops::Range<usize>]) {
+    for (s, rows) in segments.iter().enumerate() {
+        for t in rows.clone() {
+            for c in 0..width {
+                d_x[t * width + c] += d_out[s * width + c] / rows.len() as f32;
+            }
+        }
+    }
+}
+
 /// Returns the binary cross-entropy: the mean over rows of `Σ −t·ln σ(x) − (1 − t)·ln(1 − σ(x))` for logits `x` and targets `t`, `[T, C]`.
 /// Each term is computed as `max(x, 0) − x·t + ln(1 + e^−|x|)`, which never overflows.
 pub fn binary_cross_entropy_forward(logits: &[f32], targets: &[f32], classes: usize) -> f32 {

@@ -276,6 +276,26 @@ pub(crate) trait Backend: Send + Sync {
     /// Replaces the probabilities by the gradient of the logits; `d` is the gradient of the loss.
     fn cross_entropy_gradient(&self, probabilities: &mut Tensor, targets: &[u32], d: f32);
 
+    /// Returns the mean softmax cross-entropy `[1, 1]` of `logits [T, classes]` with a weight of each class in `targets [T, classes]`, and
+    /// the probabilities.
+    fn soft_cross_entropy(&self, logits: &Tensor, targets: &Tensor) -> (Tensor, Tensor);
+
+    /// Replaces the probabilities by the gradient of the logits; `d` is the gradient of the loss.
+    fn soft_cross_entropy_gradient(&self, probabilities: &mut Tensor, targets: &Tensor, d: f32);
+
+    /// Returns `x + factors[r] · (y − x)` for each row `r` of `x` and `y`.
+    fn interpolate_rows(&self, x: &Tensor, y: &Tensor, factors: &[f32]) -> Tensor;
+
+    /// Returns `factors[r] · x[r]` for each row `r`.
+    fn scale_rows(&self, x: &Tensor, factors: &[f32]) -> Tensor;
+
+    /// Returns the mean `[segments, D]` of the rows of each segment of `x [T, D]`; segments are in the order of the rows and do not
+    /// overlap.
+    fn segment_mean(&self, x: &Tensor, segments: &[Range<usize>]) -> Tensor;
+
+    /// Computes `dx = β·dx`, then adds the gradient of [`Backend::segment_mean`].
+    fn segment_mean_gradient(&self, d_out: &Tensor, segments: &[Range<usize>], dx: &mut Tensor, beta: Beta);
+
     /// Returns the number of rows of `logits [T, classes]` whose argmax is the target, as a `[1, 1]` matrix. Of equal logits, the first
     /// counts.
     fn hits(&self, logits: &Tensor, targets: &[u32]) -> Tensor;

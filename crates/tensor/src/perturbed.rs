@@ -202,6 +202,12 @@ impl Backend for Perturbed {
         fn scatter_add(&self, d_out: &Tensor, rows: &[u32], d_table: &mut Tensor, beta: Beta);
         fn cross_entropy(&self, logits: &Tensor, targets: &[u32]) -> (Tensor, Tensor);
         fn cross_entropy_gradient(&self, probabilities: &mut Tensor, targets: &[u32], d: f32);
+        fn soft_cross_entropy(&self, logits: &Tensor, targets: &Tensor) -> (Tensor, Tensor);
+        fn soft_cross_entropy_gradient(&self, probabilities: &mut Tensor, targets: &Tensor, d: f32);
+        fn interpolate_rows(&self, x: &Tensor, y: &Tensor, factors: &[f32]) -> Tensor;
+        fn scale_rows(&self, x: &Tensor, factors: &[f32]) -> Tensor;
+        fn segment_mean(&self, x: &Tensor, segments: &[Range<usize>]) -> Tensor;
+        fn segment_mean_gradient(&self, d_out: &Tensor, segments: &[Range<usize>], dx: &mut Tensor, beta: Beta);
         fn hits(&self, logits: &Tensor, targets: &[u32]) -> Tensor;
         fn score_at_argmax(&self, logits: &Tensor, targets: &Tensor) -> Tensor;
         fn binary_cross_entropy(&self, logits: &Tensor, targets: &Tensor) -> Tensor;

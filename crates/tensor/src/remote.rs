@@ -360,6 +360,35 @@ impl Backend for Remote {
         self.change(probabilities, |p| backend.cross_entropy_gradient(p, targets, d));
     }
 
+    fn soft_cross_entropy(&self, logits: &Tensor, targets: &Tensor) -> (Tensor, Tensor) {
+        let (loss, probabilities) = self.counted_cpu().soft_cross_entropy(&cpu(logits), &cpu(targets));
+        (self.wrap(loss), self.wrap(probabilities))
+    }
+
+    fn soft_cross_entropy_gradient(&self, probabilities: &mut Tensor, targets: &Tensor, d: f32) {
+        let backend = self.counted_cpu();
+        self.change(probabilities, |p| {
+            backend.soft_cross_entropy_gradient(p, &cpu(targets), d)
+        });
+    }
+
+    fn interpolate_rows(&self, x: &Tensor, y: &Tensor, factors: &[f32]) -> Tensor {
+        self.wrap(self.counted_cpu().interpolate_rows(&cpu(x), &cpu(y), factors))
+    }
+
+    fn scale_rows(&self, x: &Tensor, factors: &[f32]) -> Tensor {
+        self.wrap(self.counted_cpu().scale_rows(&cpu(x), factors))
+    }
+
+    fn segment_mean(&self, x: &Tensor, segments: &[Range<usize>]) -> Tensor {
+        self.wrap(self.counted_cpu().segment_mean(&cpu(x), segments))
+    }
+
+    fn segment_mean_gradient(&self, d_out: &Tensor, segments: &[Range<usize>], dx: &mut Tensor, beta: Beta) {
+        let backend = self.counted_cpu();
+        self.change(dx, |dx| backend.segment_mean_gradient(&cpu(d_out), segments, dx, beta));
+    }
+
     fn hits(&self, logits: &Tensor, targets: &[u32]) -> Tensor {
         self.wrap(self.counted_cpu().hits(&cpu(logits), targets))
     }

@@ -22,6 +22,23 @@ pub(super) fn cross_entropy_gradient(probabilities: &mut Tensor, targets: &[u32]
     ce::backward_in_place(probabilities.data_mut(), targets, d / rows as f32);
 }
 
+/// Returns the mean cross-entropy with soft targets and the probabilities.
+pub(super) fn soft_cross_entropy(logits: &Tensor, targets: &Tensor) -> (Tensor, Tensor) {
+    let (rows, classes) = (logits.rows(), logits.columns());
+    let mut losses = vec![0f32; rows];
+    let probabilities = build(rows, classes, |p| {
+        p.copy_from_slice(logits.data());
+        ce::soft_forward_in_place(p, targets.data(), classes, &mut losses);
+    });
+    (scalar(losses.iter().sum::<f32>() / rows as f32), probabilities)
+}
+
+/// Replaces the probabilities by the gradient of the logits.
+pub(super) fn soft_cross_entropy_gradient(probabilities: &mut Tensor, targets: &Tensor, d: f32) {
+    let (rows, classes) = (probabilities.rows(), probabilities.columns());
+    ce::soft_backward_in_place(probabilities.data_mut(), targets.data(), classes, d / rows as f32);
+}
+
 /// Returns the number of rows whose largest logit is that of the target.
 pub(super) fn hits(logits: &Tensor, targets: &[u32]) -> Tensor {
     let predictions = argmax_rows(logits.data(), logits.columns());

@@ -261,6 +261,34 @@ impl Backend for Cpu {
         losses::cross_entropy_gradient(probabilities, targets, d);
     }
 
+    fn soft_cross_entropy(&self, logits: &Tensor, targets: &Tensor) -> (Tensor, Tensor) {
+        losses::soft_cross_entropy(logits, targets)
+    }
+
+    fn soft_cross_entropy_gradient(&self, probabilities: &mut Tensor, targets: &Tensor, d: f32) {
+        losses::soft_cross_entropy_gradient(probabilities, targets, d);
+    }
+
+    fn interpolate_rows(&self, x: &Tensor, y: &Tensor, factors: &[f32]) -> Tensor {
+        build(x.rows(), x.columns(), |out| {
+            elementwise::interpolate_rows(x.data(), y.data(), factors, out)
+        })
+    }
+
+    fn scale_rows(&self, x: &Tensor, factors: &[f32]) -> Tensor {
+        build(x.rows(), x.columns(), |out| {
+            elementwise::scale_rows(x.data(), factors, out)
+        })
+    }
+
+    fn segment_mean(&self, x: &Tensor, segments: &[Range<usize>]) -> Tensor {
+        rows::segment_mean(x, segments)
+    }
+
+    fn segment_mean_gradient(&self, d_out: &Tensor, segments: &[Range<usize>], dx: &mut Tensor, beta: Beta) {
+        rows::segment_mean_gradient(d_out, segments, dx, beta);
+    }
+
     fn hits(&self, logits: &Tensor, targets: &[u32]) -> Tensor {
         losses::hits(logits, targets)
     }

@@ -3,9 +3,10 @@
 use super::memory::{CpuTensor, Format, build, build_blocks};
 use crate::backend::Beta;
 use crate::tensor::{Order, Tensor};
+use std::ops::Range;
 use vlct_kernels::bf16::blocks;
 use vlct_kernels::parallel::over_rows;
-use vlct_kernels::{gather, patches};
+use vlct_kernels::{gather, patches, segments};
 
 /// Copies each row of the result from one of the given matrices, which have the same format.
 pub(super) fn gather(picks: &[(&Tensor, &[u32])]) -> Tensor {
@@ -46,6 +47,23 @@ pub(super) fn scatter_add(d_out: &Tensor, rows: &[u32], d_table: &mut Tensor, be
         over_rows(d_table, width, |_, chunk| chunk.fill(0.0));
     }
     gather::scatter_add(d_out.data(), width, rows, d_table);
+}
+
+/// Returns the mean of the rows of each segment.
+pub(super) fn segment_mean(x: &Tensor, segments: &[Range<usize>]) -> Tensor {
+    build(segments.len(), x.columns(), |out| {
+        segments::mean(x.data(), x.columns(), segments, out)
+    })
+}
+
+/// Computes `dx = β·dx`, then adds the gradient of [`segment_mean`].
+pub(super) fn segment_mean_gradient(d_out: &Tensor, segments: &[Range<usize>], dx: &mut Tensor, beta: Beta) {
+    let width = dx.columns();
+    let dx = dx.data_mut();
+    if beta == Beta::Zero {
+        over_rows(dx, width, |_, chunk| chunk.fill(0.0));
+    }
+    segments::mean_backward(d_out.data(), width, segments, dx);
 }
 
 /// Returns patches of images `[3, size, size]`, one per row.

@@ -12,8 +12,10 @@
 //! | [`dropout`](crate::Tape::dropout) | random values zeroed, the others scaled |
 //! | [`gather`](crate::Tape::gather), [`rows`](crate::Tape::rows) | rows selected from several matrices, or from one matrix |
 //! | [`lookup`](crate::Tape::lookup) | embeddings: each row is the sum of one row of each table (and of a base, if given) |
+//! | [`drop_path`](crate::Tape::drop_path) | sublayers left out for some rows (stochastic depth) |
+//! | [`segment_mean`](crate::Tape::segment_mean) | the mean of each segment of rows |
 //! | [`reshape`](crate::Tape::reshape) | the same values in another shape |
-//! | [`cross_entropy`](crate::Tape::cross_entropy), [`binary_cross_entropy`](crate::Tape::binary_cross_entropy) | classification losses |
+//! | [`cross_entropy`](crate::Tape::cross_entropy), [`soft_cross_entropy`](crate::Tape::soft_cross_entropy), [`binary_cross_entropy`](crate::Tape::binary_cross_entropy) | classification losses |
 //! | [`patch_loss`](crate::Tape::patch_loss) | the loss of masked autoencoding |
 //! | [`transport`](crate::Tape::transport) | the loss of word-patch alignment |
 //! | [`transport_plan`](crate::Tape::transport_plan) | the transport plan of one pair |
@@ -26,6 +28,7 @@
 mod activations;
 mod binary_cross_entropy;
 mod cross_entropy;
+mod drop_path;
 mod dropout;
 mod gather;
 mod hits;
@@ -35,6 +38,7 @@ mod lookup;
 mod patch_loss;
 mod projections;
 mod reshape;
+mod segment_mean;
 mod sublayers;
 mod transport;
 mod weighted_sum;

@@ -285,3 +285,32 @@ fn transport_gradients_lower_the_distance() {
         parameters.set(id, &updated);
     }
 }
+
+#[test]
+fn drop_path_gradients_equal_finite_differences() {
+    check(&[[4, 3], [4, 3]], |t, v| {
+        t.drop_path(&v[0], &v[1], vec![0.0, 1.25, 1.0, 0.5])
+    });
+    // The sublayer reads the input that it is added to.
+    check(&[[3, 4], [4, 4]], |t, v| {
+        let y = t.linear(&v[0], &v[1], None, Some(&v[0]));
+        t.drop_path(&v[0], &y, vec![0.0, 2.0, 2.0])
+    });
+}
+
+#[test]
+fn segment_mean_gradients_equal_finite_differences() {
+    check(&[[6, 3]], |t, v| t.segment_mean(&v[0], vec![0..2, 2..2, 3..6]));
+    check(&[[5, 3]], |t, v| {
+        let mean = t.segment_mean(&v[0], vec![1..5]);
+        t.linear(&mean, &v[0], None, None)
+    });
+}
+
+#[test]
+fn soft_cross_entropy_gradients_equal_finite_differences() {
+    check(&[[2, 5]], |t, v| {
+        let targets = [0.1, 0.0, 0.7, 0.2, 0.0, 0.0, 1.0, 0.0, 0.0, 0.3];
+        t.soft_cross_entropy(&v[0], tensor(2, 5, &targets))
+    });
+}
