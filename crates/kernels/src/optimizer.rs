@@ -1,10 +1,12 @@
-//! Updates of one parameter by AdamW, Adam and SGD, in a single pass over memory. The plain versions are
-//! [`reference::adamw`](crate::reference::adamw), [`reference::adam`](crate::reference::adam) and
-//! [`reference::sgd`](crate::reference::sgd). Also the norm of all gradients, by which they are clipped.
+//! Updates of one parameter by AdamW, Adam, SGD and LARS, in a single pass over memory. The plain versions are
+//! [`reference::adamw`](crate::reference::adamw), [`reference::adamw_pytorch`](crate::reference::adamw_pytorch),
+//! [`reference::adam`](crate::reference::adam), [`reference::sgd`](crate::reference::sgd) and [`reference::lars`](crate::reference::lars). Also the norm of all gradients, by which they are clipped.
 
 use rayon::prelude::*;
 use vlct_simd::multiversion;
 
+/// Trust coefficient of LARS.
+const LARS_TRUST: f64 = 0.001;
 /// Values per task.
 const BLOCK: usize = 32 * 1024;
 
@@ -49,9 +51,15 @@ pub fn adamw(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], u: Update, 
 /// Updates `p` by Adam as in PyTorch (Kingma & Ba 2015), with weight decay added to the gradient:
 /// `p ← p − lr/(1−β1ᵗ)·m / (sqrt(v)/sqrt(1−β2ᵗ) + ε)`.
 pub fn adam(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], u: Update, b: Betas) {
+    adam_with(p, g, m, v, u, b, u.weight_decay as f32, 1.0);
+}
+
+/// Updates `p` by Adam. `decay · p` is added to the gradient; `kept` is the factor of `p` before the step.
+#[expect(clippy::too_many_arguments, reason = "the arguments of an update and two factors")]
+fn adam_with(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], u: Update, b: Betas, decay: f32, kept: f32) {
     let (c1, c2) = bias_corrections(u, b);
     let (step_size, v_factor) = ((u.learning_rate / c1) as f32, (1.0 / c2.sqrt()) as f32);
-    let (beta1, beta2, decay) = (b.beta1 as f32, b.beta2 as f32, u.weight_decay as f32);
+    let (beta1, beta2) = (b.beta1 as f32, b.beta2 as f32);
     for_each_block(p, g, m, v, |p, g, m, v| {
         adam_block(
             p,
@@ -65,8 +73,42 @@ pub fn adam(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], u: Update, b
             v_factor,
             b.epsilon,
             decay,
+            kept,
         )
     });
+}
+
+/// Updates `p` by AdamW as in PyTorch (Loshchilov & Hutter 2019): ε is inside the bias correction, and weight decay precedes the step.
+///
+/// `p ← p·(1 − lr·wd)`, then `p ← p − lr/(1−β1ᵗ)·m / (sqrt(v)/sqrt(1−β2ᵗ) + ε)`.
+pub fn adamw_pytorch(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], u: Update, b: Betas) {
+    let kept = (1.0 - u.learning_rate * u.weight_decay) as f32;
+    adam_with(p, g, m, v, u, b, 0.0, kept);
+}
+
+/// Updates `p` by LARS as in MAE's linear probing (You et al. 2017, arXiv 1708.03888). A matrix (`adapts`) has weight decay added to its
+/// gradient, which is then scaled to `TRUST` times the norm of the weights: `g ← g + wd·p`, `g ← g·TRUST·‖p‖/‖g‖` (unless a norm is 0).
+/// Then `m ← μ·m + g`, `p ← p − lr·m`.
+pub fn lars(p: &mut [f32], g: &[f32], m: &mut [f32], u: Update, momentum: f32, adapts: bool) {
+    assert!(p.len() == g.len() && p.len() == m.len());
+    let decay = if adapts { u.weight_decay as f32 } else { 0.0 };
+    let mut factor = 1.0;
+    if adapts {
+        let updates: Vec<f32> = p
+            .iter()
+            .zip(g)
+            .map(|(p, g)| u.gradient_factor * g + decay * p)
+            .collect();
+        let (weights, update) = (l2_norm(&[p]), l2_norm(&[&updates]));
+        if weights > 0.0 && update > 0.0 {
+            factor = (LARS_TRUST * weights / update) as f32;
+        }
+    }
+    let rate = u.learning_rate as f32;
+    for ((p, g), m) in p.iter_mut().zip(g).zip(m) {
+        *m = momentum * *m + (u.gradient_factor * g + decay * *p) * factor;
+        *p -= rate * *m;
+    }
 }
 
 /// Updates `p` by gradient descent with momentum as in PyTorch: `g ← g + wd·p`, `m ← μ·m + g` (`m ← g` in the first step), `p ← p − lr·m`.
@@ -161,13 +203,14 @@ fn adam_block(
     v_factor: f32,
     epsilon: f32,
     decay: f32,
+    kept: f32,
 ) {
     let (one_minus_beta1, one_minus_beta2) = (1.0 - beta1, 1.0 - beta2);
     for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
         let g = factor * g + decay * *p;
         *m = beta1 * *m + one_minus_beta1 * g;
         *v = beta2 * *v + one_minus_beta2 * (g * g);
-        *p -= step_size * (*m / (v.sqrt() * v_factor + epsilon));
+        *p = *p * kept - step_size * (*m / (v.sqrt() * v_factor + epsilon));
     }
 }
 }
@@ -256,6 +299,20 @@ mod tests {
                 |p, g, u| adam(p, g, &mut m, &mut v, u, betas()),
                 |p, g, t| reference::adam(p, g, &mut want_m, &mut want_v, RATE, BETAS, 1e-8, DECAY, t),
             );
+            let [(mut m, mut v), (mut want_m, mut want_v)] = [(); 2].map(|_| ([0f32; 100], [0f32; 100]));
+            compare(
+                factor,
+                |p, g, u| adamw_pytorch(p, g, &mut m, &mut v, u, betas()),
+                |p, g, t| reference::adamw_pytorch(p, g, &mut want_m, &mut want_v, RATE, BETAS, 1e-8, DECAY, t),
+            );
+            for adapts in [true, false] {
+                let [mut m, mut want_m] = [[0f32; 100]; 2];
+                compare(
+                    factor,
+                    |p, g, u| lars(p, g, &mut m, u, 0.9, adapts),
+                    |p, g, _| reference::lars(p, g, &mut want_m, RATE, 0.9, DECAY, adapts),
+                );
+            }
             let [mut m, mut want_m] = [[0f32; 100]; 2];
             compare(
                 factor,

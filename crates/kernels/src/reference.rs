@@ -431,6 +431,51 @@ pub fn adam(
     }
 }
 
+/// Computes update `step` (counted from 1) of AdamW as in PyTorch (Loshchilov & Hutter 2019,
+/// [arXiv:1711.05101](https://arxiv.org/abs/1711.05101)): weight decay precedes the step.
+pub fn adamw_pytorch(
+    params: &mut [f32],
+    grads: &[f32],
+    m: &mut [f32],
+    v: &mut [f32],
+    learning_rate: f32,
+    betas: [f32; 2],
+    epsilon: f32,
+    weight_decay: f32,
+    step: i32,
+) {
+    params.iter_mut().for_each(|p| *p *= 1.0 - learning_rate * weight_decay);
+    adam(params, grads, m, v, learning_rate, betas, epsilon, 0.0, step);
+}
+
+/// Computes an update of LARS (You et al. 2017, [arXiv:1708.03888](https://arxiv.org/abs/1708.03888)) with the trust coefficient 0.001.
+/// Only matrices (`adapts`) have weight decay and a scaled gradient.
+pub fn lars(
+    params: &mut [f32],
+    grads: &[f32],
+    m: &mut [f32],
+    learning_rate: f32,
+    momentum: f32,
+    weight_decay: f32,
+    adapts: bool,
+) {
+    let norm = |values: &[f32]| values.iter().map(|v| v * v).sum::<f32>().sqrt();
+    let mut g = grads.to_vec();
+    if adapts {
+        for i in 0..g.len() {
+            g[i] += weight_decay * params[i];
+        }
+        let (p_norm, g_norm) = (norm(params), norm(&g));
+        if p_norm > 0.0 && g_norm > 0.0 {
+            g.iter_mut().for_each(|g| *g *= 0.001 * p_norm / g_norm);
+        }
+    }
+    for i in 0..g.len() {
+        m[i] = momentum * m[i] + g[i];
+        params[i] -= learning_rate * m[i];
+    }
+}
+
 /// Computes update `step` (counted from 1) of gradient descent with momentum as in PyTorch: weight decay is added to the gradient, and the
 /// first momentum is the first gradient.
 pub fn sgd(

@@ -92,15 +92,30 @@ pub enum Rule {
     AdamW,
     /// Adam as in PyTorch, with β = (0.9, 0.999) and weight decay as an L2 term.
     Adam,
+    /// AdamW as in PyTorch, with β = (0.9, 0.999).
+    AdamWPyTorch,
     /// Gradient descent with momentum 0.9 and weight decay as an L2 term.
     Sgd,
+    /// LARS as in MAE's linear probing, with momentum 0.9.
+    Lars,
+}
+
+impl Rule {
+    /// The names of the moments in PyTorch's optimiser states, and in MAE's for LARS.
+    pub(crate) fn moments(self) -> &'static [&'static str] {
+        match self {
+            Self::Sgd => &["momentum_buffer"],
+            Self::Lars => &["mu"],
+            Self::AdamW | Self::Adam | Self::AdamWPyTorch => &["exp_avg", "exp_avg_sq"],
+        }
+    }
 }
 
 /// The update of one parameter in one step.
 pub(crate) struct ParameterUpdate<'a> {
     pub values: &'a mut Tensor,
     pub gradient: &'a Tensor,
-    /// Running averages: one for [`Rule::Sgd`], two for the other rules.
+    /// Running averages: one for [`Rule::Sgd`] and [`Rule::Lars`], two for the other rules.
     pub moments: Vec<&'a mut Tensor>,
     pub learning_rate: f64,
     pub weight_decay: f64,

@@ -29,7 +29,7 @@ pub struct Optimizer {
 impl Optimizer {
     /// Makes an optimiser whose moments are zero. The moments of parameters that are not trainable are empty.
     pub fn new(rule: Rule, parameters: &Parameters) -> Self {
-        let count = if rule == Rule::Sgd { 1 } else { 2 };
+        let count = rule.moments().len();
         let device = parameters.device();
         let shapes: Vec<[usize; 2]> = parameters
             .iter()
@@ -47,10 +47,7 @@ impl Optimizer {
 
     /// The names of the moments in PyTorch's optimiser states.
     pub fn moment_names(&self) -> &'static [&'static str] {
-        match self.rule {
-            Rule::Sgd => &["momentum_buffer"],
-            Rule::AdamW | Rule::Adam => &["exp_avg", "exp_avg_sq"],
-        }
+        self.rule.moments()
     }
 
     /// A moment of a parameter, in the parameter's matrix form. `moment` is an index into [`Optimizer::moment_names`].

@@ -562,6 +562,13 @@ mod tests {
 
         let logits = tape.linear(&tape.rows(&features, vec![1, 8]), &p("head.weight"), None, None);
         let word_loss = tape.cross_entropy(&logits, vec![2, 4]);
+        let kept = tape.drop_path(&x, &features, [0.0, 1.25].map(|factor| [factor; 7]).concat());
+        let means = tape.segment_mean(&kept, vec![3..7, 10..14]);
+        let class_logits = tape.linear(&means, &p("head.weight"), None, None);
+        let soft_targets = tape
+            .device()
+            .tensor(2, 6, &[0.1, 0.2, 0.3, 0.4, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 0.5]);
+        let class_loss = tape.soft_cross_entropy(&class_logits, soft_targets);
         let answer_logits = tape.linear(&pooled, &p("head.weight"), None, None);
         let targets = tape.device().tensor(3, 4, &[0.5; 12]);
         let answer_loss = tape.binary_cross_entropy(&tape.reshape(&answer_logits, 3, 4), targets);
@@ -576,6 +583,7 @@ mod tests {
         let alignment_loss = tape.transport(&features, vec![pair(0, 0.5), pair(7, -0.5)], Ipot::TRAINING);
         tape.weighted_sum(&[
             (&word_loss, 1.0),
+            (&class_loss, 0.7),
             (&answer_loss, 0.5),
             (&patch_loss, 1.0),
             (&alignment_loss, 0.1),
@@ -619,7 +627,7 @@ mod tests {
 
     #[test]
     fn training_accesses_values_only_through_the_backend() {
-        for rule in [Rule::AdamW, Rule::Adam, Rule::Sgd] {
+        for rule in [Rule::AdamW, Rule::Adam, Rule::AdamWPyTorch, Rule::Sgd, Rule::Lars] {
             for (precision, recompute) in [
                 (Precision::F32, false),
                 (Precision::Bf16, false),
@@ -657,11 +665,11 @@ mod tests {
         let [calls, reads, uploaded] = counts;
         assert_eq!(reads, 0, "copies to the host before the losses are read");
         assert!(calls > 6 * 100, "{calls} calls");
-        // Apart from images, only the initial weights and, in each of 6 micro-batches, the 12 targets of the binary cross-entropy are
-        // copied from the host.
+        // Apart from images, only the initial weights and, in each of 6 micro-batches, the 12 targets of the binary cross-entropy and
+        // those of the soft cross-entropy are copied from the host.
         // The gradients of losses are scalars in host memory.
         let values: usize = weights.iter().map(Vec::len).sum();
-        assert_eq!(uploaded, values + 6 * 12);
+        assert_eq!(uploaded, values + 6 * (12 + 12));
         assert_eq!(remote.counts()[1], losses.len() + weights.len());
     }
 

@@ -5,7 +5,7 @@ use crate::backend::{Clip, ParameterUpdate, Rule};
 use crate::tensor::Tensor;
 use vlct_kernels::optimizer::{self, Betas, Update};
 
-/// Momentum of [`Rule::Sgd`].
+/// Momentum of [`Rule::Sgd`] and [`Rule::Lars`].
 const MOMENTUM: f32 = 0.9;
 
 /// Constants of [`Rule::AdamW`].
@@ -15,7 +15,7 @@ const ADAMW: Betas = Betas {
     epsilon: 1e-8,
 };
 
-/// Constants of [`Rule::Adam`].
+/// Constants of [`Rule::Adam`] and [`Rule::AdamWPyTorch`].
 const ADAM: Betas = Betas {
     beta1: 0.9,
     beta2: 0.999,
@@ -44,11 +44,16 @@ pub(super) fn update(rule: Rule, clip: Option<&Clip>, updates: &mut [ParameterUp
             step: u.step,
             gradient_factor,
         };
+        let is_matrix = u.values.rows() > 1;
         let (values, gradient) = (u.values.data_mut(), u.gradient.data());
         match (rule, u.moments.as_mut_slice()) {
             (Rule::Sgd, [m]) => optimizer::sgd(values, gradient, m.data_mut(), update, MOMENTUM),
             (Rule::AdamW, [m, v]) => {
                 optimizer::adamw(values, gradient, m.data_mut(), v.data_mut(), update, ADAMW);
+            }
+            (Rule::Lars, [m]) => optimizer::lars(values, gradient, m.data_mut(), update, MOMENTUM, is_matrix),
+            (Rule::AdamWPyTorch, [m, v]) => {
+                optimizer::adamw_pytorch(values, gradient, m.data_mut(), v.data_mut(), update, ADAM);
             }
             (Rule::Adam, [m, v]) => {
                 optimizer::adam(values, gradient, m.data_mut(), v.data_mut(), update, ADAM);

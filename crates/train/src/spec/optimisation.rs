@@ -68,7 +68,8 @@ impl OptimizerSpec {
         match self.rule {
             Rule::Sgd => "SGD",
             Rule::Adam => "Adam",
-            Rule::AdamW => "AdamW",
+            Rule::AdamW | Rule::AdamWPyTorch => "AdamW",
+            Rule::Lars => "LARS",
         }
     }
 }
