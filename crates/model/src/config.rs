@@ -164,10 +164,10 @@ impl VlcConfig {
 }
 
 /// Name and shape of each parameter, and whether it is trainable.
-struct ParameterList(Vec<(String, Vec<usize>, bool)>);
+pub(crate) struct ParameterList(pub Vec<(String, Vec<usize>, bool)>);
 
 impl ParameterList {
-    fn add(&mut self, name: &str, shape: &[usize]) {
+    pub fn add(&mut self, name: &str, shape: &[usize]) {
         self.0.push((name.to_string(), shape.to_vec(), true));
     }
 
@@ -175,12 +175,12 @@ impl ParameterList {
         self.0.push((name.to_string(), shape.to_vec(), false));
     }
 
-    fn add_linear(&mut self, name: &str, input: usize, output: usize) {
+    pub fn add_linear(&mut self, name: &str, input: usize, output: usize) {
         self.add(&format!("{name}.weight"), &[output, input]);
         self.add(&format!("{name}.bias"), &[output]);
     }
 
-    fn add_norm(&mut self, name: &str, width: usize) {
+    pub fn add_norm(&mut self, name: &str, width: usize) {
         self.add(&format!("{name}.weight"), &[width]);
         self.add(&format!("{name}.bias"), &[width]);
     }
@@ -191,7 +191,7 @@ impl ParameterList {
         self.add_linear(&format!("{name}.3"), hidden, classes);
     }
 
-    fn add_block(&mut self, name: &str, width: usize) {
+    pub fn add_block(&mut self, name: &str, width: usize) {
         self.add_norm(&format!("{name}.norm1"), width);
         self.add_linear(&format!("{name}.attn.qkv"), width, 3 * width);
         self.add_linear(&format!("{name}.attn.proj"), width, width);

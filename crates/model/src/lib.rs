@@ -6,17 +6,21 @@
 //! computes the mean of the weights of several files.
 
 pub mod average;
+mod blocks;
 pub mod checkpoint;
 pub mod config;
 pub mod files;
 pub mod initialise;
 pub mod inputs;
+mod load;
 pub mod mask;
 pub mod position;
 pub mod sizes;
+pub mod vit;
 pub mod vlc;
 
 pub use config::VlcConfig;
 pub use inputs::{Inputs, Sequence};
 pub use mask::PatchMask;
+pub use vit::{DropPath, Vit, VitConfig};
 pub use vlc::{EmbeddedRows, Encoded, Vlc};

@@ -1,7 +1,7 @@
 //! The decoder of masked autoencoding (He et al. 2022). Its input is the image part of the encoder's output.
 
-use super::blocks::{Block, Linear, Norm, ParameterIds};
 use super::{BACKBONE_EPS, Encoded, Vlc};
+use crate::blocks::{Block, Linear, Norm, ParameterIds};
 use crate::mask::PatchMask;
 use std::ops::Range;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ impl Decoder {
             mask_token: ids.id("transformer.mask_token"),
             positions: ids.id("transformer.decoder_pos_embed"),
             blocks: (0..depth)
-                .map(|i| ids.block(&format!("transformer.decoder_blocks.{i}")))
+                .map(|i| ids.block(&format!("transformer.decoder_blocks.{i}"), BACKBONE_EPS))
                 .collect(),
             norm: ids.norm("transformer.decoder_norm"),
             prediction: ids.linear("transformer.decoder_pred"),

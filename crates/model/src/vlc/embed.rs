@@ -1,7 +1,7 @@
 //! Embedding of texts (as in BERT) and images (linear patch projection), and packing of both into one matrix of sequences.
 
-use super::blocks::{Linear, Norm, ParameterIds};
 use super::{PackedRows, Vlc};
+use crate::blocks::{Norm, ParameterIds};
 use crate::inputs::{Inputs, Sequence};
 use std::sync::Arc;
 use vlct_tensor::ops::{NONE, Pick, Table};
@@ -29,23 +29,6 @@ impl TextEmbedding {
             positions: ids.id("text_embeddings.position_embeddings.weight"),
             types: ids.id("text_embeddings.token_type_embeddings.weight"),
             norm: ids.norm("text_embeddings.LayerNorm"),
-        }
-    }
-}
-
-/// Parameters of the image embedding.
-pub(super) struct ImageEmbedding {
-    projection: Linear,
-    class_token: ParameterId,
-    positions: ParameterId,
-}
-
-impl ImageEmbedding {
-    pub fn new(ids: &ParameterIds) -> Self {
-        Self {
-            projection: ids.linear("transformer.patch_embed.proj"),
-            class_token: ids.id("transformer.cls_token"),
-            positions: ids.id("transformer.pos_embed"),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Pooler and task heads.
 
-use super::blocks::{Linear, Norm, ParameterIds};
 use super::{Encoded, Vlc};
+use crate::blocks::{Linear, Norm, ParameterIds};
 use vlct_tensor::{ParameterId, Parameters, Tape, Var};
 
 /// ε of BERT's prediction head.

@@ -1,12 +1,10 @@
 //! Setting and copying the weights of a model by their published names.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use super::Vlc;
 use crate::config::VlcConfig;
-use crate::files::mapping::{AdaptError, Fit, Plan, plan};
-use crate::files::{LoadReport, Options, POSITION_IDS, StateDict, StoredTensor, TensorView, WeightIndex, position_ids};
-use vlct_tensor::{Compute, Parameters, Tensor};
+use crate::files::mapping::AdaptError;
+use crate::files::{LoadReport, Options, POSITION_IDS, StateDict, StoredTensor, WeightIndex, position_ids};
+use crate::load;
 
 impl Vlc {
     /// Makes a model with the sizes `config` whose weights are those of a file. Every weight is copied once, from the bytes of the file
@@ -15,36 +13,8 @@ impl Vlc {
     /// # Errors
     /// Returns the errors of [`Vlc::load`], and [`AdaptError::Missing`] if the file lacks any tensor of the model.
     pub fn read(config: VlcConfig, file: &WeightIndex) -> Result<(Self, LoadReport), AdaptError> {
-        let declarations = config.parameters();
-        let shapes: Vec<_> = declarations
-            .iter()
-            .map(|(n, shape, _)| (n.clone(), shape.clone()))
-            .collect();
-        let options = Options {
-            partial: true,
-            ..Options::default()
-        };
-        let plan = plan(file.shapes(), &file.unreadable, &shapes, options)?;
-        if let Some(name) = plan.report.missing.first() {
-            return Err(AdaptError::Missing { name: name.clone() });
-        }
-        let sources = sources(&plan, file, &shapes)?;
-        // No tensor is missing, so there is one source for each parameter, in the same order.
-        let first_non_finite = AtomicUsize::new(usize::MAX);
-        let parameters = Parameters::filled(declarations, Compute::default().device, |id, _, out| {
-            let Source { tensor, fit, .. } = &sources[id.index()];
-            if !fit.read(tensor, out) {
-                first_non_finite.fetch_min(id.index(), Ordering::Relaxed);
-            }
-        });
-        if let Some(Source { target, .. }) = sources.get(first_non_finite.into_inner()) {
-            let tensor = parameters.id(target).map(|id| parameters.tensor(id));
-            return Err(not_finite(
-                target,
-                &tensor.as_ref().map(Tensor::to_host).unwrap_or_default(),
-            ));
-        }
-        Ok((Self::with_parameters(config, parameters), plan.report))
+        let (parameters, report) = load::read(config.parameters(), file)?;
+        Ok((Self::with_parameters(config, parameters), report))
     }
 
     /// Sets the parameters that a file has and leaves the others unchanged. Every weight is copied from the bytes of the file; tensors of
@@ -55,28 +25,12 @@ impl Vlc {
     /// or values that are NaN or infinite, the file has no tensor of the model, or, unless [`Options::partial`] is set, fewer than nearly
     /// all that the model needs. After an error about values, parameters before the tensor are already set.
     pub fn load(&mut self, file: &WeightIndex, options: Options) -> Result<LoadReport, AdaptError> {
-        let shapes = self.shapes();
-        let plan = plan(file.shapes(), &file.unreadable, &shapes, options)?;
-        let mut values = Vec::new();
-        for source in sources(&plan, file, &shapes)? {
-            let Some(id) = self.parameters().id(source.target) else {
-                continue;
-            };
-            values.resize(source.values, 0.0);
-            if !source.fit.read(source.tensor, &mut values) {
-                return Err(not_finite(source.target, &values));
-            }
-            self.parameters_mut().set(id, &values);
-        }
-        Ok(plan.report)
+        load::load(self.parameters_mut(), file, options)
     }
 
     /// Returns names and shapes of all parameters.
     pub fn shapes(&self) -> Vec<(String, Vec<usize>)> {
-        self.parameters()
-            .iter()
-            .map(|(_, p)| (p.name.clone(), p.shape.clone()))
-            .collect()
+        load::shapes(self.parameters())
     }
 
     /// Returns the buffer `position_ids`, then a copy of the weights with their published names, in the published order.
@@ -91,52 +45,5 @@ impl Vlc {
         std::iter::once((POSITION_IDS.to_string(), ids))
             .chain(weights)
             .collect()
-    }
-}
-
-/// The tensor of a file from which a parameter is made.
-struct Source<'a> {
-    /// The name of the parameter.
-    target: &'a str,
-    /// Number of values of the parameter.
-    values: usize,
-    tensor: &'a TensorView<'a>,
-    fit: Fit,
-}
-
-/// Returns the tensors of a file from which the parameters of a plan are made, in the order of the plan.
-fn sources<'a>(
-    plan: &Plan,
-    file: &'a WeightIndex,
-    shapes: &'a [(String, Vec<usize>)],
-) -> Result<Vec<Source<'a>>, AdaptError> {
-    let mut sources = Vec::with_capacity(plan.steps.len());
-    for step in &plan.steps {
-        let (target, shape) = &shapes[step.target];
-        let Some((index, fit)) = step.source else { continue };
-        let Some((_, tensor)) = file.tensors.get_index(index) else {
-            continue;
-        };
-        if !tensor.dtype().is_floating() {
-            return Err(AdaptError::NotFloating {
-                name: target.clone(),
-                dtype: tensor.dtype(),
-            });
-        }
-        sources.push(Source {
-            target,
-            values: shape.iter().product(),
-            tensor,
-            fit,
-        });
-    }
-    Ok(sources)
-}
-
-fn not_finite(name: &str, values: &[f32]) -> AdaptError {
-    AdaptError::NotFinite {
-        name: name.to_owned(),
-        count: values.iter().filter(|value| !value.is_finite()).count(),
-        values: values.len(),
     }
 }

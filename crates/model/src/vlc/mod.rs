@@ -1,6 +1,5 @@
 //! VLC: one transformer over text tokens and image patches (arXiv 2205.09256, section 3).
 
-mod blocks;
 mod decoder;
 mod embed;
 mod heads;
@@ -9,9 +8,10 @@ mod pairs;
 #[cfg(test)]
 mod tests;
 
+use crate::blocks::{BACKBONE_EPS, Block, ImageEmbedding, Linear, Norm, ParameterIds};
 use crate::config::VlcConfig;
+use crate::files::BACKBONE_PREFIX;
 use crate::inputs::{Inputs, Sequence};
-use blocks::{Block, Linear, Norm};
 use std::ops::Range;
 use std::sync::Arc;
 use vlct_tensor::ops::{Projections, Varlen};
@@ -19,16 +19,13 @@ use vlct_tensor::{Compute, ParameterId, Parameters, Tape, Var};
 
 pub use pairs::EmbeddedRows;
 
-/// ε of the backbone's layer norms.
-const BACKBONE_EPS: f32 = 1e-6;
-
 /// A VLC model: its sizes, its weights and the layers that use them.
 pub struct Vlc {
     config: VlcConfig,
     parameters: Parameters,
     compute: Compute,
     text: embed::TextEmbedding,
-    image: embed::ImageEmbedding,
+    image: ImageEmbedding,
     token_types: ParameterId,
     blocks: Vec<Block>,
     norm: Norm,
@@ -92,14 +89,14 @@ impl Vlc {
 
     /// Makes a model of parameters that `config` declares.
     fn with_parameters(config: VlcConfig, parameters: Parameters) -> Self {
-        let ids = blocks::ParameterIds(&parameters);
+        let ids = ParameterIds(&parameters);
         let backbone = &config.backbone;
         Self {
             text: embed::TextEmbedding::new(&ids),
-            image: embed::ImageEmbedding::new(&ids),
+            image: ImageEmbedding::new(&ids, BACKBONE_PREFIX),
             token_types: ids.id("token_type_embeddings.weight"),
             blocks: (0..backbone.depth)
-                .map(|i| ids.block(&format!("transformer.blocks.{i}")))
+                .map(|i| ids.block(&format!("transformer.blocks.{i}"), BACKBONE_EPS))
                 .collect(),
             norm: ids.norm("transformer.norm"),
             decoder: config

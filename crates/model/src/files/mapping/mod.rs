@@ -31,7 +31,7 @@ const RANK_FROM_MATCHING: [(&str, &str); 2] = [
 /// Beginnings of the names, without the backbone's prefix, of the decoder of masked autoencoding and its mask token.
 const DECODER: [&str; 2] = ["decoder_", "mask_token"];
 /// The norm that fine-tuned image classifiers with average pooling have instead of the backbone's last norm.
-const CLASSIFIER_NORM: &str = "fc_norm.weight";
+const CLASSIFIER_NORM: [&str; 2] = ["fc_norm.weight", "fc_norm.bias"];
 /// The backbone's last norm, without the backbone's prefix.
 const LAST_NORM: &str = "norm.";
 /// Maximum number of names in a line of a report. More names are counted by their first components.
@@ -306,7 +306,7 @@ pub(crate) fn plan<'f>(
             source: step,
         });
     }
-    let has_classifier_norm = source.contains(CLASSIFIER_NORM);
+    let has_classifier_norm = source.contains(CLASSIFIER_NORM[0]);
     report.unexpected = source.unused_names();
     report
         .unexpected
@@ -335,9 +335,9 @@ pub(crate) fn plan<'f>(
 
 /// Whether a run that starts from weights needs this tensor of the model from the file. The heads of downstream tasks start fresh if the
 /// file does not have them, and the position ids are known. Weights of a backbone alone need no decoder, which published image classifiers
-/// do not have, and a classifier can have another last norm.
+/// do not have, and a classifier can have another last norm. Head and norm of a classifier start fresh, too.
 fn is_needed(name: &str, options: Options, has_classifier_norm: bool) -> bool {
-    if is_head(name) || name == POSITION_IDS || CLASSIFIER_HEAD.contains(&name) {
+    if is_head(name) || name == POSITION_IDS || CLASSIFIER_HEAD.contains(&name) || CLASSIFIER_NORM.contains(&name) {
         return false;
     }
     let is_last_norm = || {

@@ -1,17 +1,19 @@
 //! Linear layers, norms and the pre-norm transformer block.
 
-use super::BACKBONE_EPS;
 use vlct_tensor::ops::{Projections, Varlen};
 use vlct_tensor::{ParameterId, Parameters, Tape, Var};
 
+/// ε of the backbone's layer norms.
+pub(crate) const BACKBONE_EPS: f32 = 1e-6;
+
 /// Lookup of parameters by name.
-pub(super) struct ParameterIds<'a>(pub &'a Parameters);
+pub(crate) struct ParameterIds<'a>(pub &'a Parameters);
 
 impl ParameterIds<'_> {
     /// Returns the id of a parameter.
     ///
     /// # Panics
-    /// Panics if [`VlcConfig::parameters`](crate::VlcConfig::parameters) does not declare the name.
+    /// Panics if the configuration of the model does not declare the name.
     pub fn id(&self, name: &str) -> ParameterId {
         self.0
             .id(name)
@@ -32,8 +34,10 @@ impl ParameterIds<'_> {
         }
     }
 
-    pub fn block(&self, name: &str) -> Block {
+    /// Returns the parameters of a block, whose layer norms add `eps` to the variance.
+    pub fn block(&self, name: &str, eps: f32) -> Block {
         Block {
+            eps,
             norm1: self.norm(&format!("{name}.norm1")),
             qkv: self.linear(&format!("{name}.attn.qkv")),
             proj: self.linear(&format!("{name}.attn.proj")),
@@ -44,8 +48,26 @@ impl ParameterIds<'_> {
     }
 }
 
+/// Parameters of the embedding of images.
+pub(crate) struct ImageEmbedding {
+    pub projection: Linear,
+    pub class_token: ParameterId,
+    pub positions: ParameterId,
+}
+
+impl ImageEmbedding {
+    /// Returns the parameters whose names begin with `prefix`.
+    pub fn new(ids: &ParameterIds, prefix: &str) -> Self {
+        Self {
+            projection: ids.linear(&format!("{prefix}patch_embed.proj")),
+            class_token: ids.id(&format!("{prefix}cls_token")),
+            positions: ids.id(&format!("{prefix}pos_embed")),
+        }
+    }
+}
+
 /// A linear layer, `x·Wᵀ + b`.
-pub(super) struct Linear {
+pub(crate) struct Linear {
     weight: ParameterId,
     bias: ParameterId,
 }
@@ -61,7 +83,7 @@ impl Linear {
 }
 
 /// A layer norm.
-pub(super) struct Norm {
+pub(crate) struct Norm {
     weight: ParameterId,
     bias: ParameterId,
 }
@@ -77,13 +99,14 @@ impl Norm {
 }
 
 /// A pre-norm block: `x ← x + Attention(LN(x))`, then `x ← x + MLP(LN(x))`.
-pub(super) struct Block {
+pub(crate) struct Block {
     norm1: Norm,
     qkv: Linear,
     proj: Linear,
     norm2: Norm,
     fc1: Linear,
     fc2: Linear,
+    eps: f32,
 }
 
 impl Block {
@@ -94,7 +117,7 @@ impl Block {
         let qkv = pair(self.qkv.weight, self.qkv.bias);
         let proj = pair(self.proj.weight, self.proj.bias);
         let (norm, qkv, proj) = ((&norm).into(), (&qkv).into(), (&proj).into());
-        tape.attention_sublayer(x, norm, BACKBONE_EPS, qkv, proj, varlen, heads)
+        tape.attention_sublayer(x, norm, self.eps, qkv, proj, varlen, heads)
     }
 
     /// Returns the queries, keys and values of rows, the first part of [`Block::attend`]; for inference.
@@ -102,7 +125,7 @@ impl Block {
         let pair = |weight, bias| [weight, bias].map(|id| tape.parameter(p, id));
         let norm = pair(self.norm1.weight, self.norm1.bias);
         let qkv = pair(self.qkv.weight, self.qkv.bias);
-        tape.project(x, (&norm).into(), BACKBONE_EPS, (&qkv).into())
+        tape.project(x, (&norm).into(), self.eps, (&qkv).into())
     }
 
     /// Returns [`Block::attend`] of `x`, given the result of [`Block::project`] for its rows.
@@ -125,6 +148,6 @@ impl Block {
         let norm = pair(self.norm2.weight, self.norm2.bias);
         let fc1 = pair(self.fc1.weight, self.fc1.bias);
         let fc2 = pair(self.fc2.weight, self.fc2.bias);
-        tape.mlp_sublayer(x, (&norm).into(), BACKBONE_EPS, (&fc1).into(), (&fc2).into())
+        tape.mlp_sublayer(x, (&norm).into(), self.eps, (&fc1).into(), (&fc2).into())
     }
 }

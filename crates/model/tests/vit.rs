@@ -1,0 +1,216 @@
+//! Compares the image classifier with the values of the original, and drop path with its definition.
+
+use std::collections::HashMap;
+
+use vlct_golden::{Tensors, assert_close, assert_within};
+use vlct_model::files::{self, Options, StateDict, StoredTensor, Style};
+use vlct_model::{DropPath, Vit, VitConfig};
+use vlct_tensor::{Compute, Gradients, Tape};
+
+/// Returns the classifier of a golden file.
+fn recorded(t: &Tensors) -> Vit {
+    let [width, _, patch_size, _] = t.shape("param.patch_embed.proj.weight")[..] else {
+        panic!("four axes")
+    };
+    let blocks = t
+        .names()
+        .into_iter()
+        .filter(|name| name.starts_with("param.blocks.") && name.ends_with("norm1.bias"));
+    let config = VitConfig {
+        image_size: t.shape("images")[2],
+        patch_size,
+        width,
+        depth: blocks.count(),
+        heads: 4,
+        classes: t.shape("logits")[1],
+        global_pool: t.has("param.fc_norm.weight"),
+        drop_path: 0.0,
+        layer_norm_eps: 1e-6,
+    };
+    let mut model = Vit::new(config);
+    let names: Vec<String> = model.parameters().iter().map(|(_, p)| p.name.clone()).collect();
+    let recorded = t.names().into_iter().filter(|name| name.starts_with("param."));
+    assert_eq!(
+        recorded.count(),
+        names.len(),
+        "every recorded parameter is one of the model"
+    );
+    for name in names {
+        let id = model.parameters().id(&name).expect("declared");
+        model.parameters_mut().set(id, &t.f32(&format!("param.{name}")));
+    }
+    model
+}
+
+fn images(t: &Tensors) -> Vec<Vec<f32>> {
+    let shape = t.shape("images");
+    let values = t.f32("images");
+    values
+        .chunks_exact(values.len() / shape[0])
+        .map(<[f32]>::to_vec)
+        .collect()
+}
+
+#[test]
+fn logits_loss_and_gradients_match_the_original() {
+    for directory in vlct_golden::directories("imagenet") {
+        for file in ["vit_global_pool.safetensors", "vit_cls_token.safetensors"] {
+            let t = Tensors::open(directory.join(file));
+            let model = recorded(&t);
+            let images = images(&t);
+            let images: Vec<&[f32]> = images.iter().map(Vec::as_slice).collect();
+            let tape = Tape::new(Compute::default());
+            let logits = model.logits(&tape, &images, None);
+            assert_close(file, &logits.tensor().to_host(), &t.f32("logits"), 2e-5);
+            let targets = tape
+                .device()
+                .tensor(logits.rows(), logits.columns(), &t.f32("soft_targets"));
+            let loss = tape.soft_cross_entropy(&logits, targets);
+            assert_close(file, &[loss.tensor().item()], &t.f32("loss"), 1e-5);
+            let mut gradients = Gradients::new(model.parameters());
+            tape.backward(&loss, 1.0, &mut gradients);
+            for (id, parameter) in model.parameters().iter() {
+                let name = &parameter.name;
+                let got = gradients
+                    .get(id)
+                    .unwrap_or_else(|| panic!("{file}: {name} has no gradient"));
+                let (got, want) = (got.to_host(), t.f32(&format!("grad.{name}")));
+                // The gradient of the bias of the keys is 0, so its recorded value is rounding.
+                if name.ends_with("qkv.bias") {
+                    let width = want.len() / 3;
+                    assert_within(name, &got[width..2 * width], &want[width..2 * width], 1e-7);
+                    assert_close(name, &got[..width], &want[..width], 2e-5);
+                    assert_close(name, &got[2 * width..], &want[2 * width..], 2e-5);
+                } else {
+                    assert_close(name, &got, &want, 2e-5);
+                }
+            }
+        }
+    }
+}
+
+fn small(global_pool: bool) -> Vit {
+    let mut model = Vit::new(VitConfig {
+        image_size: 8,
+        patch_size: 4,
+        width: 8,
+        depth: 2,
+        heads: 2,
+        classes: 3,
+        global_pool,
+        drop_path: 0.5,
+        layer_norm_eps: 1e-6,
+    });
+    model.parameters_mut().fill(|id, _, values| {
+        let value = |i: usize| ((i * 7919 + id.index() * 31) % 1013) as f32 / 1013.0 - 0.4;
+        values.iter_mut().enumerate().for_each(|(i, v)| *v = value(i));
+    });
+    model
+}
+
+#[test]
+fn factors_of_drop_path_apply_to_the_sublayers_of_each_image() {
+    for global_pool in [true, false] {
+        let model = small(global_pool);
+        let images: [Vec<f32>; 2] = [3, 5].map(|k| (0..3 * 64).map(|i| ((i * k) % 11) as f32 / 5.0 - 1.0).collect());
+        let logits = |images: &[&[f32]], drop_path: Option<&DropPath>| {
+            let tape = Tape::inference(Compute::default());
+            model.logits(&tape, images, drop_path).tensor().to_host().into_owned()
+        };
+        let both = [images[0].as_slice(), images[1].as_slice()];
+        let factors = |first: f32, second: f32| DropPath {
+            factors: vec![[vec![first, second], vec![first, second]]; 2],
+        };
+        let plain = logits(&both, None);
+        assert_eq!(plain, logits(&both, Some(&factors(1.0, 1.0))));
+        let dropped = logits(&both, Some(&factors(0.0, 1.0)));
+        assert_eq!(dropped[3..], plain[3..], "the other image does not change");
+        // Without any sublayer, the head reads the embedding: scaling the last weights of sublayers changes nothing.
+        let mut without = small(global_pool);
+        for name in [
+            "blocks.0.attn.proj",
+            "blocks.0.mlp.fc2",
+            "blocks.1.attn.proj",
+            "blocks.1.mlp.fc2",
+        ] {
+            for part in ["weight", "bias"] {
+                let id = without.parameters().id(&format!("{name}.{part}")).expect("declared");
+                let zeros = vec![0.0; without.parameters().get(id).len()];
+                without.parameters_mut().set(id, &zeros);
+            }
+        }
+        let tape = Tape::inference(Compute::default());
+        let want = without.logits(&tape, &both[..1], None).tensor().to_host().into_owned();
+        assert_close("without sublayers", &dropped[..3], &want, 1e-5);
+        assert_ne!(logits(&both, Some(&factors(2.0, 1.0)))[..3], plain[..3]);
+    }
+}
+
+#[test]
+fn rates_of_drop_path_grow_linearly() {
+    let mut config = VitConfig::from_name("vit_base_patch16", 224, 1000).expect("known");
+    config.drop_path = 0.11;
+    assert_eq!(config.drop_rate(0), 0.0);
+    assert!((config.drop_rate(11) - 0.11).abs() < 1e-7 && (config.drop_rate(1) - 0.01).abs() < 1e-7);
+    assert_eq!(VitConfig::from_name("vit_tiny", 224, 10), None);
+    let parameters: usize = config
+        .parameters()
+        .iter()
+        .map(|(_, shape, _)| shape.iter().product::<usize>())
+        .sum();
+    assert_eq!(parameters, 86_567_656, "ViT-B/16 with 1,000 classes");
+}
+
+/// The encoder of a VLC checkpoint, of a MAE file and of another classifier are loaded; the head and the last norm start fresh.
+#[test]
+fn weights_of_vlc_mae_and_classifiers_are_loaded() {
+    let source = small(false);
+    let names: HashMap<String, Vec<f32>> = source
+        .parameters()
+        .iter()
+        .map(|(id, p)| (p.name.clone(), source.parameters().tensor(id).to_host().into_owned()))
+        .collect();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    for (prefix, file) in [
+        ("transformer.", "vlc.ckpt"),
+        ("", "mae.pth"),
+        ("module.", "wrapped.pth"),
+    ] {
+        let state: StateDict = source
+            .parameters()
+            .iter()
+            .filter(|(_, p)| !p.name.starts_with("head."))
+            .map(|(_, p)| {
+                (
+                    format!("{prefix}{}", p.name),
+                    StoredTensor::f32(p.shape.clone(), names[&p.name].clone()),
+                )
+            })
+            .collect();
+        let path = directory.path().join(file);
+        files::write(&path, &state, &Style::Mae.into()).expect("written");
+        for global_pool in [true, false] {
+            let mut model = Vit::new(VitConfig {
+                global_pool,
+                image_size: 16,
+                ..source.config().clone()
+            });
+            let mapped = files::map(&path).expect("a file");
+            let report = model
+                .load(&files::index(&mapped).expect("weights"), Options::default())
+                .expect("loaded");
+            let fresh: Vec<&str> = report.missing.iter().map(String::as_str).collect();
+            let want: &[&str] = match global_pool {
+                true => &["head.weight", "head.bias", "fc_norm.weight", "fc_norm.bias"],
+                false => &["head.weight", "head.bias"],
+            };
+            assert_eq!(fresh, want, "{file}");
+            assert_eq!(report.resized, ["pos_embed (2×2 → 4×4 patches)"]);
+            let id = model.parameters().id("blocks.1.mlp.fc1.weight").expect("declared");
+            assert_eq!(
+                model.parameters().tensor(id).to_host().to_vec(),
+                names["blocks.1.mlp.fc1.weight"]
+            );
+        }
+    }
+}
