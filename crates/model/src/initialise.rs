@@ -2,11 +2,51 @@
 
 use crate::config::VlcConfig;
 use crate::position::sine_cosine;
+use crate::vit::Vit;
 use crate::vlc::Vlc;
 use rand::{Rng, RngExt};
 
 /// Standard deviation of the initial weights of embeddings and heads.
 const STD: f64 = 0.02;
+
+/// Standard deviation of the weights of a new head on the weights of an encoder.
+const NEW_HEAD_STD: f64 = 2e-5;
+
+/// Draws all weights of an image classifier, on all cores, as MAE's fine-tuning does. `random(i)` returns the generator for parameter `i`.
+///
+/// Linear weights, `cls_token` and `pos_embed`: normal, σ 0.02. Patch projection: uniform in ±1/√(3P²), weight and bias. Layer norms:
+/// weight 1, bias 0. Other biases: 0.
+pub fn initialise_vit<R: Rng>(model: &mut Vit, random: impl Fn(u64) -> R + Sync) {
+    let bound = 1.0 / ((3 * model.config().patch_size.pow(2)) as f64).sqrt();
+    model.parameters_mut().fill(|id, parameter, values| {
+        let random = &mut random(id.index() as u64);
+        let name = &parameter.name;
+        if name.starts_with("patch_embed.") {
+            fill_uniform(values, bound, random);
+        } else if name.contains("norm") && name.ends_with("weight") {
+            values.fill(1.0);
+        } else if name.ends_with("bias") {
+            values.fill(0.0);
+        } else {
+            values.fill_with(|| (STD * standard_normal(random)) as f32);
+        }
+    });
+}
+
+/// Draws the weight of an image classifier's head again, for an encoder with trained weights: normal, σ 2e-5, bias 0.
+pub fn initialise_new_head(model: &mut Vit, random: &mut impl Rng) {
+    let parameters = model.parameters_mut();
+    let head: Vec<_> = parameters
+        .iter()
+        .filter(|(_, p)| p.name.starts_with("head."))
+        .map(|(id, p)| (id, p.name.ends_with("weight"), p.len()))
+        .collect();
+    for (id, is_weight, len) in head {
+        let std = if is_weight { NEW_HEAD_STD } else { 0.0 };
+        let values: Vec<f32> = (0..len).map(|_| (std * standard_normal(random)) as f32).collect();
+        parameters.set(id, &values);
+    }
+}
 
 /// Draws all weights, on all cores. `random(i)` returns the generator for parameter `i`.
 ///
@@ -119,5 +159,47 @@ mod tests {
         assert_eq!(rms_and_max("vqa_classifier.1.weight"), (1.0, 1.0));
         assert_eq!(rms_and_max("vqa_classifier.1.bias"), (0.0, 0.0));
         assert!(rms_and_max("transformer.pos_embed").0 > 0.5);
+    }
+
+    #[test]
+    fn initial_weights_of_a_classifier_have_the_documented_distributions() {
+        let mut model = Vit::new(crate::VitConfig {
+            image_size: 32,
+            patch_size: 8,
+            width: 64,
+            depth: 1,
+            heads: 4,
+            classes: 100,
+            global_pool: true,
+            drop_path: 0.0,
+            layer_norm_eps: 1e-6,
+        });
+        initialise_vit(&mut model, ChaCha8Rng::seed_from_u64);
+        let values = |model: &Vit, name: &str| {
+            let id = model.parameters().id(name).expect("declared");
+            model.parameters().tensor(id).to_host().to_vec()
+        };
+        let rms = |values: &[f32]| (values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32).sqrt();
+        for name in [
+            "pos_embed",
+            "head.weight",
+            "blocks.0.attn.qkv.weight",
+            "blocks.0.mlp.fc2.weight",
+        ] {
+            let std = rms(&values(&model, name));
+            assert!((std - 0.02).abs() < 0.002, "{name}: {std}");
+        }
+        let bound = 1.0 / 192f32.sqrt();
+        for name in ["patch_embed.proj.weight", "patch_embed.proj.bias"] {
+            let values = values(&model, name);
+            assert!(values.iter().all(|v| v.abs() <= bound), "{name}");
+            assert!((rms(&values) - bound / 3f32.sqrt()).abs() < 0.2 * bound, "{name}");
+        }
+        assert_eq!(rms(&values(&model, "fc_norm.weight")), 1.0);
+        assert_eq!(rms(&values(&model, "blocks.0.attn.proj.bias")), 0.0);
+        initialise_new_head(&mut model, &mut ChaCha8Rng::seed_from_u64(1));
+        let std = rms(&values(&model, "head.weight"));
+        assert!((std - 2e-5).abs() < 1e-6, "{std}");
+        assert_eq!(rms(&values(&model, "head.bias")), 0.0);
     }
 }
