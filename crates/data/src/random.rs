@@ -40,6 +40,10 @@ pub enum Purpose {
     RowOrder = 13,
     /// Rows of training files that are held out for validation; keyed by file and number of rows.
     HeldOut = 14,
+    /// How the images of a micro-batch are mixed; keyed by epoch and micro-batch.
+    Mixup = 15,
+    /// Which sublayers are left out for which images of a micro-batch; keyed by epoch and micro-batch.
+    DropPath = 16,
 }
 
 /// Returns the generator of a decision. `seed` is the seed of the run; `major` and `minor` identify the decision within its purpose, for

@@ -161,16 +161,16 @@ impl Batch {
 }
 
 /// Returns target scores `[samples, classes]`, 0 for classes that a target does not list; `None` if a sample's target does not have
-/// scores.
+/// scores. With `smoothing` (ε), a score `y` becomes `ε/classes + (1 − ε)·y`.
 ///
 /// # Panics
 /// Panics if a class is not less than `classes`.
-pub(crate) fn target_scores(device: Device, targets: &[Target], classes: usize) -> Option<Tensor> {
-    let mut rows = vec![0f32; targets.len() * classes];
+pub(crate) fn target_scores(device: Device, targets: &[Target], classes: usize, smoothing: f32) -> Option<Tensor> {
+    let mut rows = vec![smoothing / classes as f32; targets.len() * classes];
     for (row, target) in rows.chunks_exact_mut(classes).zip(targets) {
         let Target::Scores(scores) = target else { return None };
         for (class, score) in scores {
-            row[*class as usize] = *score;
+            row[*class as usize] = smoothing / classes as f32 + (1.0 - smoothing) * score;
         }
     }
     Some(device.tensor(targets.len(), classes, &rows))
@@ -188,9 +188,18 @@ mod tests {
             target(&[]),
             target(&[(1, 0.6)]),
         ];
-        let rows = target_scores(Device::default(), &targets, 3).unwrap();
+        let rows = target_scores(Device::default(), &targets, 3, 0.0).unwrap();
         assert_eq!(*rows.to_host(), [1.0, 0.0, 0.9, 0.0, 0.0, 0.0, 0.0, 0.6, 0.0]);
-        assert!(target_scores(Device::default(), &[target(&[]), Target::None], 3).is_none());
+        assert!(target_scores(Device::default(), &[target(&[]), Target::None], 3, 0.0).is_none());
+        let smooth = target_scores(Device::default(), &targets[..1], 4, 0.4).unwrap();
+        let want = [0.7, 0.1, 0.64, 0.1];
+        assert!(
+            smooth
+                .to_host()
+                .iter()
+                .zip(want)
+                .all(|(got, want)| (got - want).abs() < 1e-6)
+        );
     }
 
     fn sample(item: usize, groups: &[u8]) -> Sample {

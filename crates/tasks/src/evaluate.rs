@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use vlct_data::datasets::Dataset;
 use vlct_data::loader::Position;
-use vlct_model::Vlc;
+use vlct_model::Model;
 use vlct_tensor::Tape;
 
 use crate::batch::Batch;
@@ -23,7 +23,7 @@ use crate::task::{Outcome, Task};
 /// Returns an error that names file and row if an image cannot be read, and errors of `on_outcome`.
 pub fn evaluate_batches(
     task: &dyn Task,
-    model: &Vlc,
+    model: &Model,
     mut batches: impl Iterator<Item = vlct_data::Result<Batch>>,
     stop: &AtomicBool,
     on_outcome: &mut dyn FnMut(&Batch, &Outcome) -> Result<()>,
@@ -43,7 +43,7 @@ pub trait Evaluator {
     ///
     /// # Errors
     /// Returns an error that names file and row if an item cannot be read.
-    fn run(&self, model: &Vlc, stop: &AtomicBool) -> Result<Option<Report>>;
+    fn run(&self, model: &Model, stop: &AtomicBool) -> Result<Option<Report>>;
 }
 
 /// Evaluates a task on a split, in the split's order.
@@ -69,7 +69,7 @@ impl SplitEvaluator {
     /// Returns the errors of [`Loader::new`] and [`evaluate_batches`].
     pub fn tally(
         &self,
-        model: &Vlc,
+        model: &Model,
         stop: &AtomicBool,
         on_batch: &mut dyn FnMut(&Batch),
     ) -> Result<Option<(Tally, Rows)>> {
@@ -100,7 +100,7 @@ impl SplitEvaluator {
 }
 
 impl Evaluator for SplitEvaluator {
-    fn run(&self, model: &Vlc, stop: &AtomicBool) -> Result<Option<Report>> {
+    fn run(&self, model: &Model, stop: &AtomicBool) -> Result<Option<Report>> {
         let results = self.tally(model, stop, &mut |_| ())?;
         Ok(results.map(|(tally, rows)| self.task.report(Phase::Val, &tally, &rows)))
     }

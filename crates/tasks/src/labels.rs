@@ -12,7 +12,7 @@ use crate::task::{Outcome, Task};
 use std::collections::HashMap;
 use vlct_data::datasets::{Answer, Contents, Dataset};
 use vlct_data::random::Purpose;
-use vlct_model::{Sequence, Vlc};
+use vlct_model::{Model, Sequence};
 use vlct_tensor::Tape;
 
 /// Settings of the task.
@@ -96,7 +96,8 @@ impl Task for Labels {
     ///
     /// # Panics
     /// Panics if the model has no label head.
-    fn forward(&self, model: &Vlc, tape: &Tape, batch: &Batch) -> Outcome {
+    fn forward(&self, model: &Model, tape: &Tape, batch: &Batch) -> Outcome {
+        let model = model.vlc();
         let pooled = model.encode_pooled(tape, &batch.inputs(), batch.dropout);
         let logits = model.labels_logits(tape, &pooled);
         let mut outcome = Outcome {
@@ -104,7 +105,7 @@ impl Task for Labels {
             ..Outcome::default()
         };
         if self.spec.several {
-            if let Some(targets) = target_scores(tape.device(), &batch.targets, logits.columns()) {
+            if let Some(targets) = target_scores(tape.device(), &batch.targets, logits.columns(), 0.0) {
                 let loss = tape.binary_cross_entropy(&logits, targets);
                 outcome = outcome.with_loss("labels/loss", &loss, 1.0);
                 outcome.loss = Some(loss);

@@ -5,7 +5,8 @@
 //!         (loader threads)                                       (model, tape)
 //! ```
 //!
-//! Each [`Task`] has a file ([`pretrain`], [`vqa`], [`nlvr2`], [`retrieval`], [`labels`]). A task turns items into sequences and targets, and the model's
+//! Each [`Task`] has a file ([`pretrain`], [`vqa`], [`nlvr2`], [`retrieval`], [`labels`],
+//! [`images`]). A task turns items into sequences and targets, and the model's
 //! output into losses and metrics. Everything else is common to all tasks: the [`Loader`], the [`Batch`], the measures and the
 //! evaluation of a split ([`evaluate`]). A [`Description`] makes a checkpoint usable without the configuration and data of its run. The crate
 //! uses `vlct_data` and `vlct_model`; it knows no optimiser, run directory or recipe.
@@ -14,10 +15,12 @@ pub mod batch;
 pub mod description;
 pub mod error;
 pub mod evaluate;
+pub mod images;
 mod inputs;
 pub mod labels;
 pub mod loader;
 pub mod metrics;
+pub mod mixup;
 pub mod nlvr2;
 pub mod pretrain;
 pub mod probabilities;

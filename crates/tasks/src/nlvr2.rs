@@ -9,7 +9,7 @@ use crate::sample::{SampleContext, SampleError};
 use crate::task::{Outcome, Task};
 use vlct_data::datasets::{Answer, Contents, Dataset};
 use vlct_data::random::Purpose;
-use vlct_model::{Sequence, Vlc};
+use vlct_model::{Model, Sequence};
 use vlct_tensor::Tape;
 
 /// Group of the statements with the left images.
@@ -65,7 +65,8 @@ impl Task for Nlvr2 {
     ///
     /// # Panics
     /// Panics if the model has no head for pairs of images, or fewer than three token types.
-    fn forward(&self, model: &Vlc, tape: &Tape, batch: &Batch) -> Outcome {
+    fn forward(&self, model: &Model, tape: &Tape, batch: &Batch) -> Outcome {
+        let model = model.vlc();
         let pooled = model.encode_pooled(tape, &batch.inputs(), batch.dropout);
         let logits = model.nlvr2_logits(tape, &pooled);
         let mut outcome = Outcome {

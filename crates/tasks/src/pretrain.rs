@@ -16,7 +16,7 @@ use std::ops::Range;
 use vlct_data::DataError;
 use vlct_data::datasets::Contents;
 use vlct_data::random::Purpose;
-use vlct_model::{Encoded, PatchMask, Sequence, Vlc};
+use vlct_model::{Encoded, Model, PatchMask, Sequence, Vlc};
 use vlct_tensor::ops::{Ipot, Pair};
 use vlct_tensor::tensor::Order;
 use vlct_tensor::{Tape, Var};
@@ -195,7 +195,8 @@ impl Task for Pretrain {
         })
     }
 
-    fn forward(&self, model: &Vlc, tape: &Tape, batch: &Batch) -> Outcome {
+    fn forward(&self, model: &Model, tape: &Tape, batch: &Batch) -> Outcome {
+        let model = model.vlc();
         self.forward_tracing(model, tape, batch, &mut |_, _| ())
     }
 

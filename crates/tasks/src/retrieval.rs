@@ -9,7 +9,7 @@ use crate::sample::{SampleContext, SampleError};
 use crate::task::{Outcome, Task};
 use vlct_data::datasets::Contents;
 use vlct_data::random::Purpose;
-use vlct_model::{Sequence, Vlc};
+use vlct_model::{Model, Sequence};
 use vlct_tensor::Tape;
 
 /// Settings of the task.
@@ -55,7 +55,8 @@ impl Task for Retrieval {
     ///
     /// # Panics
     /// Panics if an image does not have `1 + false_texts` captions, or the model has neither a ranking nor a matching head.
-    fn forward(&self, model: &Vlc, tape: &Tape, batch: &Batch) -> Outcome {
+    fn forward(&self, model: &Model, tape: &Tape, batch: &Batch) -> Outcome {
+        let model = model.vlc();
         let captions = 1 + self.spec.false_texts;
         assert_eq!(
             batch.sequences.len(),

@@ -23,6 +23,13 @@ pub enum Row {
         /// Whether the class with the larger logit is the target.
         is_correct: bool,
     },
+    /// The classes of the largest logits of an image.
+    Class {
+        /// Id of the image's class.
+        class: u32,
+        /// Ids of the classes with the largest logits, the largest first.
+        top: Vec<u32>,
+    },
     /// Label scores of an item.
     Labels {
         /// A score from 0 to 1 for each label.

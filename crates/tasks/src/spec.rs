@@ -5,8 +5,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use vlct_data::DataError;
 use vlct_data::datasets::Contents;
-use vlct_model::VlcConfig;
+use vlct_model::ModelConfig;
 
+use crate::images::{Images, ImagesSpec};
 use crate::labels::{Labels, LabelsSpec};
 use crate::nlvr2::{Nlvr2, Nlvr2Spec};
 use crate::pretrain::{Pretrain, PretrainSpec};
@@ -28,6 +29,8 @@ pub enum TaskSpec {
     Retrieval(RetrievalSpec),
     /// Labels of images with texts.
     Labels(LabelsSpec),
+    /// Classes of images.
+    Images(ImagesSpec),
 }
 
 impl TaskSpec {
@@ -35,13 +38,17 @@ impl TaskSpec {
     ///
     /// # Errors
     /// Returns [`DataError::Invalid`] if a value is out of range.
-    pub fn build(&self, model: &VlcConfig) -> Result<Arc<dyn Task>, DataError> {
+    ///
+    /// # Panics
+    /// Panics if the model is of another kind than the task needs.
+    pub fn build(&self, model: &ModelConfig) -> Result<Arc<dyn Task>, DataError> {
         Ok(match self {
-            Self::Pretrain(spec) => Arc::new(Pretrain::new(spec.clone(), model.patches())?),
+            Self::Pretrain(spec) => Arc::new(Pretrain::new(spec.clone(), model.vlc().patches())?),
             Self::Vqa(spec) => Arc::new(Vqa::new(spec.clone(), None)),
             Self::Nlvr2(spec) => Arc::new(Nlvr2 { spec: *spec }),
             Self::Retrieval(spec) => Arc::new(Retrieval { spec: *spec }),
             Self::Labels(spec) => Arc::new(Labels::new(spec.clone())),
+            Self::Images(spec) => Arc::new(Images::new(spec.clone())),
         })
     }
 
@@ -51,7 +58,7 @@ impl TaskSpec {
             Self::Pretrain(_) | Self::Retrieval(_) => Contents::Captions,
             Self::Vqa(_) => Contents::Questions,
             Self::Nlvr2(_) => Contents::Pairs,
-            Self::Labels(_) => Contents::Labels,
+            Self::Labels(_) | Self::Images(_) => Contents::Labels,
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::metrics::{Measure, Phase, Report, Tally};
 use crate::rows::Rows;
 use crate::sample::{SampleContext, SampleError};
 use vlct_data::datasets::{Contents, Dataset};
-use vlct_model::Vlc;
+use vlct_model::Model;
 use vlct_tensor::{Tape, Tensor, Var};
 
 /// A task. It is immutable and holds no weights; the threads of the loader share it.
@@ -20,8 +20,11 @@ pub trait Task: Send + Sync {
     /// error.
     fn sample(&self, cx: &mut SampleContext<'_>) -> Result<Sample, SampleError>;
 
+    /// Changes a whole micro-batch of training: mixes its images. Runs on the loader's threads. `seed` is the seed of the run.
+    fn finish_batch(&self, _seed: u64, _batch: &mut Batch) {}
+
     /// Runs the model on a batch. The values of losses and measures stay on the device.
-    fn forward(&self, model: &Vlc, tape: &Tape, batch: &Batch) -> Outcome;
+    fn forward(&self, model: &Model, tape: &Tape, batch: &Batch) -> Outcome;
 
     /// Adds the results of the items of a batch to `rows`, for metrics and files that need more than sums. Only evaluation calls this
     /// method.

@@ -13,7 +13,7 @@ use crate::task::{Outcome, Task};
 use vlct_data::answers::Annotations;
 use vlct_data::datasets::{Answer, Contents, Dataset};
 use vlct_data::random::Purpose;
-use vlct_model::{Sequence, Vlc};
+use vlct_model::{Model, Sequence};
 use vlct_tensor::Tape;
 
 /// The answer for ids without a name, as in the original.
@@ -90,14 +90,15 @@ impl Task for Vqa {
     ///
     /// # Panics
     /// Panics if the model has no question-answering head, or an answer's id is not less than the number of answers of the head.
-    fn forward(&self, model: &Vlc, tape: &Tape, batch: &Batch) -> Outcome {
+    fn forward(&self, model: &Model, tape: &Tape, batch: &Batch) -> Outcome {
+        let model = model.vlc();
         let pooled = model.encode_pooled(tape, &batch.inputs(), batch.dropout);
         let logits = model.vqa_logits(tape, &pooled);
         let mut outcome = Outcome {
             logits: Some(logits.clone()),
             ..Outcome::default()
         };
-        if let Some(targets) = target_scores(tape.device(), &batch.targets, logits.columns()) {
+        if let Some(targets) = target_scores(tape.device(), &batch.targets, logits.columns(), 0.0) {
             let score = tape.score_at_argmax(&logits, &targets);
             let loss = tape.binary_cross_entropy(&logits, targets);
             outcome = outcome

@@ -200,6 +200,9 @@ impl Job for BatchJob {
             batch.warnings.extend(replacements.warnings);
         }
         batch.warnings.truncate(MAX_WARNINGS);
+        if self.source.mode == Mode::Train {
+            self.task.finish_batch(self.source.seed, &mut batch);
+        }
         Ok(batch)
     }
 }

@@ -60,7 +60,7 @@ fn build_task(task: TaskSpec) -> Arc<dyn Task> {
         drop_rate: 0.0,
         heads: Heads::default(),
     };
-    task.build(&model).unwrap()
+    task.build(&vlct_model::ModelConfig::Vlc(model)).unwrap()
 }
 
 fn pretrain(itm: bool) -> Arc<dyn Task> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vlct_data::datasets::{Contents, Dataset, RowsOf, TableDataset};
 use vlct_data::loader::{Pixels, Position};
 use vlct_data::random::Purpose;
-use vlct_model::Vlc;
+use vlct_model::Model;
 use vlct_tensor::Tape;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -103,7 +103,7 @@ impl Task for ImagesOnly {
     }
 
     /// Computes nothing.
-    fn forward(&self, _model: &Vlc, _tape: &Tape, _batch: &Batch) -> Outcome {
+    fn forward(&self, _model: &Model, _tape: &Tape, _batch: &Batch) -> Outcome {
         Outcome::default()
     }
 
