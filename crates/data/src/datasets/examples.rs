@@ -7,6 +7,7 @@ use super::contents::Contents;
 use super::dataset::{Answer, Dataset, Example};
 use super::index::READ_AROUND_BYTES;
 use super::items::{Location, TableDataset};
+use super::table::Table;
 use crate::answers::MAX_ANSWERS;
 use crate::webdataset::TarCounts;
 use crate::{DataError, Result};
@@ -186,7 +187,18 @@ impl TableDataset {
 
     /// Returns the row with labels at a location.
     fn labelled(&self, location: &Location) -> Result<Example<'_>> {
-        let table = self.file(location)?.arrow()?;
+        let file = self.file(location)?;
+        if let Table::Tar(tar) = file {
+            let image = self.image_in(location, "image")?;
+            let class = tar.class(location.row)?.map(|class| vec![class.into_owned()]);
+            return Ok(Example {
+                images: [Some(Cow::Borrowed(image)), None],
+                reading: self.reading_at(location),
+                text: None,
+                answer: class.map_or(Answer::None, Answer::Labels),
+            });
+        }
+        let table = file.arrow()?;
         let (image, text) = table.image_and_text(location.row)?;
         let labels = match table.label_kind()? {
             Some(kind) => table.labels(location.row, kind)?,

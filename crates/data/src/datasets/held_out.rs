@@ -6,7 +6,7 @@ use crate::random::{Purpose, stream};
 
 /// The rows of a file that belong to a split.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Part {
+pub enum Part {
     /// All rows.
     Whole,
     /// All rows but those held out; the number is the fraction of the dataset's rows that is held out.
@@ -17,7 +17,7 @@ pub(super) enum Part {
 
 /// The rows of a file that are in use. A *position* counts these rows only.
 #[derive(Debug)]
-pub(super) enum RowView {
+pub enum RowView {
     /// All rows of a file with this many rows.
     All(usize),
     /// All of this many rows but these, which are sorted.
@@ -58,6 +58,11 @@ impl RowView {
             Self::Except(rows, excluded) => rows - excluded.len(),
             Self::Only(rows) => rows.len(),
         }
+    }
+
+    /// Whether no row is in use.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Returns whether a row of the file is in use.

@@ -126,7 +126,11 @@ impl TableDataset {
         Self::of_split_files(contents, names, &files, ReadingRule::default())
     }
 
-    fn of_split_files(
+    /// Opens the rows of `files` that belong to their parts; see [`Self::of_files`].
+    ///
+    /// # Errors
+    /// Returns the errors of [`Self::of_files`].
+    pub fn of_split_files(
         contents: Contents,
         names: &[impl AsRef<str>],
         files: &[SplitFile],
@@ -324,7 +328,7 @@ impl TableDataset {
     }
 
     /// The files, in reading order.
-    pub(crate) fn files(&self) -> impl Iterator<Item = &File> {
+    pub fn files(&self) -> impl Iterator<Item = &File> {
         self.tables.iter().map(|table| &table.index.table)
     }
 

@@ -3,10 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use rayon::prelude::*;
+
 use super::contents::Contents;
 use super::items::TableDataset;
+use super::table::Table;
 use crate::arrow::{ArrowTable, LabelKind};
+use crate::webdataset::TarTable;
 use crate::{DataError, Result};
+
+/// Rows of a tar that are read between two releases of pages. The system may map 2 MiB around each.
+const ROWS_PER_RELEASE: usize = 64;
 
 /// The distinct class labels of rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,14 +54,53 @@ impl<'a> Collector<'a> {
                 self.unlabelled += 1;
                 return Ok(());
             };
-            for label in labels {
-                match self.counts.get_mut(label) {
-                    Some(count) => *count += 1,
-                    None => drop(self.counts.insert(label.to_string(), 1)),
+            labels.into_iter().for_each(|label| self.count(label));
+            Ok(())
+        })
+    }
+
+    fn count(&mut self, label: &str) {
+        match self.counts.get_mut(label) {
+            Some(count) => *count += 1,
+            None => drop(self.counts.insert(label.to_string(), 1)),
+        }
+    }
+
+    /// Adds the captions of a file. It is an error if a row has several.
+    fn read_captions(&mut self, table: &ArrowTable) -> Result<()> {
+        table.for_each_row(|row| {
+            match table.captions(row)?.as_slice() {
+                [] => {}
+                [caption] => self.count(caption),
+                several => {
+                    let reason = format!("it has {} captions, but an image has one class", several.len());
+                    return Err(table.row_error(row, &reason));
                 }
             }
             Ok(())
         })
+    }
+
+    /// Adds the classes of tars.
+    fn read_tars(&mut self, tars: &[&TarTable]) -> Result<()> {
+        let counts_of = |tar: &&TarTable| -> Result<BTreeMap<String, u64>> {
+            let mut counts = BTreeMap::new();
+            for row in 0..tar.rows() {
+                if row.is_multiple_of(ROWS_PER_RELEASE) {
+                    tar.release_pages();
+                }
+                if let Some(class) = tar.class(row)? {
+                    *counts.entry(class.into_owned()).or_default() += 1;
+                }
+            }
+            tar.release_pages();
+            Ok(counts)
+        };
+        let all: Vec<_> = tars.par_iter().map(counts_of).collect::<Result<_>>()?;
+        for (class, count) in all.into_iter().flatten() {
+            *self.counts.entry(class).or_default() += count;
+        }
+        Ok(())
     }
 
     fn finish(self) -> LabelNames {
@@ -94,9 +140,25 @@ impl TableDataset {
                 self.contents()
             )));
         }
+        let (mut collector, mut tars) = (Collector::default(), Vec::new());
+        for file in self.files() {
+            match file {
+                Table::Arrow(table) => collector.read(table)?,
+                Table::Tar(tar) => tars.push(tar),
+            }
+        }
+        collector.read_tars(&tars)?;
+        Ok(collector.finish())
+    }
+
+    /// Collects the captions of all rows as labels, for captions that are the names of classes. Images are not read.
+    ///
+    /// # Errors
+    /// Returns [`DataError::Format`] if a row has several captions, a file is a tar, or a value is damaged.
+    pub fn caption_names(&self) -> Result<LabelNames> {
         let mut collector = Collector::default();
         for file in self.files() {
-            collector.read(file.arrow()?)?;
+            collector.read_captions(file.arrow()?)?;
         }
         Ok(collector.finish())
     }

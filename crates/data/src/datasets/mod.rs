@@ -26,12 +26,13 @@ pub use contents::Contents;
 pub use custom::{split_tars, tars};
 pub use dataset::{Answer, Dataset, Example};
 pub use files::{FileRules, ReadingRule, Split, VqaTest};
+pub use held_out::{Part, RowView};
 pub use identity::FileIdentity;
 pub use items::{Location, TableDataset};
 pub use label_names::LabelNames;
 pub use name::is_custom_name;
 pub use published::{DATASETS, Files, Honest, NAMES, Published, is_published_file};
-pub use registry::{contents, files};
+pub use registry::{SplitFile, contents, files};
 pub use rows::RowsOf;
 pub use table::Table;
 

@@ -95,9 +95,10 @@ pub fn files(data_root: &Path, name: &str, split: Split, rules: &FileRules) -> R
 }
 
 /// A file of a split.
-pub(super) struct SplitFile {
+pub struct SplitFile {
     /// Index of the dataset among the given names.
     pub dataset: usize,
+    /// Path of the file.
     pub path: PathBuf,
     /// The rows that belong to the split.
     pub part: Part,

@@ -44,9 +44,12 @@ impl Table {
     /// Opens a file and checks that it has the columns of `contents`.
     ///
     /// # Errors
-    /// Returns the errors of [`Self::open`], and an error if a column is missing or has another type, or if `contents` are not captions
-    /// and the file is a tar.
+    /// Returns the errors of [`Self::open`], and an error if a column is missing or has another type, or if `contents` are neither
+    /// captions nor labels and the file is a tar.
     pub fn open_with_contents(path: &Path, contents: Contents) -> Result<Self> {
+        if contents == Contents::Labels && is_tar(path) {
+            return Ok(Self::Tar(TarTable::open_classes(path)?));
+        }
         let table = Self::open(path)?;
         if contents != Contents::Captions || matches!(table, Self::Arrow(_)) {
             contents.check_columns(table.arrow()?)?;
@@ -104,7 +107,7 @@ impl Table {
     pub(super) fn arrow(&self) -> Result<&ArrowTable> {
         match self {
             Self::Arrow(table) => Ok(table),
-            Self::Tar(_) => Err(self.error("a tar file has captions only; write an Arrow file")),
+            Self::Tar(_) => Err(self.error("a tar file has captions or classes only; write an Arrow file")),
         }
     }
 

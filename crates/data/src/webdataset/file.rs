@@ -5,7 +5,7 @@ use std::ops::Range;
 use serde_json::Value;
 
 use super::members::{self, Member};
-use super::part::Name;
+use super::part::{Kind, Name};
 use super::sample::{NO_MEMBER, Sample};
 use crate::{DataError, Result};
 use vlct_util::MappedFile;
@@ -18,6 +18,7 @@ const MAX_TEXT: usize = 16 << 20;
 #[derive(Debug)]
 pub(super) struct TarFile {
     pub map: MappedFile,
+    pub kind: Kind,
 }
 
 /// The contents of the `.txt` and of the `.json` of a sample, as ranges of the file.

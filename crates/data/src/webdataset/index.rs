@@ -147,7 +147,7 @@ impl Index {
                 file.release_pages();
             }
             let name = Name::of(&member.name).filter(|_| member.is_file);
-            match name.map(|name| (name.key, name.part())) {
+            match name.map(|name| (name.key, name.part(file.kind))) {
                 Some((member_key, Some(part))) => {
                     // A second image, text or JSON begins another sample.
                     if key != member_key || *run.sample.offset_mut(part) != NO_MEMBER {

@@ -1,11 +1,21 @@
-//! The role of a member in its sample, which its name determines.
+//! The role of a member in its sample, which its name and the kind of the table determine.
 
 use vlct_image::EXTENSIONS;
+
+/// What belongs to an image in a tar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A caption: `.txt`, or `caption` of a `.json`.
+    Captions,
+    /// A class: `.cls`.
+    Classes,
+}
 
 /// The role of a member in its sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     Image,
+    /// The text: `.txt`, or `.cls` in a tar of classes.
     Txt,
     Json,
 }
@@ -32,15 +42,14 @@ impl<'a> Name<'a> {
         })
     }
 
-    /// Returns the role of a member with this name, if its ending is known.
-    pub fn part(&self) -> Option<Part> {
+    /// Returns the role of a member with this name in a tar of this kind, if its ending is known.
+    pub fn part(&self, kind: Kind) -> Option<Part> {
         let is = |extension: &str| self.ending.eq_ignore_ascii_case(extension.as_bytes());
-        if is("txt") {
-            Some(Part::Txt)
-        } else if is("json") {
-            Some(Part::Json)
-        } else {
-            EXTENSIONS.iter().any(|extension| is(extension)).then_some(Part::Image)
+        match kind {
+            Kind::Captions if is("txt") => Some(Part::Txt),
+            Kind::Captions if is("json") => Some(Part::Json),
+            Kind::Classes if is("cls") => Some(Part::Txt),
+            _ => EXTENSIONS.iter().any(|extension| is(extension)).then_some(Part::Image),
         }
     }
 }

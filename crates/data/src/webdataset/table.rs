@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::file::TarFile;
 use super::index::{Index, TarCounts};
-use super::part::Name;
+use super::part::{Kind, Name};
 use super::sample::{NO_MEMBER, Sample};
 use super::unpack;
 use crate::{DataError, Result};
@@ -30,7 +30,16 @@ impl TarTable {
     /// Returns [`DataError::Io`] if the file cannot be opened, [`DataError::Format`] if it is not a complete tar file, or has images
     /// and captions, but no image with a caption, [`DataError::Compressed`] if it is compressed.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::of_map(MappedFile::open(path)?)
+        Self::of_map(MappedFile::open(path)?, Kind::Captions)
+    }
+
+    /// Opens a file like [`Self::open`], whose rows are images with a class: a `.cls` with an integer or the name of the class. Other
+    /// texts are ignored.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Self::open`]; images of which none has a class are not an error.
+    pub fn open_classes(path: impl AsRef<Path>) -> Result<Self> {
+        Self::of_map(MappedFile::open(path)?, Kind::Classes)
     }
 
     /// Opens a file like [`Self::open`]. If the file is compressed with gzip, it is first decompressed to a temporary file, which is
@@ -39,10 +48,10 @@ impl TarTable {
     /// # Errors
     /// Returns the errors of [`Self::open`], and [`DataError::Io`] if the temporary file cannot be written.
     pub fn open_compressed(path: impl AsRef<Path>) -> Result<Self> {
-        Self::of_map(unpack::map(path.as_ref())?)
+        Self::of_map(unpack::map(path.as_ref())?, Kind::Captions)
     }
 
-    fn of_map(map: MappedFile) -> Result<Self> {
+    fn of_map(map: MappedFile, kind: Kind) -> Result<Self> {
         if let Some((compression, program)) = unpack::compression(&map) {
             return Err(DataError::Compressed {
                 path: map.path().to_path_buf(),
@@ -50,14 +59,15 @@ impl TarTable {
                 program,
             });
         }
-        let file = TarFile { map };
+        let file = TarFile { map, kind };
         // Only headers and texts are read here; read-ahead would load all images.
         file.map.advise_sparse_reads(true);
         let index = Index::build(&file)?;
         file.map.advise_sparse_reads(false);
         file.release_pages();
         let counts = index.counts;
-        if counts.samples == 0 && counts.without_caption > 0 && counts.without_image > 0 {
+        let has_apart = counts.without_caption > 0 && counts.without_image > 0;
+        if kind == Kind::Captions && counts.samples == 0 && has_apart {
             return Err(file.error(
                 "no image has a caption: the image KEY.jpg belongs to the caption KEY.txt, in the same directory; rename the members",
             ));
@@ -120,12 +130,34 @@ impl TarTable {
         Ok(&self.file.map[member.data])
     }
 
-    /// The captions of a sample.
+    /// The class of a sample: the text of its `.cls`, without leading zeros if it is an integer. `None` in a table of captions.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Self::image`].
+    pub fn class(&self, row: usize) -> Result<Option<Cow<'_, str>>> {
+        let sample = self.sample(row)?;
+        if self.file.kind != Kind::Classes {
+            return Ok(None);
+        }
+        let text = self.file.txt(self.file.indexed_member(sample.txt)?.data);
+        let text = text.map_err(|reason| self.file.error(format!("row {row}: the class {reason}")))?;
+        let is_integer = text.bytes().all(|byte| byte.is_ascii_digit());
+        Ok(Some(match text.trim_start_matches('0') {
+            "" => Cow::Borrowed("0"),
+            rest if is_integer => Cow::Borrowed(rest),
+            _ => Cow::Borrowed(text),
+        }))
+    }
+
+    /// The captions of a sample; none in a table of classes.
     ///
     /// # Errors
     /// Returns the errors of [`Self::image`].
     pub fn captions(&self, row: usize) -> Result<Vec<Cow<'_, str>>> {
         let sample = self.sample(row)?;
+        if self.file.kind == Kind::Classes {
+            return Ok(Vec::new());
+        }
         // The index has samples with a readable caption only, so what cannot be read is not needed.
         if sample.txt != NO_MEMBER {
             let text = self.file.txt(self.file.indexed_member(sample.txt)?.data);

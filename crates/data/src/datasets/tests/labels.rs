@@ -380,3 +380,57 @@ fn subsets_are_file_names_without_the_name_of_the_dataset() {
         ["0", "conceptual_caption_train_0"]
     );
 }
+
+#[test]
+fn tars_of_classes_are_datasets_of_labels() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("0.tar");
+    let members: [(&str, &[u8]); 6] = [
+        ("a.jpg", b"one"),
+        ("a.cls", b"007\n"),
+        ("b.cls", b"000"),
+        ("b.txt", b"a caption"),
+        ("b.png", b"two"),
+        ("c.jpg", b"three"),
+    ];
+    vlct_golden::write_tar(&path, &members);
+    let dataset = TableDataset::of_files(Contents::Labels, &["x"], vec![(0, path)]).unwrap();
+    let examples: Vec<Example<'_>> = (0..dataset.len()).map(|item| dataset.example(item).unwrap()).collect();
+    assert_eq!(examples.len(), 2);
+    for (example, image, class) in [(&examples[0], "one", "7"), (&examples[1], "two", "0")] {
+        assert_eq!(example.images[0].as_deref(), Some(image.as_bytes()));
+        assert_eq!(example.text, None);
+        assert_eq!(example.answer, Answer::Labels(vec![class.to_string()]));
+    }
+    assert_eq!(dataset.text(0).unwrap(), None);
+    let names = dataset.label_names().unwrap();
+    assert_eq!(
+        (names.names, names.counts),
+        (vec!["0".to_string(), "7".to_string()], vec![1, 1])
+    );
+    assert_eq!(dataset.tar_counts().without_caption, 1);
+}
+
+#[test]
+fn captions_are_collected_as_labels_if_each_row_has_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = |rows: &[&[&str]]| {
+        let path = directory.path().join("x_train.arrow");
+        let mut writer = crate::arrow::CaptionWriter::create(&path).unwrap();
+        for captions in rows {
+            writer.push(b"", captions, "", "").unwrap();
+        }
+        writer.finish().unwrap();
+        TableDataset::open(Contents::Captions, directory.path(), &["x"], Split::Train).unwrap()
+    };
+    let names = open(&[&["b"], &["a"], &[], &["b"]]).caption_names().unwrap();
+    assert_eq!(
+        (names.names, names.counts),
+        (vec!["a".to_string(), "b".to_string()], vec![1, 2])
+    );
+    let message = open(&[&["b"], &["a", "b"]]).caption_names().unwrap_err().to_string();
+    assert!(
+        message.ends_with("row 1: it has 2 captions, but an image has one class"),
+        "{message}"
+    );
+}
