@@ -55,7 +55,7 @@ pub struct LevelMap {
 
 impl LevelMap {
     /// The identity.
-    const IDENTITY: Self = Self {
+    pub(crate) const IDENTITY: Self = Self {
         scale: [1.0; 3],
         offset: [0.0; 3],
     };
@@ -113,39 +113,88 @@ pub fn resize_into(
     level_map: LevelMap,
     out: &mut [f32],
 ) -> Result<()> {
+    let window = CropBox {
+        left: 0,
+        top: 0,
+        width: size.0,
+        height: size.1,
+    };
+    resize_window_into(image, crop, size, window, flip, level_map, out)
+}
+
+/// Like [`resize_into`], but computes only the part `window` of the result, which is mirrored after it is cut, and written to `out`
+/// `[3, window.height, window.width]`.
+///
+/// # Errors
+/// Returns the errors of [`resize_into`], for `window` as for `crop`.
+pub fn resize_window_into(
+    image: &RgbImage,
+    crop: CropBox,
+    size: (u32, u32),
+    window: CropBox,
+    flip: bool,
+    level_map: LevelMap,
+    out: &mut [f32],
+) -> Result<()> {
     thread_local! {
         static SCRATCH: RefCell<Scratch> = RefCell::default();
     }
-    check_arguments(image, crop, size, out.len())?;
-    SCRATCH.with_borrow_mut(|scratch| resize_checked(image, crop, size, flip, level_map, scratch, out));
+    check_arguments(image, crop, size, window, out.len())?;
+    let pitch = 3 * image.width() as usize;
+    let job = Job {
+        pixels: image.as_raw(),
+        first: crop.top as usize * pitch + 3 * crop.left as usize,
+        pitch,
+        row_values: 3 * crop.width as usize,
+        rows: crop.height as usize,
+        horizontal: Weights::new(crop.width, size.0, window.left..window.left + window.width),
+        vertical: Weights::new(crop.height, size.1, window.top..window.top + window.height),
+        flip,
+        level_map,
+    };
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.transposed.resize(job.row_values, [0; ROWS]);
+        scratch.columns.resize(3 * window.width as usize, [0; ROWS]);
+        if vertical_is_first(crop, size) {
+            job.vertical_then_horizontal(scratch, out);
+        } else {
+            job.horizontal_then_vertical(scratch, out);
+        }
+    });
     Ok(())
 }
 
-fn check_arguments(image: &RgbImage, crop: CropBox, (width, height): (u32, u32), length: usize) -> Result<()> {
-    if width == 0 || height == 0 || crop.width == 0 || crop.height == 0 {
+fn check_arguments(image: &RgbImage, crop: CropBox, size: (u32, u32), window: CropBox, length: usize) -> Result<()> {
+    if window.width == 0 || window.height == 0 || crop.width == 0 || crop.height == 0 {
         return Err(ImageError::NoPixels {
             from: (crop.width, crop.height),
-            to: (width, height),
+            to: (window.width, window.height),
         });
     }
-    let is_inside = |first: u32, count: u32, size: u32| first.checked_add(count).is_some_and(|end| end <= size);
-    if !is_inside(crop.left, crop.width, image.width()) || !is_inside(crop.top, crop.height, image.height()) {
-        return Err(ImageError::Crop {
-            size: (crop.width, crop.height),
-            position: (crop.left, crop.top),
-            image: image.dimensions(),
-        });
-    }
-    let values = 3 * u64::from(width) * u64::from(height);
+    check_inside(crop, image.dimensions())?;
+    check_inside(window, size)?;
+    let values = 3 * u64::from(window.width) * u64::from(window.height);
     if length as u64 != values {
         return Err(ImageError::Length {
-            width: width as usize,
-            height: height as usize,
+            width: window.width as usize,
+            height: window.height as usize,
             expected: values,
             found: length,
         });
     }
     Ok(())
+}
+
+fn check_inside(crop: CropBox, image: (u32, u32)) -> Result<()> {
+    let is_inside = |first: u32, count: u32, size: u32| first.checked_add(count).is_some_and(|end| end <= size);
+    if is_inside(crop.left, crop.width, image.0) && is_inside(crop.top, crop.height, image.1) {
+        return Ok(());
+    }
+    Err(ImageError::Crop {
+        size: (crop.width, crop.height),
+        position: (crop.left, crop.top),
+        image,
+    })
 }
 
 /// The checked arguments of a resize.
@@ -164,36 +213,6 @@ struct Job<'a> {
     vertical: Weights,
     flip: bool,
     level_map: LevelMap,
-}
-
-fn resize_checked(
-    image: &RgbImage,
-    crop: CropBox,
-    (width, height): (u32, u32),
-    flip: bool,
-    level_map: LevelMap,
-    scratch: &mut Scratch,
-    out: &mut [f32],
-) {
-    let pitch = 3 * image.width() as usize;
-    let job = Job {
-        pixels: image.as_raw(),
-        first: crop.top as usize * pitch + 3 * crop.left as usize,
-        pitch,
-        row_values: 3 * crop.width as usize,
-        rows: crop.height as usize,
-        horizontal: Weights::new(crop.width, width),
-        vertical: Weights::new(crop.height, height),
-        flip,
-        level_map,
-    };
-    scratch.transposed.resize(job.row_values, [0; ROWS]);
-    scratch.columns.resize(3 * width as usize, [0; ROWS]);
-    if vertical_is_first(crop, (width, height)) {
-        job.vertical_then_horizontal(scratch, out);
-    } else {
-        job.horizontal_then_vertical(scratch, out);
-    }
 }
 
 /// Returns whether Pillow runs the vertical pass first, which is the case if the height shrinks by more than twice as many pixels
@@ -223,7 +242,8 @@ impl Job<'_> {
         // middle of a group.
         let groups = y_weights.max_taps().div_ceil(ROWS) + 1;
         intermediate.resize(groups * ROWS * stride, 0);
-        let mut rows_done = 0;
+        // Groups above the first needed row are not computed.
+        let mut rows_done = y_weights.of_result(0).0 / ROWS * ROWS;
         let mut row_starts = Vec::with_capacity(y_weights.max_taps());
         for y in 0..height {
             let (top, weights) = y_weights.of_result(y);
@@ -354,7 +374,7 @@ mod tests {
             ((sum + (1 << (weights::WEIGHT_BITS - 1))) >> weights::WEIGHT_BITS).clamp(0, 255) as u8
         };
         let resize_width = |image: &RgbImage| {
-            let weights = Weights::new(image.width(), width);
+            let weights = Weights::new(image.width(), width, 0..width);
             RgbImage::from_fn(width, image.height(), |x, y| {
                 image::Rgb(std::array::from_fn(|c| {
                     weighted_sum(&weights, x, &|j| image.get_pixel(j, y).0[c])
@@ -362,7 +382,7 @@ mod tests {
             })
         };
         let resize_height = |image: &RgbImage| {
-            let weights = Weights::new(image.height(), height);
+            let weights = Weights::new(image.height(), height, 0..height);
             RgbImage::from_fn(image.width(), height, |x, y| {
                 image::Rgb(std::array::from_fn(|c| {
                     weighted_sum(&weights, y, &|j| image.get_pixel(x, j).0[c])
@@ -392,6 +412,31 @@ mod tests {
             let (left, top) = (cut.0.min(width - 1), cut.1.min(height - 1));
             let crop = CropBox { left, top, width: width - left, height: height - top };
             prop_assert_eq!(resize_crop(&p, crop, to, flip).unwrap(), resize_naively(&p, crop, to, flip));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_window_is_the_part_of_the_whole_result(
+            width in 1u32..90, height in 1u32..120, to in (1u32..70, 1u32..70), cut in (0u32..30, 0u32..30), flip: bool,
+        ) {
+            let p = gradients(width, height);
+            let whole = resize(&p, to.0, to.1).unwrap();
+            let (left, top) = (cut.0.min(to.0 - 1), cut.1.min(to.1 - 1));
+            let window = CropBox { left, top, width: (to.0 - left).div_ceil(2), height: (to.1 - top).div_ceil(2) };
+            let plane = (window.width * window.height) as usize;
+            let mut out = vec![0.0; 3 * plane];
+            resize_window_into(&p, CropBox::whole(&p), to, window, flip, LevelMap::IDENTITY, &mut out).unwrap();
+            for y in 0..window.height {
+                for x in 0..window.width {
+                    let column = if flip { window.width - 1 - x } else { x };
+                    let want = whole.get_pixel(left + column, top + y).0;
+                    let got = [0, 1, 2].map(|c| out[c * plane + (y * window.width + x) as usize]);
+                    prop_assert_eq!(got, want.map(f32::from), "{} {}", x, y);
+                }
+            }
+            let outside = CropBox { left: to.0, ..window };
+            prop_assert!(resize_window_into(&p, CropBox::whole(&p), to, outside, flip, LevelMap::IDENTITY, &mut out).is_err());
         }
     }
 

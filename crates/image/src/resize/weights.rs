@@ -1,5 +1,7 @@
 //! Weights of Pillow's bicubic filter.
 
+use std::ops::Range;
+
 /// Fractional bits of a fixed-point weight, as in Pillow for 8-bit images (`PRECISION_BITS`).
 pub(super) const WEIGHT_BITS: u32 = 32 - 8 - 2;
 
@@ -27,17 +29,17 @@ pub(super) struct Weights {
 }
 
 impl Weights {
-    /// Computes the weights for resizing `from` values to `to` values, both at least 1, with the arithmetic of Pillow's
-    /// `precompute_coeffs` and `normalize_coeffs_8bpc`.
-    pub(super) fn new(from: u32, to: u32) -> Self {
+    /// Computes the weights of those results in `window` for resizing `from` values to `to` values, both at least 1, with the arithmetic
+    /// of Pillow's `precompute_coeffs` and `normalize_coeffs_8bpc`.
+    pub(super) fn new(from: u32, to: u32, window: Range<u32>) -> Self {
         let scale = f64::from(from) / f64::from(to);
         // When the image shrinks, the filter is widened (anti-aliasing).
         let stretch = scale.max(1.0);
         let (support, inverse) = (SUPPORT * stretch, 1.0 / stretch);
-        let mut taps = Vec::with_capacity(to as usize + 1);
+        let mut taps = Vec::with_capacity(window.len() + 1);
         let mut values = Vec::new();
         let mut exact = Vec::new();
-        for i in 0..to {
+        for i in window {
             let centre = (f64::from(i) + 0.5) * scale;
             let first = (centre - support + 0.5).max(0.0) as usize;
             let end = (centre + support + 0.5).min(f64::from(from)) as usize;
@@ -85,7 +87,7 @@ mod tests {
 
     #[test]
     fn weights_of_equal_sizes_are_the_identity() {
-        let weights = Weights::new(9, 9);
+        let weights = Weights::new(9, 9, 0..9);
         for i in 0..9 {
             let (first, w) = weights.of_result(i);
             for (j, w) in w.iter().enumerate() {
@@ -97,7 +99,7 @@ mod tests {
     proptest! {
         #[test]
         fn weights_are_in_range_sum_to_one_and_do_not_overflow(from in 1u32..5000, to in 1u32..600) {
-            let weights = Weights::new(from, to);
+            let weights = Weights::new(from, to, 0..to);
             prop_assert_eq!(weights.len(), to as usize);
             for i in 0..weights.len() {
                 let (first, w) = weights.of_result(i);
