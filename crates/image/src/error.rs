@@ -56,6 +56,20 @@ pub enum ImageError {
     /// A text that names no [`Orientation`](crate::Orientation).
     #[error("unknown orientation {0:?}: use as_stored or upright")]
     UnknownOrientation(String),
+    /// A text that is no [`Policy`](crate::augment::Policy).
+    #[error("augmentation policy {text:?}: {reason}")]
+    Policy {
+        /// The text.
+        text: String,
+        /// What is wrong, and what is right.
+        reason: String,
+    },
+    /// Settings of [`Erasing`](crate::augment::Erasing) that are out of range.
+    #[error("random erasing: {0}")]
+    Erasing(String),
+    /// A strength of [`Jitter`](crate::augment::Jitter) that is out of range.
+    #[error("colour jitter {0} is not a number of at least 0")]
+    Jitter(f64),
     /// A side length, in pixels, that is out of range.
     #[error("image size {size} is not in 1..={max}")]
     Size {

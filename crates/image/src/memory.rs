@@ -4,8 +4,9 @@
 
 use std::cell::RefCell;
 
-/// Maximum number of buffers that a thread keeps: one for an image, one for the result of an operation on the image.
-const MAX_BUFFERS: usize = 2;
+/// Maximum number of buffers that a thread keeps: one for an image as decoded, one for its part as resized, and one for an operation on
+/// either.
+const MAX_BUFFERS: usize = 3;
 
 /// Maximum size of a buffer that is kept, in bytes. Very large images are rare.
 const MAX_BYTES: usize = 16 << 20;

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use image::RgbImage;
 
+use super::bicubic::Affine;
 use crate::memory;
 
 /// Converts a number to 16.16 fixed point, rounded half up. The number is limited, so that the product with any pixel
@@ -30,19 +31,26 @@ fn indices_inside(start: i64, step: i64, limit: i64) -> Range<i64> {
     (near.max(0) + step - 1) / step..far.div_euclid(step) + 1
 }
 
+/// Returns the map of a rotation about the centre of an image of `size` (width, height) by `degrees`, counter-clockwise, as Pillow
+/// computes it.
+pub fn rotation_map(degrees: f64, size: (u32, u32)) -> Affine {
+    let angle = -degrees.rem_euclid(360.0).to_radians();
+    // Pillow rounds the matrix entries to 15 decimals, which makes right angles exact.
+    let round = |v: f64| (v * 1e15).round_ties_even() / 1e15;
+    let (cos, sin) = (round(angle.cos()), round(angle.sin()));
+    let (centre_x, centre_y) = (f64::from(size.0) / 2.0, f64::from(size.1) / 2.0);
+    let origin_x = cos * -centre_x + sin * -centre_y + centre_x;
+    let origin_y = -sin * -centre_x + cos * -centre_y + centre_y;
+    [cos, sin, origin_x, -sin, cos, origin_y]
+}
+
 /// Rotates about the centre by `degrees`, counter-clockwise, like Pillow's `Image.rotate`.
 pub fn rotate(image: &mut RgbImage, degrees: f64) {
     let (width, height) = (i64::from(image.width()), i64::from(image.height()));
     if width == 0 || height == 0 {
         return;
     }
-    let angle = -degrees.rem_euclid(360.0).to_radians();
-    // Pillow rounds the matrix entries to 15 decimals, which makes right angles exact.
-    let round = |v: f64| (v * 1e15).round_ties_even() / 1e15;
-    let (cos, sin) = (round(angle.cos()), round(angle.sin()));
-    let (centre_x, centre_y) = (width as f64 / 2.0, height as f64 / 2.0);
-    let origin_x = cos * -centre_x + sin * -centre_y + centre_x;
-    let origin_y = -sin * -centre_x + cos * -centre_y + centre_y;
+    let [cos, sin, origin_x, _, _, origin_y] = rotation_map(degrees, image.dimensions());
 
     // Source position of the pixel (0, 0), then one step per column and one per row.
     let mut row_x = to_fixed_point(origin_x + cos * 0.5 + sin * 0.5);

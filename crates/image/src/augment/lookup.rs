@@ -119,9 +119,9 @@ pub fn equalize(image: &mut RgbImage) {
     look_up(image, &tables);
 }
 
-/// Keeps the top bits of each value; their number, `bits`, is limited to 1..=8. Equals Pillow's `ImageOps.posterize`.
+/// Keeps the top `bits` (limited to 0..=8) of each value. Equals Pillow's `ImageOps.posterize`.
 pub fn posterize(image: &mut RgbImage, bits: u32) {
-    let mask = 0xffu8 << (8 - bits.clamp(1, 8));
+    let mask = (0xff00u16 >> bits.min(8)) as u8;
     image.iter_mut().for_each(|v| *v &= mask);
 }
 
@@ -129,6 +129,20 @@ pub fn posterize(image: &mut RgbImage, bits: u32) {
 pub fn solarize(image: &mut RgbImage, threshold: f64) {
     // An integer is below the threshold if and only if it is below the ceiling of the threshold.
     invert_from(image, threshold.ceil() as u16, 0);
+}
+
+/// Inverts every value.
+pub fn invert(image: &mut RgbImage) {
+    image.iter_mut().for_each(|v| *v = 255 - *v);
+}
+
+/// Adds `amount` to every value below 128.
+pub fn add_to_dark(image: &mut RgbImage, amount: u8) {
+    image.iter_mut().for_each(|v| {
+        if *v < 128 {
+            *v = v.saturating_add(amount);
+        }
+    });
 }
 
 /// Adds `amount` to every value (clipped to 0..=255, truncated), then solarizes at 128.
@@ -187,8 +201,19 @@ mod tests {
     #[test]
     fn posterize_and_solarize_equal_values_computed_by_hand() {
         let mut image = grey_row(&[0, 127, 128, 255]);
+        posterize(&mut image, 1);
+        assert_eq!(reds(&image), [0, 0, 128, 128]);
         posterize(&mut image, 0);
-        assert_eq!(reds(&image), [0, 0, 128, 128], "at least one bit");
+        assert_eq!(reds(&image), [0; 4]);
+        let mut image = grey_row(&[0, 127, 128, 255]);
+        for bits in [8, 100] {
+            posterize(&mut image, bits);
+            assert_eq!(reds(&image), [0, 127, 128, 255]);
+        }
+        invert(&mut image);
+        assert_eq!(reds(&image), [255, 128, 127, 0]);
+        add_to_dark(&mut image, 99);
+        assert_eq!(reds(&image), [255, 128, 226, 99]);
         let mut image = grey_row(&[76, 77]);
         solarize(&mut image, 76.8);
         assert_eq!(reds(&image), [76, 178]);

@@ -1,21 +1,30 @@
-//! RandAugment: a few operations drawn at random, all at one magnitude.
+//! Random changes of images: RandAugment of vision-language models, and for classifiers policies ([`Policy`]), colour jitter
+//! ([`Jitter`]) and random erasing ([`Erasing`]).
 //!
-//! After Cubuk et al., *RandAugment* (arXiv 1909.13719), with the fourteen operations and ranges that VLC inherited
+//! [`rand_augment`] applies a few operations drawn at random, all at one magnitude. It is after Cubuk et al., *RandAugment* (arXiv 1909.13719), with the fourteen operations and ranges that VLC inherited
 //! from ViLT. Each operation applies Pillow's arithmetic to 8-bit pixels, in place, with an explicit value; the table
 //! [`OPERATIONS`] has the ranges. Three unusual properties are kept, because the published models were trained with them: at
 //! magnitude 9, posterize keeps one bit; solarize-add adds to every value, not only to values below the threshold; and the
-//! enhancers always weaken (factor 0.64).
+//! enhancers always weaken (factor 0.64). Policies use the same operations with other ranges; their geometric operations are bicubic.
 
 use image::RgbImage;
 use rand::{Rng, RngExt};
 
+mod bicubic;
 mod enhance;
+mod erase;
 mod geometry;
+mod jitter;
 mod lookup;
+mod normal;
+mod policy;
 
 pub use enhance::{brightness, color, contrast, sharpness};
+pub use erase::{Erasing, ErasingMode};
 pub use geometry::{rotate, shear_x, shear_y, translate_x, translate_y};
-pub use lookup::{auto_contrast, equalize, posterize, solarize, solarize_add};
+pub use jitter::Jitter;
+pub use lookup::{add_to_dark, auto_contrast, equalize, invert, posterize, solarize, solarize_add};
+pub use policy::{Drawn, Policy, PolicyOperation, Step};
 
 /// An operation of RandAugment.
 pub struct Operation {
@@ -58,7 +67,7 @@ pub static OPERATIONS: [Operation; 14] = [
     operation("Rotate", 0.0, 30.0, true, rotate),
     // The value is truncated to an integer; at least one bit is kept.
     operation("Posterize", 0.0, 4.0, false, |image, value| {
-        posterize(image, value as u32)
+        posterize(image, (value as u32).max(1))
     }),
     operation("Solarize", 0.0, 256.0, false, solarize),
     operation("SolarizeAdd", 0.0, 110.0, false, solarize_add),
