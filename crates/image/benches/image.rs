@@ -7,9 +7,12 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, SamplingMode, Throughput};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use vlct_image::augment::OPERATIONS;
+use vlct_image::augment::{Erasing, ErasingMode, OPERATIONS, PolicyOperation};
 use vlct_image::resize::{LevelMap, resize_into};
-use vlct_image::{CropBox, Reading, RgbImage, Transform, TransformKind, decode, encode_jpeg};
+use vlct_image::{
+    ClassificationAugment, ColourAugment, CropBox, Reading, RgbImage, Transform, TransformKind, TransformSpec, decode,
+    encode_jpeg,
+};
 
 /// Size of the images, as in MS-COCO.
 const WIDTH: u32 = 640;
@@ -40,11 +43,24 @@ fn main() {
 
     let image = image();
     let file = encode_jpeg(&image, 90).expect("a file");
-    for kind in TransformKind::ALL {
-        let transform = Transform::new(kind, SIZE as usize).expect("a size");
+    let policy = "rand-m9-mstd0.5-inc1".parse().expect("a policy");
+    let augment = ClassificationAugment {
+        colour: ColourAugment::Policy(policy),
+        erasing: Some(Erasing::new(0.25, ErasingMode::Pixel, 1).expect("settings")),
+    };
+    let mut specs = TransformKind::ALL
+        .map(|kind| (kind.name(), TransformSpec::Named(kind)))
+        .to_vec();
+    specs.push((
+        "classification_train",
+        TransformSpec::ClassificationTrain(Box::new(augment)),
+    ));
+    specs.push(("classification_eval", TransformSpec::ClassificationEval));
+    for (name, spec) in specs {
+        let transform = Transform::from_spec(&spec, SIZE as usize).expect("a size");
         let mut out = vec![0.0; transform.values()];
         let mut count = 0;
-        group.bench_function(kind.name(), |bench| {
+        group.bench_function(name, |bench| {
             bench.iter(|| {
                 count += 1;
                 let mut random = ChaCha8Rng::seed_from_u64(count);
@@ -65,6 +81,19 @@ fn main() {
         group.bench_function(operation.name, |bench| {
             let apply = |mut image: RgbImage| {
                 (operation.apply)(&mut image, operation.value(9.0));
+                image
+            };
+            bench.iter_batched(|| image.clone(), apply, BatchSize::SmallInput)
+        });
+    }
+    for operation in [
+        PolicyOperation::Rotate,
+        PolicyOperation::ShearX,
+        PolicyOperation::TranslateYRel,
+    ] {
+        group.bench_function(format!("bicubic {operation:?}"), |bench| {
+            let apply = |mut image: RgbImage| {
+                operation.apply(&mut image, operation.value(9.0, false));
                 image
             };
             bench.iter_batched(|| image.clone(), apply, BatchSize::SmallInput)

@@ -8,7 +8,8 @@
 //! The published models were trained on images that Pillow and torchvision processed, so every step reproduces the arithmetic of
 //! these libraries: [`mod@decode`] equals Pillow's `convert("RGB")` (up to about one level for lossy formats), [`mod@resize`] equals
 //! Pillow's bicubic filter, [`augment`] equals Pillow's image operations, and [`transform`] draws crops from the distribution of
-//! torchvision's random crop. Tests compare with recorded outputs (`tests/golden/{images,augment}`).
+//! torchvision's random crop. The transforms of classifiers follow timm 0.3.2, with its augmentation policies ([`augment::Policy`]).
+//! Tests compare with recorded outputs (`tests/golden/{images,augment}`).
 //!
 //! [`decode_with`] reads images with another [`Reading`]: transparent pixels over a colour, the image turned as its orientation tag says.
 //! [`check`] finds image files that the original's preprocessing rejects; [`sheet`] draws contact sheets.
@@ -42,4 +43,4 @@ pub use limits::{MAX_PIXELS, MAX_SIDE};
 pub use normalise::{MEAN, STD, denormalise};
 pub use reading::{Background, Orientation, Reading};
 pub use resize::{CropBox, resize, resized_crop};
-pub use transform::{StageTimes, Transform, TransformKind};
+pub use transform::{ClassificationAugment, ColourAugment, StageTimes, Transform, TransformKind, TransformSpec};

@@ -1,9 +1,10 @@
 //! Normalisation of pixels, `(pixel / 255 - mean) / std` per channel, and its inverse.
 
 use image::RgbImage;
+use vlct_simd::multiversion;
 
 use super::resize::LevelMap;
-use crate::{ImageError, Result};
+use crate::{ImageError, Result, memory};
 
 /// Mean of red, green and blue over ImageNet, where 1 is full brightness.
 pub const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -16,6 +17,43 @@ pub(super) fn level_map() -> LevelMap {
     LevelMap {
         scale: STD.map(|std| (1.0 / (255.0 * f64::from(std))) as f32),
         offset: std::array::from_fn(|c| (-f64::from(MEAN[c]) / f64::from(STD[c])) as f32),
+    }
+}
+
+/// Normalises an image and writes its values to `out` `[3, height, width]`, with the bits of a resize that normalises its result.
+pub(super) fn normalise_into(image: &RgbImage, out: &mut [f32]) {
+    let pixels = image.as_chunks::<3>().0;
+    let LevelMap { scale, offset } = level_map();
+    for (c, plane) in out.chunks_exact_mut(pixels.len().max(1)).take(3).enumerate() {
+        map_channel(pixels, c, scale[c], offset[c], plane);
+    }
+}
+
+multiversion! {
+    fn map_channel(pixels: &[[u8; 3]], channel: usize, scale: f32, offset: f32, out: &mut [f32]) {
+        for (value, pixel) in out.iter_mut().zip(pixels) {
+            *value = f32::from(pixel[channel]) * scale + offset;
+        }
+    }
+}
+
+/// Converts planes `[3, size, size]` of levels, which are whole numbers in 0..=255, to an image in recycled memory.
+pub(super) fn from_levels(planes: &[f32], size: u32) -> RgbImage {
+    let mut pixels = memory::take(planes.len());
+    let (red, rest) = planes.split_at(planes.len() / 3);
+    let (green, blue) = rest.split_at(red.len());
+    interleave(red, green, blue, pixels.as_chunks_mut::<3>().0);
+    RgbImage::from_raw(size, size, pixels).unwrap_or_default()
+}
+
+multiversion! {
+    fn interleave(red: &[f32], green: &[f32], blue: &[f32], out: &mut [[u8; 3]]) {
+        // Adding 2^23 moves the integer into the low byte of the mantissa. A saturating conversion (`as u8`) does not vectorise.
+        const TWO_TO_23: f32 = (1 << 23) as f32;
+        let level = |value: &f32| (value + TWO_TO_23).to_bits() as u8;
+        for (((pixel, red), green), blue) in out.iter_mut().zip(red).zip(green).zip(blue) {
+            *pixel = [level(red), level(green), level(blue)];
+        }
     }
 }
 
@@ -78,6 +116,21 @@ mod tests {
             .map(|i| ((i % 256) as f32 / 255.0 - MEAN[i / 256]) / STD[i / 256])
             .collect();
         vlct_golden::assert_within("levels", &all_levels(), &want, 1e-6);
+    }
+
+    #[test]
+    fn images_become_planes_of_the_bits_of_a_resize_and_back() {
+        let levels: Vec<f32> = (0..768).map(|i| (i % 256) as f32).collect();
+        let image = from_levels(&levels, 16);
+        assert!(
+            image
+                .pixels()
+                .enumerate()
+                .all(|(level, pixel)| pixel.0 == [level as u8; 3])
+        );
+        let mut planes = vec![0.0; 768];
+        normalise_into(&image, &mut planes);
+        assert_eq!(planes, all_levels());
     }
 
     #[test]

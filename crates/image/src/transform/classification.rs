@@ -1,0 +1,82 @@
+//! Augmentation of the training images of classifiers.
+
+use std::time::{Duration, Instant};
+
+use image::RgbImage;
+use rand::{Rng, RngExt};
+use serde::{Deserialize, Serialize};
+
+use super::crops::{MIN_AREA, random_resized_crop};
+use crate::augment::{Drawn, Erasing, Jitter, Policy};
+use crate::resize::{LevelMap, resize_into};
+use crate::{Result, normalise, recycle};
+
+/// The augmentation of [`TransformSpec::ClassificationTrain`](super::TransformSpec::ClassificationTrain) beside crop and mirroring.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClassificationAugment {
+    /// The change of colours and shapes.
+    pub colour: ColourAugment,
+    /// Random erasing.
+    pub erasing: Option<Erasing>,
+}
+
+/// The change of colours and shapes of an image of the final size. A policy excludes colour jitter, as for timm.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ColourAugment {
+    /// No change.
+    #[default]
+    None,
+    /// An augmentation policy.
+    Policy(Policy),
+    /// Colour jitter.
+    Jitter(Jitter),
+}
+
+impl ColourAugment {
+    fn draw(&self, rng: &mut impl Rng) -> Vec<Drawn> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Policy(policy) => policy.draw(rng),
+            Self::Jitter(jitter) => jitter.draw(rng),
+        }
+    }
+}
+
+impl ClassificationAugment {
+    /// Crops, resizes, mirrors, changes, normalises and erases, in this order. Writes to `out` `[3, size, size]`, and returns the time
+    /// of changes and erasing.
+    pub(super) fn apply_into(
+        &self,
+        image: &RgbImage,
+        size: u32,
+        rng: &mut impl Rng,
+        out: &mut [f32],
+    ) -> Result<Duration> {
+        let (width, height) = image.dimensions();
+        let crop = random_resized_crop(width, height, MIN_AREA, rng);
+        let flip = rng.random_bool(0.5);
+        let changes = self.colour.draw(rng);
+        // Without changes, which a policy often draws, the resize normalises.
+        let level_map = if changes.is_empty() {
+            normalise::level_map()
+        } else {
+            LevelMap::IDENTITY
+        };
+        resize_into(image, crop, (size, size), flip, level_map, out)?;
+        let resized = Instant::now();
+        if !changes.is_empty() {
+            let mut changed = normalise::from_levels(out, size);
+            for Drawn { operation, value } in changes {
+                operation.apply(&mut changed, value);
+            }
+            normalise::normalise_into(&changed, out);
+            recycle(changed);
+        }
+        if let Some(erasing) = &self.erasing {
+            erasing.erase(out, size, rng);
+        }
+        Ok(resized.elapsed())
+    }
+}
