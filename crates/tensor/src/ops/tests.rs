@@ -302,7 +302,7 @@ fn drop_path_gradients_equal_finite_differences() {
 fn segment_mean_gradients_equal_finite_differences() {
     check(&[[6, 3]], |t, v| t.segment_mean(&v[0], vec![0..2, 2..2, 3..6]));
     check(&[[5, 3]], |t, v| {
-        let mean = t.segment_mean(&v[0], vec![1..5]);
+        let mean = t.segment_mean(&v[0], vec![1..2, 2..5]);
         t.linear(&mean, &v[0], None, None)
     });
 }
