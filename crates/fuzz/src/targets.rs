@@ -14,7 +14,7 @@ use vlct_image::{TransformKind, decode};
 use vlct_model::checkpoint::TensorRef;
 use vlct_model::config::{Backbone, Heads};
 use vlct_model::sizes::{self, GivenHeads};
-use vlct_model::{Vlc, VlcConfig, checkpoint, files};
+use vlct_model::{ModelConfig, Vlc, VlcConfig, checkpoint, files};
 use vlct_predict::records::json_lines;
 use vlct_predict::{Head, OpenOptions, Predictor, npy};
 use vlct_prepare::tables::{self, ColumnNames, TableFormat};
@@ -170,7 +170,7 @@ fn read_description(file: &[u8], directory: &Path) {
 
 /// Returns the description of a small model of questions.
 fn description() -> Vec<u8> {
-    let model = VlcConfig {
+    let model = ModelConfig::Vlc(VlcConfig {
         image_size: 16,
         backbone: Backbone {
             patch_size: 8,
@@ -189,13 +189,13 @@ fn description() -> Vec<u8> {
             vqa: Some(2),
             ..Heads::default()
         },
-    };
+    });
     let tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"].map(String::from);
     let vocabulary = WordPieces::from_tokens(Path::new("seed"), &tokens).expect("a vocabulary");
     let inputs = InputSpec {
         image_size: 16,
-        train_transform: TransformKind::Mae,
-        eval_transform: TransformKind::MaeTest,
+        train_transform: TransformKind::Mae.into(),
+        eval_transform: TransformKind::MaeTest.into(),
         tokenizer: Tokenizer::new(Arc::new(vocabulary), true),
         max_text_len: 8,
     };

@@ -1,6 +1,7 @@
 //! Initial weights, distributed as in BERT for text embeddings and heads, and as in MAE for the backbone.
 
 use crate::config::VlcConfig;
+use crate::model::Model;
 use crate::position::sine_cosine;
 use crate::vit::Vit;
 use crate::vlc::Vlc;
@@ -8,6 +9,14 @@ use rand::{Rng, RngExt};
 
 /// Standard deviation of the initial weights of embeddings and heads.
 const STD: f64 = 0.02;
+
+/// Draws all weights of a model of either kind; see [`initialise`] and [`initialise_vit`].
+pub fn initialise_model<R: Rng>(model: &mut Model, random: impl Fn(u64) -> R + Sync) {
+    match model {
+        Model::Vlc(model) => initialise(model, random),
+        Model::Vit(model) => initialise_vit(model, random),
+    }
+}
 
 /// Standard deviation of the weights of a new head on the weights of an encoder.
 const NEW_HEAD_STD: f64 = 2e-5;

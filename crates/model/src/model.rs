@@ -55,6 +55,14 @@ impl ModelConfig {
         }
     }
 
+    /// Returns the sizes of a vision-language model for modification; `None` if the model is of another kind.
+    pub fn vlc_mut(&mut self) -> Option<&mut VlcConfig> {
+        match self {
+            Self::Vlc(config) => Some(config),
+            Self::Vit(_) => None,
+        }
+    }
+
     /// Returns the sizes of a vision-language model.
     ///
     /// # Panics
@@ -68,6 +76,7 @@ impl ModelConfig {
 }
 
 /// A model of either kind.
+#[expect(clippy::large_enum_variant, reason = "a program has one model, or a few")]
 pub enum Model {
     /// A vision-language model.
     Vlc(Vlc),

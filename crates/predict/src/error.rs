@@ -35,6 +35,12 @@ pub enum PredictError {
     /// The tokenizer cannot be read.
     #[error(transparent)]
     Text(#[from] TextError),
+    /// The weights are those of an image classifier, which reads no texts.
+    #[error("{path}: the weights are those of an image classifier, which reads no texts", path = path.display())]
+    ImageClassifier {
+        /// The file.
+        path: PathBuf,
+    },
     /// The sizes of the model in a weight file cannot be derived.
     #[error("{path}: {source}", path = path.display())]
     Sizes {

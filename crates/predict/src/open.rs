@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use vlct_image::{Background, MEAN, Orientation, Reading, STD, Transform, TransformKind};
 use vlct_model::files::{self, WeightIndex};
 use vlct_model::sizes::{self, GivenHeads, Sizes};
-use vlct_model::{Vlc, VlcConfig};
+use vlct_model::{ModelConfig, Vlc, VlcConfig};
 use vlct_tasks::description::{InputDescription, VocabularyDifference};
 use vlct_tasks::{Description, TaskSpec};
 use vlct_tensor::{Compute, Precision};
@@ -62,7 +62,11 @@ impl Predictor {
         let description = Description::of(&path, &index)?;
         let mut notes = Vec::new();
         let mut config = match &description {
-            Some(description) => description.model.clone(),
+            Some(Description {
+                model: ModelConfig::Vlc(config),
+                ..
+            }) => config.clone(),
+            Some(_) => return Err(PredictError::ImageClassifier { path: path.clone() }),
             None => {
                 let derived = sizes::derive(&index, options.heads);
                 let Sizes { config, assumptions } = derived.map_err(|source| PredictError::Sizes {
@@ -156,7 +160,8 @@ fn image_size(config: &VlcConfig, given: Option<usize>) -> Result<usize> {
     }
 }
 
-fn compute(precision: Option<Precision>) -> Compute {
+/// Returns the settings of a computation in this precision; `None` means bfloat16 if the CPU has fast bfloat16, else f32.
+pub fn compute(precision: Option<Precision>) -> Compute {
     let compute = Compute::default();
     let fastest = match compute.device.bf16_is_fast() {
         true => Precision::Bf16,

@@ -9,9 +9,9 @@ use serde_json::Value;
 use vlct_config::Config;
 use vlct_data::datasets::{Answer, Dataset, Split, TableDataset};
 use vlct_data::loader::Position;
-use vlct_model::Vlc;
 use vlct_model::checkpoint::{self, best_path, last_path};
 use vlct_model::files::Scope;
+use vlct_model::{Model, Vlc};
 use vlct_tasks::evaluate::evaluate_batches;
 use vlct_tasks::labels::Labels;
 use vlct_tasks::probabilities::{sigmoid, softmax, top};
@@ -266,13 +266,13 @@ fn add_examples(
     let inputs = data::inputs_of_checkpoint(&spec, checkpoint)?;
     match &spec.task {
         TaskSpec::Pretrain(_) | TaskSpec::Retrieval(_) => {
-            let candidates = candidates(&model, &spec, &inputs, &held_out)?;
+            let candidates = candidates(model.vlc(), &spec, &inputs, &held_out)?;
             let Examples {
                 reconstructions,
                 masked_captions,
                 heat_maps,
                 retrieval,
-            } = make_examples(&model, config, &candidates, &longest_word)?;
+            } = make_examples(model.vlc(), config, &candidates, &longest_word)?;
             page.reconstructions = reconstructions;
             page.masked_captions = masked_captions;
             page.heat_maps = heat_maps;
@@ -319,7 +319,7 @@ fn candidates(model: &Vlc, spec: &RunSpec, inputs: &Arc<InputSpec>, data: &Arc<T
 
 /// Returns the predictions of the first items of the split.
 fn answers(
-    model: &Vlc,
+    model: &Model,
     config: &Config,
     spec: &RunSpec,
     inputs: &Arc<InputSpec>,
@@ -385,6 +385,7 @@ fn predictions(task: &TaskSpec, logits: &[f32]) -> Vec<(String, f64)> {
             let probabilities = Labels::new(labels.clone()).probabilities(logits);
             (probabilities, Box::new(|id| labels.names[id].clone()))
         }
+        TaskSpec::Images(images) => (softmax(logits), Box::new(|id| images.names[id].clone())),
         _ => (
             softmax(logits),
             Box::new(|id| if id == 1 { "true".into() } else { "false".into() }),

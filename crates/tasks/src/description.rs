@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use vlct_image::{MEAN, Reading, STD, TransformKind};
-use vlct_model::VlcConfig;
+use vlct_image::{MEAN, Reading, STD, TransformSpec};
+use vlct_model::ModelConfig;
 use vlct_model::checkpoint::{self, CheckpointError};
 use vlct_model::files::WeightIndex;
 use vlct_text::{TextError, Tokenizer, Vocabulary};
@@ -18,7 +18,7 @@ use crate::spec::TaskSpec;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Description {
     /// Sizes and heads of the model.
-    pub model: VlcConfig,
+    pub model: ModelConfig,
     /// The task that the model was trained for.
     pub task: TaskSpec,
     /// Preparation of images and texts.
@@ -37,10 +37,10 @@ pub struct InputDescription {
     /// Standard deviation of each channel. Values are divided by it after the subtraction of the mean.
     pub deviation: [f32; 3],
     /// Image transform of training.
-    pub train_transform: TransformKind,
+    pub train_transform: TransformSpec,
     /// Image transform of validation and test.
-    pub eval_transform: TransformKind,
-    /// WordPiece tokens by id.
+    pub eval_transform: TransformSpec,
+    /// WordPiece tokens by id; empty if the model reads no texts.
     pub vocabulary: Vec<String>,
     /// Whether the tokenizer lower-cases text and removes accents.
     pub lower_case: bool,
@@ -83,7 +83,7 @@ pub enum WeightsKind {
 impl Description {
     /// Makes the description for the checkpoints of a run. `reading` is how the images of custom datasets became pixels.
     pub fn new(
-        model: &VlcConfig,
+        model: &ModelConfig,
         task: &TaskSpec,
         inputs: &InputSpec,
         reading: Option<Reading>,
@@ -96,9 +96,12 @@ impl Description {
                 image_size: inputs.image_size,
                 mean: MEAN,
                 deviation: STD,
-                train_transform: inputs.train_transform,
-                eval_transform: inputs.eval_transform,
-                vocabulary: inputs.tokenizer.vocabulary().iter().map(str::to_owned).collect(),
+                train_transform: inputs.train_transform.clone(),
+                eval_transform: inputs.eval_transform.clone(),
+                vocabulary: match task {
+                    TaskSpec::Images(_) => Vec::new(),
+                    _ => inputs.tokenizer.vocabulary().iter().map(str::to_owned).collect(),
+                },
                 lower_case: inputs.tokenizer.lower_case(),
                 max_text_len: inputs.max_text_len,
                 reading,
@@ -144,8 +147,8 @@ impl InputDescription {
         let vocabulary = Vocabulary::from_tokens(source, &self.vocabulary)?;
         Ok(InputSpec {
             image_size: self.image_size,
-            train_transform: self.train_transform,
-            eval_transform: self.eval_transform,
+            train_transform: self.train_transform.clone(),
+            eval_transform: self.eval_transform.clone(),
             tokenizer: Tokenizer::new(Arc::new(vocabulary), self.lower_case),
             max_text_len: self.max_text_len,
         })
@@ -172,11 +175,13 @@ impl InputDescription {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vlct_image::TransformKind;
+    use vlct_model::VlcConfig;
     use vlct_model::config::{Backbone, Heads};
 
     #[test]
     fn reads_the_description_of_a_saved_checkpoint() {
-        let model = VlcConfig {
+        let model = ModelConfig::Vlc(VlcConfig {
             image_size: 384,
             backbone: Backbone::from_name("mae_vit_base_patch16").unwrap(),
             vocab_size: 30_522,
@@ -184,11 +189,11 @@ mod tests {
             token_types: 2,
             drop_rate: 0.1,
             heads: Heads::default(),
-        };
+        });
         let inputs = InputSpec {
             image_size: 384,
-            train_transform: TransformKind::MaeRandaug,
-            eval_transform: TransformKind::MaeTest,
+            train_transform: TransformKind::MaeRandaug.into(),
+            eval_transform: TransformKind::MaeTest.into(),
             tokenizer: Tokenizer::bert_base_uncased(),
             max_text_len: 40,
         };

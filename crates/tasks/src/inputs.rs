@@ -1,6 +1,6 @@
 //! Settings for preparing images and texts.
 
-use vlct_image::TransformKind;
+use vlct_image::TransformSpec;
 use vlct_text::Tokenizer;
 
 /// The purpose of a batch.
@@ -18,9 +18,9 @@ pub struct InputSpec {
     /// Side of the images in pixels.
     pub image_size: usize,
     /// Cropping and augmentation of images in training.
-    pub train_transform: TransformKind,
+    pub train_transform: TransformSpec,
     /// Cropping of images in evaluation.
-    pub eval_transform: TransformKind,
+    pub eval_transform: TransformSpec,
     /// The tokeniser.
     pub tokenizer: Tokenizer,
     /// Maximum number of tokens of a text, including `[CLS]` and `[SEP]`.
@@ -29,10 +29,10 @@ pub struct InputSpec {
 
 impl InputSpec {
     /// Returns the image transform for `mode`.
-    pub fn transform(&self, mode: Mode) -> TransformKind {
+    pub fn transform(&self, mode: Mode) -> &TransformSpec {
         match mode {
-            Mode::Train => self.train_transform,
-            Mode::Evaluate => self.eval_transform,
+            Mode::Train => &self.train_transform,
+            Mode::Evaluate => &self.eval_transform,
         }
     }
 }

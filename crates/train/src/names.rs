@@ -52,7 +52,7 @@ impl RunSpec {
                 answers
             }
         };
-        let size = match self.model.heads.vqa {
+        let size = match self.model.vlc().heads.vqa {
             Some(size) if self.has_published_answers() => size,
             _ => answers.len(),
         };
@@ -74,7 +74,9 @@ impl RunSpec {
             });
         }
         answers.resize(size, None);
-        self.model.heads.vqa = Some(size);
+        if let Some(model) = self.model.vlc_mut() {
+            model.heads.vqa = Some(size);
+        }
         self.task = TaskSpec::Vqa(VqaSpec { answers });
         Ok(())
     }
@@ -97,7 +99,7 @@ impl RunSpec {
         match &self.answers {
             Some(file) => {
                 let answers = answers_by_id(&Vocabulary::open(file)?);
-                match self.model.heads.vqa {
+                match self.model.vlc().heads.vqa {
                     Some(expected) if self.has_published_answers() && answers.len() != expected => {
                         Err(TrainError::AnswerCount {
                             path: file.clone(),
@@ -149,7 +151,9 @@ impl RunSpec {
                 });
             }
         }
-        self.model.heads.labels = Some(labels.names.len());
+        if let Some(model) = self.model.vlc_mut() {
+            model.heads.labels = Some(labels.names.len());
+        }
         self.task = TaskSpec::Labels(labels);
         Ok(())
     }

@@ -44,7 +44,7 @@ pub(crate) fn tokenizer(spec: &RunSpec) -> Result<Tokenizer> {
         // Loading compares the vocabulary with that of the weights.
         (named, _) => named?,
     };
-    let vocab_size = spec.model.vocab_size;
+    let vocab_size = spec.model.vlc().vocab_size;
     if tokenizer.len() > vocab_size {
         // A larger `vocab_size` would not suit the weights.
         if let Some(path) = &spec.weights.load_path

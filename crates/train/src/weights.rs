@@ -5,10 +5,10 @@ use std::path::Path;
 use log::{info, warn};
 use serde_json::Value;
 use vlct_data::random::{Purpose, stream};
-use vlct_model::Vlc;
+use vlct_model::Model;
 use vlct_model::files::mapping::{AdaptError, is_of_decoder};
 use vlct_model::files::{self, LoadReport, Options, Scope, Style, WeightIndex};
-use vlct_model::initialise::initialise;
+use vlct_model::initialise::{initialise_model, initialise_new_head};
 use vlct_tasks::Description;
 use vlct_tasks::TaskSpec;
 use vlct_tasks::description::{VocabularyDifference, WeightsKind};
@@ -26,7 +26,7 @@ use vlct_model::checkpoint::{self, AVERAGE_PREFIX, Checkpoint, MOMENT_PREFIX, Te
 
 /// A model, its optimiser, its gradients and the average of its weights.
 pub(crate) struct Weights {
-    pub model: Vlc,
+    pub model: Model,
     pub optimizer: Optimizer,
     pub gradients: Gradients,
     ema: Option<Ema>,
@@ -227,23 +227,23 @@ fn kind_of(description: Option<&Value>) -> Option<WeightsKind> {
 }
 
 /// Makes a model with the sizes of a run and random initial weights.
-pub fn fresh_model(spec: &RunSpec) -> Vlc {
+pub fn fresh_model(spec: &RunSpec) -> Model {
     let mut model = zero_model(spec);
-    initialise(&mut model, |parameter| {
+    initialise_model(&mut model, |parameter| {
         stream(spec.seed, Purpose::Initialisation, 0, parameter)
     });
     model
 }
 
 /// Makes a model with the sizes of a run, whose weights are all zero.
-fn zero_model(spec: &RunSpec) -> Vlc {
-    let mut model = Vlc::new(spec.model.clone());
+fn zero_model(spec: &RunSpec) -> Model {
+    let mut model = Model::new(spec.model.clone());
     model.set_compute(spec.compute.compute());
     model
 }
 
 /// Loads the weight files of a run and logs which tensors match. Returns the report of `load_path`; `None` without it.
-pub(crate) fn load_and_log(model: &mut Vlc, spec: &RunSpec) -> Result<Option<LoadReport>> {
+pub(crate) fn load_and_log(model: &mut Model, spec: &RunSpec) -> Result<Option<LoadReport>> {
     let weights = &spec.weights;
     let trains_decoder = matches!(&spec.task, TaskSpec::Pretrain(task) if task.mae.is_some());
     let options = |scope| Options {
@@ -269,11 +269,18 @@ pub(crate) fn load_and_log(model: &mut Vlc, spec: &RunSpec) -> Result<Option<Loa
             true => (Kind::Averages, "averaged weights"),
             false => (Kind::Weights, "weights"),
         };
-        // A run without its vocabulary file uses the vocabulary of the weights.
-        let tokenizer =
-            Some(spec.data.tokenizer.as_str()).filter(|name| !(weights.partial || vocabulary::is_gone(name)));
+        // A run without its vocabulary file uses the vocabulary of the weights; a classifier of images has none.
+        let tokenizer = Some(spec.data.tokenizer.as_str())
+            .filter(|name| !(weights.partial || vocabulary::is_gone(name)))
+            .filter(|_| spec.data.classes.is_none());
         let report = load(model, path, options(Scope::Model), kind, tokenizer)?;
         info!("{name} of {}: {report}", path.display());
+        // The head of a classifier starts with small weights on a trained encoder.
+        if let Model::Vit(model) = model
+            && report.missing.iter().any(|name| name == "head.weight")
+        {
+            initialise_new_head(model, &mut stream(spec.seed, Purpose::Initialisation, 1, 0));
+        }
         loaded = Some(report);
     }
     Ok(loaded)
@@ -284,7 +291,7 @@ pub(crate) fn load_and_log(model: &mut Vlc, spec: &RunSpec) -> Result<Option<Loa
 /// # Errors
 /// Returns an error if the file cannot be read, it has fewer than nearly all tensors that the model needs, or a tensor has another shape
 /// or values that are not finite.
-pub fn load_file(model: &mut Vlc, path: &Path, scope: Scope, skip_heads: bool) -> Result<String> {
+pub fn load_file(model: &mut Model, path: &Path, scope: Scope, skip_heads: bool) -> Result<String> {
     let options = Options {
         scope,
         skip_heads,
@@ -344,7 +351,7 @@ pub(crate) fn compare_vocabularies(path: &Path, index: &WeightIndex, tokenizer: 
 }
 
 /// Loads a weight file into a model. With `tokenizer`, weights of another vocabulary are an error.
-fn load(model: &mut Vlc, path: &Path, options: Options, kind: Kind, tokenizer: Option<&str>) -> Result<LoadReport> {
+fn load(model: &mut Model, path: &Path, options: Options, kind: Kind, tokenizer: Option<&str>) -> Result<LoadReport> {
     let files = files::map(path)?;
     let mut index = files::index(&files)?;
     if let Some(tokenizer) = tokenizer
@@ -388,7 +395,7 @@ fn averages<'a>(index: WeightIndex<'a>, path: &Path) -> Result<WeightIndex<'a>> 
 
 /// Returns the hyperparameters of each parameter and the learning-rate factor of each group. The field `learning_rate` of the
 /// hyperparameters holds the factor of the parameter's group.
-fn hyperparameters(optimizer: &OptimizerSpec, model: &Vlc) -> (Vec<Hyperparameters>, Vec<f64>) {
+fn hyperparameters(optimizer: &OptimizerSpec, model: &Model) -> (Vec<Hyperparameters>, Vec<f64>) {
     let parameters: Vec<Parameter> = model
         .parameters()
         .iter()
@@ -398,7 +405,7 @@ fn hyperparameters(optimizer: &OptimizerSpec, model: &Vlc) -> (Vec<Hyperparamete
             frozen: !p.trainable,
         })
         .collect();
-    let groups = groups(optimizer, &parameters, model.config().backbone.depth);
+    let groups = groups(optimizer, &parameters, model.config().depth());
     let frozen = Hyperparameters {
         learning_rate: 0.0,
         weight_decay: 0.0,

@@ -14,7 +14,7 @@ use vlct_image::{RgbImage, TransformKind, encode_png};
 use vlct_model::checkpoint::{self, TensorRef};
 use vlct_model::config::{Backbone, Heads};
 use vlct_model::initialise::initialise;
-use vlct_model::{Vlc, VlcConfig};
+use vlct_model::{ModelConfig, Vlc, VlcConfig};
 use vlct_predict::{Head, Item, OpenOptions, Predictor};
 use vlct_tasks::description::WeightsKind;
 use vlct_tasks::labels::LabelsSpec;
@@ -179,8 +179,8 @@ pub fn write_label_checkpoint(run: &Path, vocabulary: &Path, several: bool) {
     initialise(&mut model, ChaCha8Rng::seed_from_u64);
     let inputs = InputSpec {
         image_size: 32,
-        train_transform: TransformKind::MaeRandaug,
-        eval_transform: TransformKind::MaeTest,
+        train_transform: TransformKind::MaeRandaug.into(),
+        eval_transform: TransformKind::MaeTest.into(),
         tokenizer,
         max_text_len: 16,
     };
@@ -188,7 +188,13 @@ pub fn write_label_checkpoint(run: &Path, vocabulary: &Path, several: bool) {
         names: LABELS.map(str::to_owned).into(),
         several,
     });
-    let description = Description::new(model.config(), &task, &inputs, None, WeightsKind::Raw);
+    let description = Description::new(
+        &ModelConfig::Vlc(model.config().clone()),
+        &task,
+        &inputs,
+        None,
+        WeightsKind::Raw,
+    );
     let parameters = model.parameters();
     let tensors: Vec<TensorRef> = parameters
         .iter()

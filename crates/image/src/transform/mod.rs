@@ -96,6 +96,24 @@ pub enum TransformSpec {
     Named(TransformKind),
 }
 
+impl TransformSpec {
+    /// Returns the name: that of a named transform, or that of the variant.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Named(kind) => kind.name(),
+            Self::ClassificationTrain(_) => "classification_train",
+            Self::ClassificationEval => "classification_eval",
+            Self::LinearProbeTrain => "linear_probe_train",
+        }
+    }
+}
+
+impl From<TransformKind> for TransformSpec {
+    fn from(kind: TransformKind) -> Self {
+        Self::Named(kind)
+    }
+}
+
 /// Number of operations per image of `mae_randaug`.
 const RANDAUG_OPERATIONS: usize = 2;
 /// Magnitude of the operations of `mae_randaug`; the maximum is [`super::augment::MAX_MAGNITUDE`].

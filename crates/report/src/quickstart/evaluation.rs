@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use vlct_data::datasets::{Dataset, Split, TableDataset};
 use vlct_image::TransformKind;
-use vlct_model::Vlc;
+use vlct_model::Model;
 use vlct_synthetic::TextBaseline;
 use vlct_tasks::scoring::{Recalls, RetrievalScorer};
 use vlct_tasks::{Batch, InputSpec, Ratio, Tally, TaskSpec};
@@ -42,7 +42,7 @@ pub struct Evaluation {
 ///
 /// # Errors
 /// Returns an error if the dataset or the vocabulary cannot be read.
-pub fn evaluate(model: &Vlc, spec: &RunSpec) -> Result<Evaluation> {
+pub fn evaluate(model: &Model, spec: &RunSpec) -> Result<Evaluation> {
     let inputs = data::inputs(spec)?;
     let held_out = data::open(spec, Split::Test)?;
     let no_stop = AtomicBool::new(false);
@@ -87,7 +87,7 @@ pub fn evaluate(model: &Vlc, spec: &RunSpec) -> Result<Evaluation> {
 ///
 /// # Errors
 /// Returns an error if the dataset or the vocabulary cannot be read.
-pub fn retrieval(model: &Vlc, spec: &RunSpec) -> Result<(Recalls, Candidates)> {
+pub fn retrieval(model: &Model, spec: &RunSpec) -> Result<(Recalls, Candidates)> {
     let inputs = data::inputs(spec)?;
     let held_out = data::open(spec, Split::Test)?;
     let candidates = held_out.rows().min(CANDIDATES);
@@ -101,12 +101,12 @@ pub fn retrieval(model: &Vlc, spec: &RunSpec) -> Result<(Recalls, Candidates)> {
         .map(|c| inputs.tokenizer.encode(c, spec.data.max_text_len))
         .collect();
     let test_inputs = Arc::new(InputSpec {
-        eval_transform: TransformKind::MaeTest,
+        eval_transform: TransformKind::MaeTest.into(),
         ..(*inputs).clone()
     });
     let mut images = Vec::with_capacity(candidates);
     let scoring = RetrievalScorer::new(held_out.clone(), test_inputs, texts.clone(), spec.data.workers);
-    let scores = scoring.scores(model, candidates, &AtomicBool::new(false), &mut |image| {
+    let scores = scoring.scores(model.vlc(), candidates, &AtomicBool::new(false), &mut |image| {
         images.push(image.to_vec())
     })?;
     let scores = scores.unwrap_or_default();

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use vlct_config::{Config, resolve};
-use vlct_model::Vlc;
+use vlct_model::Model;
 use vlct_model::checkpoint::last_path;
 use vlct_model::files::Scope;
 use vlct_synthetic::{self as synthetic, Shape, SyntheticConfig};
@@ -156,7 +156,7 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
 
     info!("5/5  writing the report");
     let writing = Instant::now();
-    let examples = make_examples(&model, &config, &results.candidates, &first_shape)?;
+    let examples = make_examples(model.vlc(), &config, &results.candidates, &first_shape)?;
     timings.push(("report".to_string(), writing.elapsed().as_secs_f64()));
     let data = report::assemble(
         &config,
@@ -179,7 +179,7 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
 }
 
 /// Loads the last checkpoint of a run directory.
-fn load_last(run_directory: &Path, spec: &RunSpec) -> Result<Vlc> {
+fn load_last(run_directory: &Path, spec: &RunSpec) -> Result<Model> {
     let mut model = weights::fresh_model(spec);
     let path = last_path(run_directory);
     weights::load_file(&mut model, &path, Scope::Model, spec.weights.skip_heads)?;

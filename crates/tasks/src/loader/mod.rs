@@ -30,6 +30,8 @@ pub struct LoaderSpec {
     pub batch_size: usize,
     /// Whether samples whose images cannot be read are replaced by others. Otherwise they are errors.
     pub replaces_unreadable: bool,
+    /// Number of batches per epoch, if later ones are left out.
+    pub batches: Option<u64>,
     /// Number of threads that make samples, at least 1.
     pub threads: usize,
     /// Maximum number of batches that are in preparation or ready, at least 1.
@@ -58,7 +60,7 @@ impl Loader {
         spec: LoaderSpec,
         start: Position,
     ) -> Result<Self> {
-        let transform = Transform::new(inputs.transform(spec.mode), inputs.image_size)?;
+        let transform = Transform::from_spec(inputs.transform(spec.mode), inputs.image_size)?;
         let values = spec.batch_size.checked_mul(transform.values());
         if spec.batch_size == 0 || values.is_none_or(|values| values > isize::MAX as usize / 4) {
             return Err(DataError::Invalid(format!(
@@ -84,6 +86,7 @@ impl Loader {
                 replaces_unreadable: spec.replaces_unreadable,
             },
             batch_size: spec.batch_size,
+            batches: spec.batches.unwrap_or(u64::MAX),
         };
         Ok(Self {
             pipeline: Pipeline::new(job, start, spec.end_epoch, spec.threads, spec.prefetch)?,
@@ -114,6 +117,8 @@ struct BatchJob {
     task: Arc<dyn Task>,
     source: Source,
     batch_size: usize,
+    /// Largest number of batches per epoch.
+    batches: u64,
 }
 
 /// The values that all samples of a batch share.
@@ -130,7 +135,7 @@ impl Job for BatchJob {
     type Batch = Batch;
 
     fn epoch_len(&self) -> u64 {
-        self.source.data.len().div_ceil(self.batch_size) as u64
+        (self.source.data.len().div_ceil(self.batch_size) as u64).min(self.batches)
     }
 
     fn plan(&self, position: Position) -> (usize, Plan) {

@@ -22,8 +22,8 @@ const SIZE: usize = 16;
 fn inputs(train_transform: TransformKind) -> Arc<InputSpec> {
     Arc::new(InputSpec {
         image_size: SIZE,
-        train_transform,
-        eval_transform: TransformKind::MaeTest,
+        train_transform: train_transform.into(),
+        eval_transform: TransformKind::MaeTest.into(),
         tokenizer: Tokenizer::bert_base_uncased(),
         max_text_len: 12,
     })
@@ -36,6 +36,7 @@ fn spec() -> LoaderSpec {
         batch_size: 4,
         threads: 2,
         replaces_unreadable: true,
+        batches: None,
         prefetch: 2,
         end_epoch: Some(2),
     }

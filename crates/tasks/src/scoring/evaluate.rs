@@ -502,7 +502,7 @@ mod tests {
         let shorter = RecallEvaluator::new(first.data.clone(), Arc::new(changed), 1, RecallSpec::default()).unwrap();
         all.push(fingerprint(&shorter, &small_model(1)));
         let mut changed = inputs().as_ref().clone();
-        changed.eval_transform = vlct_image::TransformKind::Mae;
+        changed.eval_transform = vlct_image::TransformKind::Mae.into();
         let cropped = RecallEvaluator::new(first.data.clone(), Arc::new(changed), 1, RecallSpec::default()).unwrap();
         all.push(fingerprint(&cropped, &small_model(1)));
         assert_eq!(fingerprint(&first, &small_model(1)), all[0]);

@@ -68,6 +68,7 @@ impl DatasetImages {
             batch_size: 1,
             threads: self.threads,
             replaces_unreadable: false,
+            batches: None,
             prefetch: PREFETCH,
             end_epoch: Some(1),
         };

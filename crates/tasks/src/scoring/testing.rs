@@ -84,8 +84,8 @@ pub fn dataset(images: usize) -> (TempDir, Arc<TableDataset>) {
 pub fn inputs() -> Arc<InputSpec> {
     Arc::new(InputSpec {
         image_size: SIZE,
-        train_transform: TransformKind::Mae,
-        eval_transform: TransformKind::MaeTest,
+        train_transform: TransformKind::Mae.into(),
+        eval_transform: TransformKind::MaeTest.into(),
         tokenizer: Tokenizer::bert_base_uncased(),
         max_text_len: 12,
     })

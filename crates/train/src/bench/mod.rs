@@ -13,7 +13,7 @@ use synthetic::Synthetic;
 use vlct_data::random::{Purpose, stream};
 use vlct_model::config::{Backbone, Heads};
 use vlct_model::initialise::initialise;
-use vlct_model::{Vlc, VlcConfig};
+use vlct_model::{Model, ModelConfig, Vlc, VlcConfig};
 use vlct_tasks::pretrain::PretrainSpec;
 use vlct_tasks::vqa::VqaSpec;
 use vlct_tasks::{Task, TaskSpec};
@@ -183,12 +183,13 @@ pub fn measure(options: BenchOptions) -> (BenchResult, Option<Profile>) {
     };
     let patches = model.config().patches();
     let task = spec
-        .build(model.config())
+        .build(&ModelConfig::Vlc(model.config().clone()))
         .unwrap_or_else(|error| unreachable!("{error}"));
     let mut synthetic = match workload {
         Workload::Pretrain => Synthetic::pretrain(batch, image_size, patches),
         Workload::Vqa | Workload::Infer => Synthetic::vqa(batch, image_size, workload == Workload::Vqa),
     };
+    let model = Model::from(model);
     let times = match workload {
         Workload::Pretrain | Workload::Vqa => time_training_steps(model, options, &*task, synthetic),
         Workload::Infer => time_calls(steps, profile, |step| {
@@ -237,7 +238,7 @@ fn base_model(image_size: usize, answers: Option<usize>) -> Vlc {
 }
 
 /// Returns the seconds of each training step.
-fn time_training_steps(mut model: Vlc, options: BenchOptions, task: &dyn Task, mut synthetic: Synthetic) -> Vec<f64> {
+fn time_training_steps(mut model: Model, options: BenchOptions, task: &dyn Task, mut synthetic: Synthetic) -> Vec<f64> {
     let mut optimizer = Optimizer::new(Rule::AdamW, model.parameters());
     let mut gradients = Gradients::new(model.parameters());
     time_calls(options.steps, options.profile, |step| {

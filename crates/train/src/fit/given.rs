@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use vlct_model::VlcConfig;
 use vlct_model::config::Backbone;
 use vlct_model::files;
 use vlct_model::sizes::{self, GivenHeads, Part, Sizes};
+use vlct_model::{ModelConfig, VlcConfig};
 use vlct_tasks::Description;
 
 use crate::error::{Result, TrainError};
@@ -37,7 +37,15 @@ pub(super) fn sizes_of_weights(config: &Config) -> Result<WeightSizes> {
     let path = file.path();
     let index = files::index(&file)?;
     let (model, assumptions) = match Description::of(path, &index)? {
-        Some(description) => (description.model, Vec::new()),
+        Some(Description {
+            model: ModelConfig::Vlc(model),
+            ..
+        }) => (model, Vec::new()),
+        Some(_) => {
+            return Err(TrainError::OtherKind {
+                path: path.to_path_buf(),
+            });
+        }
         None => {
             let given = GivenHeads {
                 encoder: config.heads,

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use log::{info, warn};
 use vlct_data::answers::Annotations;
 use vlct_data::datasets::{Answer, Dataset, Split};
-use vlct_model::Vlc;
+use vlct_model::Model;
 use vlct_tasks::evaluate::SplitEvaluator;
 use vlct_tasks::scoring::{RecallEvaluator, ScorePlace, StoredScores};
 use vlct_tasks::vqa::Vqa;
@@ -95,7 +95,7 @@ pub(super) fn recall_evaluator(
 pub(super) fn evaluate(
     recall: Option<RecallRun>,
     split: &SplitEvaluator,
-    model: &Vlc,
+    model: &Model,
     stop: &AtomicBool,
 ) -> Result<Option<Evaluated>> {
     let (mut report, mut scores) = (Report::default(), None);
@@ -104,7 +104,7 @@ pub(super) fn evaluate(
             let mut log = ScoringLog::new(recall.place, recall.progress, recall.all_images);
             recall
                 .evaluator
-                .recalls(model, recall.place, stop, &mut |event| log.handle(event))
+                .recalls(model.vlc(), recall.place, stop, &mut |event| log.handle(event))
         });
         match recalls? {
             Some((values, stored)) => {

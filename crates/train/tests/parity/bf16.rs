@@ -6,7 +6,7 @@
 
 use super::{config, generated, load, nlvr2, pretrain, retrieval, vqa};
 use vlct_golden::{Tensors, directories};
-use vlct_model::Vlc;
+use vlct_model::Model;
 use vlct_tasks::vqa::Vqa;
 use vlct_tasks::{Batch, Task};
 use vlct_tensor::{Compute, Device, Gradients, Precision, Tape};
@@ -39,7 +39,7 @@ fn bound(squared_distances: &[f64]) -> f64 {
 /// A training step: a model, a task and a batch.
 struct Case {
     name: String,
-    model: Vlc,
+    model: Model,
     task: Box<dyn Task>,
     batch: Batch,
 }

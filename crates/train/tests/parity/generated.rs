@@ -5,8 +5,8 @@ use rand::{Rng, RngExt};
 use vlct_data::loader::{Pixels, Position};
 use vlct_data::random::{Purpose, stream};
 use vlct_model::config::{Backbone, Heads};
-use vlct_model::initialise::initialise;
-use vlct_model::{PatchMask, Sequence, Vlc, VlcConfig};
+use vlct_model::initialise::initialise_model;
+use vlct_model::{Model, ModelConfig, PatchMask, Sequence, VlcConfig};
 use vlct_tasks::labels::{Labels, LabelsSpec};
 use vlct_tasks::pretrain::{MATCHING, MODELLING};
 use vlct_tasks::retrieval::{Retrieval, RetrievalSpec};
@@ -44,14 +44,14 @@ fn draw_config(seed: u64) -> VlcConfig {
 
 /// Draws a model. The weights are those at the beginning of a training run plus noise with standard deviation 0, 0.01 or 0.05. Noise
 /// is added to every trainable parameter, including biases, norms, the class token and the mask token.
-fn draw_model(seed: u64, heads: Heads) -> Vlc {
+fn draw_model(seed: u64, heads: Heads) -> Model {
     draw_model_with(seed, |config| VlcConfig { heads, ..config })
 }
 
 /// Draws a model like [`draw_model`], with sizes that `change` has changed.
-fn draw_model_with(seed: u64, change: impl Fn(VlcConfig) -> VlcConfig) -> Vlc {
-    let mut model = Vlc::new(change(draw_config(seed)));
-    initialise(&mut model, |i| stream(seed, Purpose::Initialisation, 0, i));
+fn draw_model_with(seed: u64, change: impl Fn(VlcConfig) -> VlcConfig) -> Model {
+    let mut model = Model::new(ModelConfig::Vlc(change(draw_config(seed))));
+    initialise_model(&mut model, |i| stream(seed, Purpose::Initialisation, 0, i));
     let deviation = choose(&[0.0, 0.01, 0.05], &mut stream(seed, Purpose::Synthetic, 0, 1));
     let initial: Vec<Vec<f32>> = model
         .parameters()
@@ -88,9 +88,9 @@ fn draw_image(config: &VlcConfig, random: &mut impl Rng) -> Pixels {
 }
 
 /// Draws a model and a batch for pre-training with all objectives.
-pub(super) fn draw_pretraining(seed: u64) -> (Vlc, Batch) {
+pub(super) fn draw_pretraining(seed: u64) -> (Model, Batch) {
     let model = draw_model(seed, pretrain::HEADS);
-    let (config, random) = (model.config(), &mut stream(seed, Purpose::Synthetic, 1, 0));
+    let (config, random) = (model.vlc().config(), &mut stream(seed, Purpose::Synthetic, 1, 0));
     let mask_ratio = choose(&[0.3, 0.6, 0.75], random);
     let samples = 2 * random.random_range(1..=3);
     let sample = |i: usize| {
@@ -124,7 +124,7 @@ pub(super) fn draw_pretraining(seed: u64) -> (Vlc, Batch) {
 }
 
 /// Draws a model and a batch for question answering.
-pub(super) fn draw_answering(seed: u64) -> (Vlc, Batch) {
+pub(super) fn draw_answering(seed: u64) -> (Model, Batch) {
     let random = &mut stream(seed, Purpose::Synthetic, 2, 0);
     let answers = random.random_range(5..60);
     let heads = Heads {
@@ -135,8 +135,8 @@ pub(super) fn draw_answering(seed: u64) -> (Vlc, Batch) {
     let samples = random.random_range(2..=6);
     let sample = |i: usize| Sample {
         item: i,
-        images: vec![draw_image(model.config(), random)],
-        texts: vec![Text::unmasked(draw_text(model.config(), random))],
+        images: vec![draw_image(model.vlc().config(), random)],
+        texts: vec![Text::unmasked(draw_text(model.vlc().config(), random))],
         sequences: vec![unmasked_sequence(0)],
         target: Target::Scores(vec![(
             random.random_range(0..answers as u32),
@@ -148,7 +148,7 @@ pub(super) fn draw_answering(seed: u64) -> (Vlc, Batch) {
 }
 
 /// Draws a model, a task that ranks captions, and a batch for the task.
-pub(super) fn draw_ranking(seed: u64) -> (Vlc, Retrieval, Batch) {
+pub(super) fn draw_ranking(seed: u64) -> (Model, Retrieval, Batch) {
     let heads = Heads {
         itm: true,
         rank: true,
@@ -164,9 +164,9 @@ pub(super) fn draw_ranking(seed: u64) -> (Vlc, Retrieval, Batch) {
     let captions = 1 + false_texts;
     let sample = |i: usize| Sample {
         item: i,
-        images: vec![draw_image(model.config(), random)],
+        images: vec![draw_image(model.vlc().config(), random)],
         texts: (0..captions)
-            .map(|_| Text::unmasked(draw_text(model.config(), random)))
+            .map(|_| Text::unmasked(draw_text(model.vlc().config(), random)))
             .collect(),
         sequences: (0..captions as u32).map(unmasked_sequence).collect(),
         target: Target::Class(0),
@@ -176,20 +176,28 @@ pub(super) fn draw_ranking(seed: u64) -> (Vlc, Retrieval, Batch) {
 }
 
 /// Draws a model and a batch for statements about pairs of images.
-pub(super) fn draw_pairs(seed: u64) -> (Vlc, Batch) {
+pub(super) fn draw_pairs(seed: u64) -> (Model, Batch) {
     let model = draw_model_with(seed, nlvr2::with_pairs);
     let random = &mut stream(seed, Purpose::Synthetic, 4, 0);
     let samples = random.random_range(2..=5);
     let sample = |i: usize| {
-        let images = [draw_image(model.config(), random), draw_image(model.config(), random)];
-        nlvr2::sample(i, draw_text(model.config(), random), images, random.random_bool(0.5))
+        let images = [
+            draw_image(model.vlc().config(), random),
+            draw_image(model.vlc().config(), random),
+        ];
+        nlvr2::sample(
+            i,
+            draw_text(model.vlc().config(), random),
+            images,
+            random.random_bool(0.5),
+        )
     };
     let batch = Batch::collate(Position::default(), (0..samples).map(sample).collect());
     (model, batch)
 }
 
 /// Draws a model, a task of labels and a batch. Some samples have no image, and some have only `[CLS]` and `[SEP]` as their text.
-pub(super) fn draw_labels(seed: u64) -> (Vlc, Labels, Batch) {
+pub(super) fn draw_labels(seed: u64) -> (Model, Labels, Batch) {
     let random = &mut stream(seed, Purpose::Synthetic, 5, 0);
     let (labels, several) = (random.random_range(2..20), random.random_bool(0.5));
     let heads = Heads {
@@ -200,9 +208,9 @@ pub(super) fn draw_labels(seed: u64) -> (Vlc, Labels, Batch) {
     let samples = random.random_range(3..=6);
     let sample = |i: usize| {
         let images: Vec<Pixels> = (0..usize::from(i % 3 != 1))
-            .map(|_| draw_image(model.config(), random))
+            .map(|_| draw_image(model.vlc().config(), random))
             .collect();
-        let mut text = draw_text(model.config(), random);
+        let mut text = draw_text(model.vlc().config(), random);
         text.truncate(if i % 3 == 2 { 2 } else { text.len() });
         let mut label = || random.random_range(0..labels as u32);
         Sample {

@@ -11,7 +11,7 @@ mod vqa;
 use std::path::{Path, PathBuf};
 use vlct_golden::{Tensors, assert_close, assert_within, directories, json};
 use vlct_model::config::{Backbone, Heads};
-use vlct_model::{Sequence, Vlc, VlcConfig, files};
+use vlct_model::{Model, ModelConfig, Sequence, VlcConfig, files};
 use vlct_tasks::Outcome;
 use vlct_tensor::{Compute, Device, F32Products, Gradients, Tape, Var};
 
@@ -62,8 +62,8 @@ fn f32_compute(f32_products: F32Products) -> Compute {
     }
 }
 
-fn load(directory: &Path, file: &str, config: VlcConfig) -> Vlc {
-    let mut model = Vlc::new(config);
+fn load(directory: &Path, file: &str, config: VlcConfig) -> Model {
+    let mut model = Model::new(ModelConfig::Vlc(config));
     let file = files::map(&directory.join(file)).expect("a file");
     let index = files::index(&file).expect("a readable checkpoint");
     let report = model
@@ -133,7 +133,7 @@ fn assert_parameter(name: &str, got: &[f32], want: &[f32], key_bias_tolerance: f
 
 /// Runs the backward pass and compares every gradient with the recorded one. A parameter without a recorded gradient must have no
 /// gradient.
-fn assert_gradients(model: &Vlc, tape: Tape, loss: &Var, t: &Tensors) {
+fn assert_gradients(model: &Model, tape: Tape, loss: &Var, t: &Tensors) {
     let mut gradients = Gradients::new(model.parameters());
     tape.backward(loss, 1.0, &mut gradients);
     let mut compared = 0;

@@ -5,7 +5,7 @@ use std::path::Path;
 use vlct_data::loader::{Pixels, Position};
 use vlct_golden::{Tensors, assert_close};
 use vlct_model::config::Heads;
-use vlct_model::{Sequence, Vlc, VlcConfig};
+use vlct_model::{Model, Sequence, VlcConfig};
 use vlct_tasks::nlvr2::{Nlvr2, Nlvr2Spec};
 use vlct_tasks::{Batch, Sample, Subset, Target, Task, Text};
 use vlct_tensor::Tape;
@@ -63,7 +63,7 @@ pub(super) fn with_pairs(config: VlcConfig) -> VlcConfig {
 }
 
 /// Returns the recorded model.
-pub(super) fn model(directory: &Path) -> Vlc {
+pub(super) fn model(directory: &Path) -> Model {
     let (config, _) = config(directory, Heads::default());
     load(directory, "nlvr2.ckpt", with_pairs(config))
 }

@@ -4,7 +4,7 @@ use super::{argmax, assert_gradients, assert_parameter, config, f32_compute, loa
 use vlct_data::loader::{Pixels, Position};
 use vlct_golden::{Tensors, assert_close, assert_within};
 use vlct_model::config::Heads;
-use vlct_model::{Inputs, PatchMask, Sequence, Vlc};
+use vlct_model::{Inputs, Model, PatchMask, Sequence};
 use vlct_tasks::pretrain::{MATCHING, MODELLING, Pretrain, PretrainSpec};
 use vlct_tasks::{Batch, Sample, Target, Task, Text};
 use vlct_tensor::optimizer::{Hyperparameters, Optimizer, Rule};
@@ -183,7 +183,7 @@ fn one_pretraining_step_equals_the_original() {
 
         let tape = Tape::new(model.compute());
         let mut intermediates = Vec::new();
-        let outcome = task().forward_tracing(&model, &tape, &recorded.batch(), &mut |name, v| {
+        let outcome = task().forward_tracing(model.vlc(), &tape, &recorded.batch(), &mut |name, v| {
             intermediates.push((name.to_string(), v.tensor().to_host().to_vec()));
         });
         let mut logits = |name: &str| {
@@ -286,13 +286,14 @@ fn pooled_features_and_decoder_equal_the_original() {
                 texts: texts.iter().map(Vec::as_slice).collect(),
                 sequences: &sequences,
             };
-            let encoded = model.encode(&tape, &inputs, None);
-            let pooled = model.pool(&tape, &encoded, 0..texts.len());
+            let encoded = model.vlc().encode(&tape, &inputs, None);
+            let pooled = model.vlc().pool(&tape, &encoded, 0..texts.len());
             let name = format!("act.{objective}.pooled");
             assert_close(&name, &pooled.tensor().to_host(), &t.f32(&name), 2e-5);
             if objective == "mlm" {
                 let all_patches = |m: &PatchMask| (0..m.ids_restore.len() as u32).collect();
                 let prediction = model
+                    .vlc()
                     .decode(
                         &tape,
                         &encoded,
@@ -318,7 +319,7 @@ fn pooled_features_and_decoder_equal_the_original() {
 }
 
 /// Runs the ten recorded training steps. Returns the losses of each step, in the order of [`LOSSES`].
-pub(super) fn run_ten_steps(model: &mut Vlc, t: &Tensors, mask_ratio: f64) -> Vec<[f32; 4]> {
+pub(super) fn run_ten_steps(model: &mut Model, t: &Tensors, mask_ratio: f64) -> Vec<[f32; 4]> {
     let mut optimizer = Optimizer::new(Rule::AdamW, model.parameters());
     let mut gradients = Gradients::new(model.parameters());
     let properties: Vec<(String, usize, bool)> = model

@@ -4,7 +4,7 @@ use super::{assert_gradients, config, f32_compute, load, measure_value, recorded
 use std::path::Path;
 use vlct_data::loader::{Pixels, Position};
 use vlct_golden::{Tensors, assert_close};
-use vlct_model::Vlc;
+use vlct_model::Model;
 use vlct_model::config::Heads;
 use vlct_tasks::retrieval::{Retrieval, RetrievalSpec};
 use vlct_tasks::{Batch, Sample, Target, Task, Text};
@@ -36,7 +36,7 @@ pub(super) fn batch(t: &Tensors) -> (Batch, Retrieval) {
 }
 
 /// Returns the recorded model.
-pub(super) fn model(directory: &Path) -> Vlc {
+pub(super) fn model(directory: &Path) -> Model {
     let heads = Heads {
         itm: true,
         rank: true,

@@ -22,10 +22,10 @@ fn retrieval_scores_and_recalls_equal_the_original() {
         let images: Vec<&[f32]> = images.chunks_exact(images.len() / image_count).collect();
         let single: Vec<f32> = images
             .iter()
-            .flat_map(|image| score_image(&model, image, &texts))
+            .flat_map(|image| score_image(model.vlc(), image, &texts))
             .collect();
         assert_close("scores of single images", &single, &t.f32("scores"), 2e-5);
-        let scorer = PairScorer::new(&model);
+        let scorer = PairScorer::new(model.vlc());
         let scores = scorer.score_all(
             &scorer.embed_images(&images),
             &texts,

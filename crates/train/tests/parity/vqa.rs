@@ -6,7 +6,7 @@ use super::{
 use std::path::Path;
 use vlct_data::loader::{Pixels, Position};
 use vlct_golden::{Tensors, assert_close};
-use vlct_model::Vlc;
+use vlct_model::Model;
 use vlct_model::config::Heads;
 use vlct_tasks::vqa::Vqa;
 use vlct_tasks::{Batch, Sample, Target, Task, Text};
@@ -35,7 +35,7 @@ pub(super) fn batch(t: &Tensors) -> Batch {
 }
 
 /// Returns the recorded model.
-pub(super) fn model(directory: &Path, t: &Tensors) -> Vlc {
+pub(super) fn model(directory: &Path, t: &Tensors) -> Model {
     let heads = Heads {
         vqa: Some(t.shape("vqa_logits")[1]),
         ..Heads::default()
