@@ -95,7 +95,7 @@ pub struct Nlvr2Args {
 
 /// Classify images, with or without a text, by the labels of the model or by any classes
 ///
-/// Without --classes, the labels are those that the model was trained for: their probabilities sum to 100 %, unless an item may have several
+/// A model of `vlct imagenet` classifies images alone. Without --classes, the labels are those that the model was trained for: their probabilities sum to 100 %, unless an item may have several
 /// labels. With --classes, the matching head scores the image with one text per class, without training for the classes; the
 /// probabilities are the softmax over the classes.
 #[derive(Args)]
@@ -209,6 +209,19 @@ pub fn classify(args: &ClassifyArgs) -> Result<(), Failure> {
         (images, text) => args.inputs.records(images, text.as_deref(), usage)?,
     };
     let top_k = args.format.top_k;
+    if args.classes.is_none()
+        && let Some(classifier) = args.model.open_image_classifier()?
+    {
+        let printer = Printer::new(&args.format, &["label", "score"], list.many)?;
+        return answer_all(
+            list,
+            &args.inputs,
+            printer,
+            |record| classifier.image(record.image()?),
+            |images| classifier.logits(images),
+            |logits| scored_answer("label", &classifier.classes(&logits, top_k)),
+        );
+    }
     let heads: &[Head] = match args.classes {
         Some(_) => &[ZeroShot::HEAD],
         None => &[Classifier::HEAD],

@@ -7,6 +7,7 @@ use clap::Args;
 use vlct_image::{Background, Orientation};
 use vlct_model::sizes::GivenHeads;
 use vlct_predict::batches::BatchSpec;
+use vlct_predict::images::ImageClassifier;
 use vlct_predict::{Head, OpenOptions, PredictError, Predictor, Record, records};
 use vlct_tensor::{Device, Precision};
 use vlct_text::Tokenizer;
@@ -62,20 +63,11 @@ impl ModelOptions {
 
     /// Opens the model with settings that `change` changes.
     pub fn open_with(&self, heads: &[Head], change: impl FnOnce(&mut OpenOptions)) -> Result<Predictor, Failure> {
-        use_threads(Threads {
-            count: self.threads,
-            pinned: false,
-        })?;
-        if matches!(self.precision, Some(PrecisionName::Bf16)) && !Device::default().bf16_is_fast() {
-            log::warn!("this machine has no fast bfloat16 (AMX, or AVX-512 on AMD): f32 is used");
-        }
+        let precision = self.prepare_computation()?;
         let mut options = OpenOptions {
             image_size: self.image_size,
             tokenizer: self.tokenizer.as_deref().map(Tokenizer::named).transpose()?,
-            precision: self.precision.map(|precision| match precision {
-                PrecisionName::F32 => Precision::F32,
-                PrecisionName::Bf16 => Precision::Bf16,
-            }),
+            precision,
             heads: GivenHeads {
                 encoder: self.heads,
                 decoder: None,
@@ -88,6 +80,29 @@ impl ModelOptions {
         let predictor = Predictor::open(&self.load, heads, &options)?;
         predictor.notes().iter().for_each(|note| log::info!("note: {note}"));
         Ok(predictor)
+    }
+}
+
+impl ModelOptions {
+    /// Opens the model if it is an image classifier of a run; `None` for other files.
+    pub fn open_image_classifier(&self) -> Result<Option<ImageClassifier>, Failure> {
+        let precision = self.prepare_computation()?;
+        Ok(ImageClassifier::open(&self.load, vlct_predict::compute(precision))?)
+    }
+
+    /// Sets the number of threads and returns the precision.
+    fn prepare_computation(&self) -> Result<Option<Precision>, Failure> {
+        use_threads(Threads {
+            count: self.threads,
+            pinned: false,
+        })?;
+        if matches!(self.precision, Some(PrecisionName::Bf16)) && !Device::default().bf16_is_fast() {
+            log::warn!("this machine has no fast bfloat16 (AMX, or AVX-512 on AMD): f32 is used");
+        }
+        Ok(self.precision.map(|precision| match precision {
+            PrecisionName::F32 => Precision::F32,
+            PrecisionName::Bf16 => Precision::Bf16,
+        }))
     }
 }
 

@@ -1,0 +1,98 @@
+//! Classes of images, by an image classifier.
+
+use std::path::Path;
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use vlct_image::{Reading, Transform, TransformSpec};
+use vlct_model::files;
+use vlct_model::{ModelConfig, Vit};
+use vlct_tasks::probabilities::softmax;
+use vlct_tasks::{Description, TaskSpec};
+use vlct_tensor::{Compute, Tape};
+use vlct_util::read_at_most;
+
+use crate::preparation::MAX_IMAGE_BYTES;
+use crate::scores::{Scored, best};
+use crate::{PredictError, Result};
+
+/// A classifier of images, opened from the checkpoint of a run.
+pub struct ImageClassifier {
+    model: Vit,
+    names: Vec<String>,
+    transform: Transform,
+    reading: Reading,
+}
+
+impl ImageClassifier {
+    /// Opens the weights of a path (see [`files::find`]). Returns `None` if they are not those of an image classifier of a run.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be read, or its description does not fit its tensors.
+    pub fn open(path: &Path, compute: Compute) -> Result<Option<Self>> {
+        let file = files::map(path)?;
+        let path = file.path().to_path_buf();
+        let index = files::index(&file)?;
+        let Some(Description {
+            model: ModelConfig::Vit(config),
+            task: TaskSpec::Images(task),
+            inputs,
+            ..
+        }) = Description::of(&path, &index)?
+        else {
+            return Ok(None);
+        };
+        if task.names.len() != config.classes {
+            return Err(PredictError::NameCount {
+                path,
+                what: "classes",
+                found: task.names.len(),
+                expected: config.classes,
+            });
+        }
+        let transform = Transform::from_spec(&TransformSpec::ClassificationEval, config.image_size)
+            .map_err(|error| PredictError::Data(error.into()))?;
+        let (mut model, _) = Vit::read(config, &index).map_err(|source| PredictError::Weights { path, source })?;
+        model.set_compute(compute);
+        Ok(Some(Self {
+            model,
+            names: task.names,
+            transform,
+            reading: inputs.reading.unwrap_or_default(),
+        }))
+    }
+
+    /// Decodes an image file and transforms it as in evaluation: `[3, image_size, image_size]`.
+    ///
+    /// # Errors
+    /// Returns an error that names the file if it cannot be read or is not an image.
+    pub fn image(&self, path: &Path) -> Result<Vec<f32>> {
+        let bytes = read_at_most(path, MAX_IMAGE_BYTES, "an image file")?;
+        let mut values = vec![0.0; self.transform.values()];
+        // The transform of evaluation draws nothing.
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        match self.transform.load_into(&bytes, self.reading, &mut rng, &mut values) {
+            Ok(_) => Ok(values),
+            Err(source) => Err(PredictError::Image {
+                path: path.to_path_buf(),
+                source,
+            }),
+        }
+    }
+
+    /// Computes the logits of all classes for each image.
+    pub fn logits(&self, images: &[Vec<f32>]) -> Vec<Vec<f32>> {
+        if images.is_empty() {
+            return Vec::new();
+        }
+        let images: Vec<&[f32]> = images.iter().map(Vec::as_slice).collect();
+        let logits = self.model.logits(&Tape::inference(self.model.compute()), &images, None);
+        let values = logits.tensor().to_host();
+        values.chunks_exact(logits.columns()).map(<[f32]>::to_vec).collect()
+    }
+
+    /// Returns the `count` most probable classes, given the logits of an image: by the softmax over the classes.
+    pub fn classes(&self, logits: &[f32], count: usize) -> Vec<Scored> {
+        best(&softmax(logits), count, |i| self.names[i].clone())
+    }
+}
