@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use vlct_data::datasets::{Answer, Dataset, Example, Part, RowView};
+use vlct_data::datasets::{Answer, Dataset, Example, FileIdentity, Part, RowView};
 use vlct_data::{DataError, Result};
 use vlct_image::{EXTENSIONS, Reading};
 use vlct_util::text::counted;
 use vlct_util::{IoError, at, open_file};
+use xxhash_rust::xxh3::Xxh3;
 
 /// Extensions of torchvision's `IMG_EXTENSIONS` that [`EXTENSIONS`] lacks. Files with these extensions are listed but cannot be decoded.
 const OTHER_LISTED_EXTENSIONS: [&str; 2] = ["ppm", "pgm"];
@@ -305,6 +306,25 @@ impl ClassDirectories {
             let root = self.root.display();
             format!("{root}: left out files that are not images by their extension: {listed}{more}")
         })
+    }
+
+    /// Returns what identifies the images: the names of their directories and files, in order.
+    pub fn identity(&self) -> FileIdentity {
+        let mut hash = Xxh3::new();
+        for directory in &self.directories {
+            hash.update(directory.path.as_bytes());
+            hash.update(&[0]);
+            hash.update(directory.images.text.as_bytes());
+            hash.update(&[0]);
+        }
+        FileIdentity {
+            dataset: "classes".into(),
+            file: self.root.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            rows: self.rows.len() as u64,
+            items: self.rows.len() as u64,
+            bytes: 0,
+            digest: hash.digest(),
+        }
     }
 
     /// Memory of the index in bytes.

@@ -16,7 +16,8 @@ use directories::ClassDirectories;
 use layout::{Layout, list_names};
 use names::NameFile;
 use vlct_data::datasets::{
-    self, Answer, Contents, Dataset, Example, FileRules, Part, ReadingRule, Split, SplitFile, Table, TableDataset,
+    self, Answer, Contents, Dataset, Example, FileIdentity, FileRules, Part, ReadingRule, Split, SplitFile, Table,
+    TableDataset,
 };
 use vlct_data::{DataError, Result};
 use vlct_image::Reading;
@@ -115,6 +116,17 @@ impl ClassDataset {
     /// Says in one line each what is left out, and which classes the split lacks.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// Returns what identifies the files of the split. Files of class directories count by their names and order, not by their content.
+    ///
+    /// # Errors
+    /// Returns an error if labels are damaged.
+    pub fn identities(&self) -> Result<Vec<FileIdentity>> {
+        match &self.source {
+            Source::Directories(images) => Ok(vec![images.identity()]),
+            Source::Tables(tables, _) => tables.identities(),
+        }
     }
 
     /// Memory of the index in bytes, without the names of the classes.

@@ -7,6 +7,7 @@ use vlct_image::TransformKind;
 
 use crate::bench_answer::BenchAnswer;
 use crate::check_images::CheckImages;
+use crate::imagenet::Imagenet;
 use crate::map_vg_mscoco::MapVgMscoco;
 use crate::predict::Predict;
 use crate::prepare::Prepare;
@@ -35,6 +36,7 @@ Examples:
   vlct run print_config with task_mlm_itm_mae  the resulting configuration
   vlct run with data_root=arrow task_mlm_itm_mae step25k per_gpu_batchsize=8 pretrain_path=mae.pth
   vlct run with data_root=arrow task_finetune_vqa_mae_randaug per_gpu_batchsize=4 load_path=vlc_baseset.ckpt
+  vlct imagenet --data_path birds --val_fraction 0.1 --finetune vlc_baseset.ckpt --model vit_base_patch16
   vlct convert vlc_baseset.ckpt vlc.safetensors
   vlct inspect vlc_baseset.ckpt
   vlct predict match --load vlc_baseset.ckpt photo.jpg \"a dog on a surfboard\"
@@ -49,6 +51,7 @@ Exit status: 0 success, 1 failure (described on standard error), 2 wrong usage,
 pub enum Command {
     Run(Run),
     Train(Train),
+    Imagenet(Box<Imagenet>),
     Quickstart(Quickstart),
     Report(Report),
     Prepare(Box<Prepare>),

@@ -9,6 +9,7 @@ mod check_images;
 mod convert;
 mod data_files;
 mod hints;
+mod imagenet;
 mod inspect;
 mod map_vg_mscoco;
 mod output;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     let result = catch_out_of_memory(|| match &cli.command {
         Command::Run(args) => run::run(args),
         Command::Train(args) => train::run(args),
+        Command::Imagenet(args) => imagenet::run(args),
         Command::Vocabulary(args) => vocabulary::run(args),
         Command::Quickstart(args) => quickstart::run(args),
         Command::Report(args) => report::run(args),

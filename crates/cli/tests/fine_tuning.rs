@@ -5,7 +5,7 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use support::kills::KilledRun;
+use support::kills::{KilledRun, resume_words, run_words};
 use support::{assert_one_line_error, assert_success, run_with, stderr_of, vlct};
 use tempfile::TempDir;
 use vlct_data::arrow::{LabelKind, LabelRow, LabelWriter};
@@ -147,7 +147,8 @@ fn killed_and_resumed_runs_have_the_weights_of_an_uninterrupted_run() {
         };
         let killed_run = KilledRun {
             directory,
-            arguments: &arguments,
+            arguments: &|log_dir| run_words(arguments(log_dir)),
+            resume: &resume_words,
             run_directory: &|log_dir| directory.join(format!("{log_dir}/{exp_name}_seed0_from_/version_0")),
             milliseconds: 50..450,
         };

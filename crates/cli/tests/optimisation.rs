@@ -5,7 +5,7 @@ mod support;
 use std::path::Path;
 
 use serde_json::Value;
-use support::kills::KilledRun;
+use support::kills::{KilledRun, resume_words, run_words};
 use support::{
     assert_one_line_error, assert_same_checkpoint, assert_success, run_directory, run_with, stderr_of,
     tiny_model_arguments, vlct, write_synthetic,
@@ -64,7 +64,8 @@ fn killed_runs_with_all_options_have_the_results_of_an_uninterrupted_run() {
     write_synthetic(&directory.join("data"), 40);
     let killed_run = KilledRun {
         directory,
-        arguments: &|log_dir| arguments(log_dir, &ALL),
+        arguments: &|log_dir| run_words(arguments(log_dir, &ALL)),
+        resume: &resume_words,
         run_directory: &|log_dir| run_directory(directory, log_dir),
         milliseconds: 50..600,
     };

@@ -5,7 +5,7 @@ mod support;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
-use support::kills::KilledRun;
+use support::kills::{KilledRun, resume_words, run_words};
 use support::{
     assert_one_line_error, assert_same_checkpoint, assert_success, last_checkpoint, run_directory, run_with, stderr_of,
     tiny_model_arguments, vlct, write_synthetic,
@@ -46,7 +46,8 @@ fn kill_and_resume(directory: &Path, precision: &str, kills: u32) {
     };
     let killed_run = KilledRun {
         directory,
-        arguments: &arguments,
+        arguments: &|log_dir| run_words(arguments(log_dir)),
+        resume: &resume_words,
         run_directory: &|log_dir| run_directory(directory, log_dir),
         milliseconds: 50..600,
     };

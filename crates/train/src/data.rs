@@ -4,14 +4,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use log::warn;
-use vlct_data::datasets::{Split, TableDataset};
+use vlct_classes::ClassSplits;
+use vlct_data::datasets::{Dataset, Split, TableDataset};
 use vlct_image::Reading;
 use vlct_tasks::{InputSpec, LoaderSpec, Mode};
 use vlct_text::Tokenizer;
+use vlct_util::text::counted;
 
 use crate::error::{Result, TrainError};
+use crate::plan::Plan;
 use crate::spec::RunSpec;
 use crate::state::DataIdentity;
+use crate::texts::{CutTexts, TextStatistics};
 use crate::vocabulary;
 
 /// Number of batches that the loader prepares ahead.
@@ -22,32 +26,65 @@ pub struct Data {
     /// Preparation of images and texts.
     pub inputs: Arc<InputSpec>,
     /// The training split.
-    pub train: Arc<TableDataset>,
+    pub train: Arc<dyn Dataset>,
     /// The validation split, empty if the datasets have no validation split.
-    pub val: Arc<TableDataset>,
+    pub val: Arc<dyn Dataset>,
+    /// Number of items and rows of the training split, in words.
+    pub(crate) size: String,
+    /// How the images of custom datasets become pixels; `None` if all datasets are published.
+    pub(crate) reading: Option<Reading>,
+    /// What identifies the files.
+    pub(crate) identity: DataIdentity,
+    /// Texts of the training split that are longer than the model reads.
+    pub(crate) cut_texts: Option<CutTexts>,
 }
 
 impl Data {
     /// Opens the splits for training and validation, and the tokenizer.
     ///
     /// # Errors
-    /// Returns the errors of [`inputs`] and [`open`].
+    /// Returns the errors of [`inputs`] and [`open`], or those of [`ClassSplits::open`].
     pub fn open(spec: &RunSpec) -> Result<Self> {
+        let inputs = inputs(spec)?;
+        if let Some(path) = &spec.data.classes {
+            return Self::of_classes(ClassSplits::open(path, &spec.data.rules)?, inputs);
+        }
+        let (train, val) = (open(spec, Split::Train)?, open(spec, Split::Val)?);
+        let texts = TextStatistics::sample(&train, &inputs.tokenizer)?;
         Ok(Self {
-            inputs: inputs(spec)?,
-            train: open(spec, Split::Train)?,
-            val: open(spec, Split::Val)?,
+            cut_texts: texts.cut(inputs.max_text_len),
+            inputs,
+            size: train.describe_size(),
+            reading: custom_reading(&train),
+            identity: DataIdentity {
+                train: train.identities()?,
+                val: val.identities()?,
+            },
+            train,
+            val,
         })
     }
 
-    /// Returns what identifies the files.
-    ///
-    /// # Errors
-    /// Returns an error if labels are damaged.
-    pub(crate) fn identity(&self) -> Result<DataIdentity> {
-        Ok(DataIdentity {
-            train: self.train.identities()?,
-            val: self.val.identities()?,
+    fn of_classes(splits: ClassSplits, inputs: Arc<InputSpec>) -> Result<Self> {
+        let ClassSplits { train, val } = splits;
+        for note in train.notes().iter().chain(val.notes()) {
+            warn!("{note}");
+        }
+        Ok(Self {
+            inputs,
+            size: format!(
+                "{} of {}",
+                counted(train.len(), "image"),
+                counted(train.class_names().len(), "class")
+            ),
+            reading: None,
+            identity: DataIdentity {
+                train: train.identities()?,
+                val: val.identities()?,
+            },
+            cut_texts: None,
+            train: Arc::new(train),
+            val: Arc::new(val),
         })
     }
 }
@@ -58,6 +95,10 @@ impl Data {
 /// Returns an error if the tokenizer does not exist or has more tokens than the model has word embeddings, or if a resumed run has another
 /// vocabulary than its checkpoint.
 pub fn inputs(spec: &RunSpec) -> Result<Arc<InputSpec>> {
+    if spec.data.classes.is_some() {
+        // There are no texts.
+        return Ok(inputs_with(spec, Tokenizer::bert_base_uncased()));
+    }
     Ok(inputs_with(spec, vocabulary::tokenizer(spec)?))
 }
 
@@ -73,8 +114,8 @@ pub fn inputs_of_checkpoint(spec: &RunSpec, checkpoint: &Path) -> Result<Arc<Inp
 fn inputs_with(spec: &RunSpec, tokenizer: Tokenizer) -> Arc<InputSpec> {
     Arc::new(InputSpec {
         image_size: spec.data.image_size,
-        train_transform: spec.data.train_transform,
-        eval_transform: spec.data.val_transform,
+        train_transform: spec.data.train_transform.clone(),
+        eval_transform: spec.data.val_transform.clone(),
         tokenizer,
         max_text_len: spec.data.max_text_len,
     })
@@ -122,12 +163,21 @@ pub(crate) fn custom_reading(dataset: &TableDataset) -> Option<Reading> {
     Some(reading)
 }
 
+/// Returns the settings of the loader of a run's training split.
+pub(crate) fn training_loader(spec: &RunSpec, plan: &Plan) -> LoaderSpec {
+    LoaderSpec {
+        batches: Some(plan.batches_per_epoch),
+        ..loader_spec(spec, Mode::Train)
+    }
+}
+
 /// Returns the settings of a run's loader.
 pub fn loader_spec(spec: &RunSpec, mode: Mode) -> LoaderSpec {
     LoaderSpec {
         seed: spec.seed,
         mode,
         batch_size: spec.length.micro_batch as usize,
+        batches: None,
         threads: spec.data.workers,
         replaces_unreadable: mode == Mode::Train,
         prefetch: PREFETCH,

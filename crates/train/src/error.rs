@@ -216,6 +216,12 @@ pub enum TrainError {
         /// The reason.
         source: SizeError,
     },
+    /// The weights are those of an image classifier.
+    #[error("{path}: the weights are those of an image classifier, which reads no texts", path = path.display())]
+    OtherKind {
+        /// The file.
+        path: PathBuf,
+    },
     /// The weights were trained with another vocabulary than that of the run.
     #[error(
         "{path}: its weights were trained with another vocabulary than that of tokenizer={tokenizer:?}: token {id} is {theirs:?} there and \

@@ -57,6 +57,9 @@ pub fn groups(optimizer: &OptimizerSpec, parameters: &[Parameter<'_>], depth: us
     match optimizer.groups {
         GroupRule::Heads { lr_mult } => pretrain_groups(parameters, optimizer.weight_decay, lr_mult),
         GroupRule::Layers { layer_decay } => layer_decay_groups(parameters, optimizer.weight_decay, depth, layer_decay),
+        GroupRule::ClassifierLayers { layer_decay } => {
+            vit_layer_decay_groups(parameters, optimizer.weight_decay, depth, layer_decay)
+        }
     }
 }
 

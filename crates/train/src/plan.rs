@@ -85,6 +85,10 @@ pub struct Length {
     pub validation: ValCheckInterval,
     /// Number of epochs of which only the last has validations.
     pub validation_epochs: u64,
+    /// Whether an epoch leaves out the samples after the last whole micro-batch, and the micro-batches after the last whole window, as in
+    /// ImageNet fine-tuning.
+    #[serde(default)]
+    pub whole_windows: bool,
 }
 
 /// The micro-batches of one optimiser step.
@@ -120,8 +124,10 @@ impl Window {
 /// The division of a run into epochs, windows and validations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Micro-batches per epoch. The last micro-batch of an epoch may be smaller.
+    /// Micro-batches per epoch that are trained on. The last micro-batch of an epoch may be smaller.
     pub batches_per_epoch: u64,
+    /// Micro-batches per epoch, with those after the last whole window that are left out.
+    pub loaded_batches: u64,
     /// Micro-batches per optimiser step. The loss of every micro-batch is divided by this number, even in a shorter last window.
     pub grad_steps: u64,
     /// Samples per optimiser step, except for a shorter last window.
@@ -153,6 +159,17 @@ impl Plan {
     /// Returns the errors of [`grad_steps`] and [`validation_interval`].
     pub fn new(length: &Length, batches: u64) -> Result<Self, ConfigError> {
         let grad_steps = grad_steps(length.batch_size, length.micro_batch, 1, 1)?;
+        let loaded_batches = batches;
+        let batches = match length.whole_windows {
+            true => batches / grad_steps * grad_steps,
+            false => batches,
+        };
+        if batches == 0 {
+            return Err(ConfigError::Contradiction(format!(
+                "the training data have fewer samples than an optimiser step of {}: lower the batch size or the accumulation",
+                grad_steps * length.micro_batch
+            )));
+        }
         let steps_per_epoch = steps_per_epoch(batches, grad_steps);
         let schedule_steps = schedule_steps(length.max_steps, batches, length.max_epoch, grad_steps);
         let total_steps = length
@@ -160,6 +177,7 @@ impl Plan {
             .unwrap_or_else(|| steps_per_epoch.saturating_mul(length.max_epoch));
         Ok(Self {
             batches_per_epoch: batches,
+            loaded_batches,
             grad_steps,
             batch_size: grad_steps * length.micro_batch,
             steps_per_epoch,
@@ -263,6 +281,7 @@ mod tests {
             warmup: config.warmup_steps,
             validation: config.val_check_interval,
             validation_epochs: config.check_val_every_n_epoch,
+            whole_windows: false,
         };
         Plan::new(&length, batches)
     }
@@ -420,6 +439,7 @@ mod tests {
         let steps_per_epoch = steps_per_epoch(batches, grad_steps);
         Plan {
             batches_per_epoch: batches,
+            loaded_batches: batches,
             grad_steps,
             batch_size: grad_steps,
             steps_per_epoch,

@@ -2,9 +2,56 @@
 
 use std::f64::consts::PI;
 
+use serde::{Deserialize, Serialize};
+
 use crate::plan::Plan;
 use crate::spec::OptimizerSpec;
 use vlct_config::DecayPower;
+
+/// The learning rates of a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Schedule {
+    /// The schedule of VLC.
+    WarmupDecay(LearningRate),
+    /// The schedule of ImageNet fine-tuning.
+    HalfCosine {
+        /// Learning rate by fractional epoch.
+        rate: HalfCosine,
+        /// Optimiser steps per epoch.
+        steps_per_epoch: u64,
+        /// Part of an epoch that a step is. Micro-batches after the last whole window count as a part of the epoch.
+        epochs_per_step: f64,
+    },
+}
+
+impl Schedule {
+    /// Makes the schedule of a run.
+    pub fn new(optimizer: &OptimizerSpec, plan: &Plan) -> Self {
+        match optimizer.half_cosine {
+            None => Self::WarmupDecay(LearningRate::new(optimizer, plan)),
+            Some(rate) => Self::HalfCosine {
+                rate,
+                steps_per_epoch: plan.steps_per_epoch,
+                epochs_per_step: plan.grad_steps as f64 / plan.loaded_batches as f64,
+            },
+        }
+    }
+
+    /// Returns the learning rate of `step` for parameters with learning-rate factor 1.
+    pub fn at(&self, step: u64) -> f64 {
+        match self {
+            Self::WarmupDecay(rate) => rate.at(step),
+            Self::HalfCosine {
+                rate,
+                steps_per_epoch,
+                epochs_per_step,
+            } => {
+                let (epoch, in_epoch) = (step / steps_per_epoch, step % steps_per_epoch);
+                rate.at(epoch as f64 + in_epoch as f64 * epochs_per_step)
+            }
+        }
+    }
+}
 
 /// The schedule of VLC: a linear warm-up from 0, then polynomial or cosine decay.
 ///
@@ -77,7 +124,7 @@ pub fn ema_decay(decay: f64, step: u64) -> f64 {
 
 /// The ImageNet schedule of MAE's fine-tuning script: a linear warm-up, then half a period of a cosine down to `min_lr`, as a
 /// function of the fractional epoch.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HalfCosine {
     /// Peak learning rate.
     pub learning_rate: f64,

@@ -11,6 +11,7 @@ use vlct_tasks::Tally;
 
 use crate::error::{Result, TrainError};
 use crate::plan::Window;
+use crate::published::EpochRecord;
 use vlct_model::checkpoint::{Checkpoint, MOMENT_PREFIX, STEP_KEY};
 
 /// The state of a run other than weights and moments.
@@ -49,6 +50,9 @@ pub(crate) struct RunState {
     /// What identifies the files of the data; empty if the checkpoint is of a version that did not record it.
     #[serde(default)]
     pub data: DataIdentity,
+    /// The training of the last epoch of an image classifier, until it is logged with the validation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch_record: Option<EpochRecord>,
 }
 
 /// What identifies the files of a run's data.

@@ -7,18 +7,30 @@ use std::time::{Duration, Instant};
 use rand::{Rng, RngExt};
 use vlct_model::checkpoint;
 
-use super::{assert_same_checkpoint, assert_success, run_with, vlct};
+use super::{assert_same_checkpoint, assert_success, vlct, vlct_in};
 
 /// A training command whose runs are killed.
 pub struct KilledRun<'a> {
     /// The working directory.
     pub directory: &'a Path,
-    /// Returns the arguments of `vlct run with` for runs in this `log_dir`.
+    /// Returns the words after `vlct` that start a run in this `log_dir`.
     pub arguments: &'a dyn Fn(&str) -> Vec<String>,
     /// Returns the run directory of the first run in this `log_dir`, as it will be named.
     pub run_directory: &'a dyn Fn(&str) -> PathBuf,
+    /// Returns the words that continue the run in a directory.
+    pub resume: &'a dyn Fn(&Path) -> Vec<String>,
     /// Range of the milliseconds after which a run is killed.
     pub milliseconds: std::ops::Range<u64>,
+}
+
+/// Returns the words that start `vlct run with` these arguments.
+pub fn run_words(arguments: Vec<String>) -> Vec<String> {
+    ["run", "with"].map(String::from).into_iter().chain(arguments).collect()
+}
+
+/// Returns the words that continue a run of `vlct run with`.
+pub fn resume_words(run: &Path) -> Vec<String> {
+    vec![format!("resume_from={}", run.display())]
 }
 
 impl KilledRun<'_> {
@@ -26,7 +38,9 @@ impl KilledRun<'_> {
     /// checkpoint of an uninterrupted run, bit for bit. Returns the run directories, first that of the uninterrupted run.
     pub fn assert_same_weights(&self, name: &str, kills: u32, random: &mut impl Rng) -> Vec<PathBuf> {
         let uninterrupted = format!("uninterrupted-{name}");
-        assert_success(&run_with(self.directory, &(self.arguments)(&uninterrupted)));
+        let arguments = (self.arguments)(&uninterrupted);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        assert_success(&vlct_in(self.directory, &arguments));
         let last = |log_dir: &str| checkpoint::last_path(&(self.run_directory)(log_dir));
         let (mut killed, mut rounds) = (0, 0);
         let mut runs = vec![(self.run_directory)(&uninterrupted)];
@@ -47,14 +61,13 @@ impl KilledRun<'_> {
         let run = (self.run_directory)(log_dir);
         let mut arguments = (self.arguments)(log_dir);
         if checkpoint::last_path(&run).is_file() {
-            arguments.push(format!("resume_from={}", run.display()));
+            arguments.extend((self.resume)(&run));
         } else {
             // The run is new, or it was killed before its first checkpoint: start from the beginning.
             let _ = std::fs::remove_dir_all(&run);
         }
         let mut child = vlct()
             .current_dir(self.directory)
-            .args(["run", "with"])
             .args(&arguments)
             .stderr(Stdio::null())
             .spawn()

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use vlct_data::datasets::{FileRules, ReadingRule, VqaTest};
-use vlct_image::TransformKind;
-use vlct_model::VlcConfig;
+use vlct_image::{TransformKind, TransformSpec};
 use vlct_model::config::Heads;
+use vlct_model::{ModelConfig, VlcConfig};
 use vlct_tasks::labels::LabelsSpec;
 use vlct_tasks::nlvr2::Nlvr2Spec;
 use vlct_tasks::pretrain::PretrainSpec;
@@ -49,7 +49,7 @@ pub struct RunSpec {
     /// Threads and number formats.
     pub compute: ComputeSpec,
     /// Sizes of the model.
-    pub model: VlcConfig,
+    pub model: ModelConfig,
     /// Files of initial weights.
     pub weights: WeightsSpec,
     /// The task.
@@ -72,10 +72,20 @@ pub struct RunSpec {
     pub checkpoint_every: u64,
     /// Number of checkpoints of the latest validations that are kept.
     pub keep_checkpoints: u64,
+    /// The files `checkpoint-{epoch}.pth` and `log.txt` of ImageNet fine-tuning; `None` if the run writes none.
+    #[serde(default)]
+    pub published: Option<PublishedSpec>,
     /// Optimiser steps between log entries.
     pub log_every: u64,
     /// All keys but `resume_from` as TOML: the text of `config.toml`.
     pub config: String,
+}
+
+/// The files of MAE's fine-tuning script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedSpec {
+    /// Number of files `checkpoint-{epoch}.pth` that are kept; `None` means all.
+    pub keep: Option<u64>,
 }
 
 /// Threads and number formats of the computation.
@@ -117,6 +127,8 @@ pub struct WeightsSpec {
 /// Datasets and their preparation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DataSpec {
+    /// Directory of images with one class each, which the run reads instead of datasets; see [`vlct_classes`].
+    pub classes: Option<PathBuf>,
     /// Directory of the Arrow files.
     pub root: PathBuf,
     /// Names of the datasets, concatenated in this order.
@@ -130,9 +142,9 @@ pub struct DataSpec {
     /// Side of the square input images, in pixels.
     pub image_size: usize,
     /// Image transform of training.
-    pub train_transform: TransformKind,
+    pub train_transform: TransformSpec,
     /// Image transform of validation and test.
-    pub val_transform: TransformKind,
+    pub val_transform: TransformSpec,
     /// Number of threads that prepare batches, at least 1.
     pub workers: usize,
 }
@@ -166,7 +178,7 @@ impl RunSpec {
             experiment: experiment(config),
             tag: tag(&config.load_path),
             compute: compute(config),
-            model: model(config)?,
+            model: ModelConfig::Vlc(model(config)?),
             weights: weights(config),
             task: task(config)?,
             data: data(config)?,
@@ -187,6 +199,7 @@ impl RunSpec {
             answers: path(&config.vqa_answers),
             checkpoint_every: config.checkpoint_every,
             keep_checkpoints: config.keep_checkpoints,
+            published: None,
             log_every: config.log_every,
             // `resume_from` is left out, because a new run with this configuration must not continue the resumed run.
             config: Config {
@@ -279,8 +292,12 @@ fn pretrain(config: &Config) -> PretrainSpec {
 }
 
 fn data(config: &Config) -> Result<DataSpec> {
-    let transform = |keys: &[String]| keys.first().map(String::as_str).unwrap_or_default().parse();
+    let transform = |keys: &[String]| -> Result<TransformSpec> {
+        let kind: TransformKind = keys.first().map(String::as_str).unwrap_or_default().parse()?;
+        Ok(kind.into())
+    };
     Ok(DataSpec {
+        classes: None,
         root: PathBuf::from(&config.data_root),
         datasets: config.datasets.clone(),
         rules: file_rules(config),
@@ -320,6 +337,7 @@ fn length(config: &Config) -> Length {
         warmup: config.warmup_steps,
         validation: config.val_check_interval,
         validation_epochs: config.check_val_every_n_epoch,
+        whole_windows: false,
     }
 }
 
@@ -481,7 +499,10 @@ mod tests {
     fn published_tasks_have_their_heads_and_token_types() {
         let spec = |name: &str| RunSpec::resolve(&resolve(&[name, "data_root=/d"]).unwrap().config).unwrap();
         let nlvr2 = spec("task_finetune_nlvr2_mae_randaug");
-        assert_eq!((nlvr2.model.token_types, nlvr2.model.heads.nlvr2), (3, true));
+        assert_eq!(
+            (nlvr2.model.vlc().token_types, nlvr2.model.vlc().heads.nlvr2),
+            (3, true)
+        );
         assert_eq!(
             nlvr2.task,
             TaskSpec::Nlvr2(Nlvr2Spec {
@@ -495,9 +516,9 @@ mod tests {
             assert_eq!(spec.task, TaskSpec::Nlvr2(Nlvr2Spec { selection }), "{more}");
         }
         let retrieval = spec("task_finetune_irtr_coco_mae_randaug");
-        assert!(retrieval.model.heads.itm && retrieval.model.heads.rank);
+        assert!(retrieval.model.vlc().heads.itm && retrieval.model.vlc().heads.rank);
         assert_eq!(retrieval.task, TaskSpec::Retrieval(RetrievalSpec { false_texts: 15 }));
-        assert_eq!(spec("task_finetune_vqa_mae_randaug").model.heads.vqa, Some(3129));
+        assert_eq!(spec("task_finetune_vqa_mae_randaug").model.vlc().heads.vqa, Some(3129));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use vlct_tensor::optimizer::Rule;
 
 use super::size::model_size;
+use crate::schedule::HalfCosine;
 use vlct_config::{Config, ConfigError, DecayPower};
 
 /// Update rule, learning rates and weight decay.
@@ -21,6 +22,9 @@ pub struct OptimizerSpec {
     pub end_lr: f64,
     /// Learning-rate decay after the warm-up.
     pub decay: DecayPower,
+    /// The schedule of ImageNet fine-tuning, which replaces warm-up and decay; `None` means that of VLC.
+    #[serde(default)]
+    pub half_cosine: Option<HalfCosine>,
     /// Largest L2 norm of all gradients of a step together; `None` means no limit.
     pub clip_norm: Option<f64>,
 }
@@ -36,6 +40,11 @@ pub enum GroupRule {
     },
     /// Each layer has its own factor.
     Layers {
+        /// Ratio of a layer's learning rate to that of the layer above.
+        layer_decay: f64,
+    },
+    /// Each layer of an image classifier has its own factor.
+    ClassifierLayers {
         /// Ratio of a layer's learning rate to that of the layer above.
         layer_decay: f64,
     },
@@ -59,6 +68,7 @@ impl OptimizerSpec {
             learning_rate: config.learning_rate,
             end_lr: config.end_lr,
             decay: config.decay_power,
+            half_cosine: None,
             clip_norm: config.clip_grad_norm.filter(|limit| *limit > 0.0),
         }
     }

@@ -11,12 +11,16 @@ use std::sync::atomic::AtomicBool;
 
 use log::{info, warn};
 use vlct_data::datasets::Published;
+use vlct_tasks::Report;
+use vlct_tasks::evaluate::Evaluator;
 use vlct_tensor::{Device, F32Products, Precision};
 
+use crate::data::Data;
 use crate::error::Result;
 use crate::paths;
 use crate::plan::grad_steps;
 use crate::spec::{self, RunSpec};
+use crate::weights;
 use vlct_config::{AUTO, Config};
 
 pub use crate::paths::read_config;
@@ -36,13 +40,45 @@ pub fn run(config: &Config, control: &Control) -> Result<Finished> {
     let mut spec = RunSpec::resolve(&resolve_f32_products(config.clone())?)?;
     log_splits(&spec);
     spec.resolve_names()?;
-    if spec.test_only {
-        test::run(&spec, control)
-    } else {
-        match training::Trainer::begin(spec, control)? {
-            training::Begun::Training(trainer) => trainer.train(),
-            training::Begun::Complete(finished) => Ok(finished),
-        }
+    match spec.test_only {
+        true => test::run(&spec, control),
+        false => train(spec, control),
+    }
+}
+
+/// Trains a run whose names are resolved, such as that of [`imagenet::Settings`](crate::imagenet::Settings).
+///
+/// # Errors
+/// Returns the errors of [`run`].
+pub fn run_spec(spec: RunSpec, control: &Control) -> Result<Finished> {
+    use_threads(Threads::from_spec(&spec.compute))?;
+    train(spec, control)
+}
+
+/// Evaluates the weights of `load_path` of such a run on its validation split. Returns `None` if `stop` is set before the end.
+///
+/// # Errors
+/// Returns an error if data or weights cannot be read, or a tensor of the model is not in the file.
+pub fn evaluate_spec(spec: &RunSpec, stop: &AtomicBool) -> Result<Option<Report>> {
+    // The result has every image, and every tensor comes from the file.
+    let spec = &RunSpec {
+        test_only: true,
+        ..spec.clone()
+    };
+    use_threads(Threads::from_spec(&spec.compute))?;
+    let data = Data::open(spec)?;
+    let mut model = weights::fresh_model(spec);
+    if let Some(report) = weights::load_and_log(&mut model, spec)? {
+        test::check_complete(spec, &report)?;
+    }
+    let evaluator = evaluate::split_evaluator(spec, data.val, &data.inputs)?;
+    Ok(evaluator.run(&model, stop)?)
+}
+
+fn train(spec: RunSpec, control: &Control) -> Result<Finished> {
+    match training::Trainer::begin(spec, control)? {
+        training::Begun::Training(trainer) => trainer.train(),
+        training::Begun::Complete(finished) => Ok(finished),
     }
 }
 

@@ -84,7 +84,7 @@ pub(super) fn run(spec: &RunSpec, control: &Control) -> Result<Finished> {
 }
 
 /// Checks that the weights of `load_path` have all tensors of the model, so that no random values are evaluated.
-fn check_complete(spec: &RunSpec, report: &LoadReport) -> Result<()> {
+pub(super) fn check_complete(spec: &RunSpec, report: &LoadReport) -> Result<()> {
     match report.missing.first() {
         None => Ok(()),
         Some(name) => Err(TrainError::IncompleteWeights {

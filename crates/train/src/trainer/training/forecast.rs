@@ -7,9 +7,8 @@ use std::time::Instant;
 
 use chrono::{Local, TimeDelta};
 use log::{info, warn};
-use vlct_data::datasets::Dataset;
 use vlct_tasks::metrics::accuracy_margin;
-use vlct_tasks::{Loader, Mode, PendingMeasures};
+use vlct_tasks::{Loader, PendingMeasures};
 use vlct_tensor::optimizer::{Hyperparameters, Optimizer};
 
 use super::Trainer;
@@ -118,7 +117,7 @@ impl Trainer<'_> {
             Arc::clone(&self.task),
             self.data.train.clone(),
             Arc::clone(&self.data.inputs),
-            data::loader_spec(&self.spec, Mode::Train),
+            data::training_loader(&self.spec, &self.plan),
             self.state.position(),
         )?;
         let start = Instant::now();

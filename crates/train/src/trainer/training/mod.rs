@@ -13,12 +13,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use log::{info, warn};
-use vlct_data::datasets::{Dataset, Split};
+use vlct_data::datasets::Split;
 use vlct_tasks::description::WeightsKind;
 use vlct_tasks::evaluate::SplitEvaluator;
 use vlct_tasks::metrics::short_name;
 use vlct_tasks::scoring::{RecallEvaluator, ScorePlace};
-use vlct_tasks::{Batch, Description, Loader, Mode, NonFinite, PendingMeasures, Phase, Report, Rows, Tally, Task};
+use vlct_tasks::{Batch, Description, Loader, NonFinite, PendingMeasures, Phase, Report, Rows, Tally, Task};
 use vlct_tensor::{Tape, Tensor};
 
 use super::evaluate::{self, RecallRun};
@@ -26,11 +26,11 @@ use crate::data::{self, Data};
 use crate::error::{Result, TrainError};
 use crate::logs::progress::Update;
 use crate::plan::{Plan, Window};
+use crate::published::{self, EpochRecord, TestRecord};
 use crate::run::{self, RunDirectory};
-use crate::schedule::LearningRate;
+use crate::schedule::Schedule;
 use crate::spec::RunSpec;
 use crate::state::RunState;
-use crate::texts::TextStatistics;
 use crate::weights::Weights;
 use vlct_model::checkpoint;
 use vlct_util::text::counted;
@@ -115,7 +115,7 @@ impl<'a> Trainer<'a> {
         };
         let validation = evaluate::split_evaluator(&spec, data.val.clone(), &data.inputs)?;
         let mut weights = Weights::new(&spec)?;
-        let identity = data.identity()?;
+        let identity = data.identity.clone();
         let resumed = match &spec.weights.resume_from {
             Some(from) => Some(resume::resume(from, &spec, &mut weights)?),
             None => None,
@@ -137,13 +137,7 @@ impl<'a> Trainer<'a> {
             }
             return Ok(Begun::Complete(resumed.finished()));
         }
-        let description = Description::new(
-            &spec.model,
-            &spec.task,
-            &data.inputs,
-            data::custom_reading(&data.train),
-            WeightsKind::Raw,
-        );
+        let description = Description::new(&spec.model, &spec.task, &data.inputs, data.reading, WeightsKind::Raw);
         let (state, run) = resume::initial_state(&spec, &plan, &description, identity, resumed, control)?;
         Ok(Begun::Training(Box::new(Self {
             task: spec.task.build(&spec.model)?,
@@ -164,7 +158,7 @@ impl<'a> Trainer<'a> {
 
     /// Trains until the end of the run.
     pub fn train(mut self) -> Result<Finished> {
-        self.log_run_summary()?;
+        self.log_run_summary();
         if self.data.val.is_empty() {
             self.plan = self.plan.without_validation();
             self.state.validation_due = false;
@@ -228,7 +222,7 @@ impl<'a> Trainer<'a> {
             Arc::clone(&self.task),
             self.data.train.clone(),
             Arc::clone(&self.data.inputs),
-            data::loader_spec(&self.spec, Mode::Train),
+            data::training_loader(&self.spec, &self.plan),
             start,
         )?;
         let mut waited_before = loader.wait_time();
@@ -314,8 +308,8 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    fn schedule(&self) -> LearningRate {
-        LearningRate::new(&self.spec.optimizer, &self.plan)
+    fn schedule(&self) -> Schedule {
+        Schedule::new(&self.spec.optimizer, &self.plan)
     }
 
     fn is_stopped(&self) -> bool {
@@ -357,6 +351,15 @@ impl<'a> Trainer<'a> {
             run.log(step, epoch, &[&values[..], &report.details].concat())?;
         }
         info!("step {step}: {}", format_metrics(&values));
+        if let (Some(run), Some(record)) = (&self.run, self.state.epoch_record.take()) {
+            let test = TestRecord {
+                loss: metric(&values, "images/val/loss_epoch"),
+                accuracy: metric(&values, "images/val/accuracy_epoch"),
+                top5: metric(&values, "images/val/top5_epoch"),
+            };
+            let parameters = self.weights.model.parameters().trainable_values();
+            published::log(run.path(), &record, test, parameters)?;
+        }
         self.last_validation = values;
         let is_best = self.state.validated(report.the_metric());
         if is_best {
@@ -379,11 +382,11 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    fn log_run_summary(&self) -> Result<()> {
+    fn log_run_summary(&self) {
         let parameters = self.weights.model.parameters();
         info!(
             "{}, {}, {} of {} ({} each), {}",
-            self.data.train.describe_size(),
+            self.data.size,
             counted(parameters.trainable_values(), "trainable parameter"),
             counted(self.plan.total_steps, "step"),
             counted(self.plan.batch_size, "sample"),
@@ -393,11 +396,9 @@ impl<'a> Trainer<'a> {
         if let Some(parts) = self.spec.freeze.describe() {
             info!("not trained: {parts}");
         }
-        let texts = TextStatistics::sample(&self.data.train, &self.data.inputs.tokenizer)?;
-        if let Some(cut) = texts.cut(self.data.inputs.max_text_len) {
+        if let Some(cut) = &self.data.cut_texts {
             warn!("{cut}");
         }
-        Ok(())
     }
 
     /// Logs the values of a step, the norm of its gradients if they are clipped, and the learning rate of each parameter group.
@@ -424,10 +425,24 @@ impl<'a> Trainer<'a> {
         let sums = std::mem::take(&mut self.state.metrics);
         let report = self.task.report(Phase::Train, &sums, &Rows::new());
         let values = report.values(Phase::Train);
-        match &mut self.run {
-            Some(run) => run.log(self.state.global_step, epoch, &values),
-            None => Ok(()),
-        }
+        let Some(run) = &mut self.run else { return Ok(()) };
+        let step = self.state.global_step;
+        run.log(step, epoch, &values)?;
+        let Some(published) = self.spec.published else {
+            return Ok(());
+        };
+        // As in the script, the weights are saved before the validation.
+        published::save(run.path(), &self.weights, epoch, step, published.keep)?;
+        let schedule = self.schedule();
+        let steps = self.plan.steps_per_epoch;
+        let rates = (step - steps.min(step)..step).map(|step| schedule.at(step));
+        let largest = self.weights.group_scales.iter().copied().fold(0.0, f64::max);
+        self.state.epoch_record = Some(EpochRecord {
+            epoch,
+            learning_rate: largest * rates.sum::<f64>() / steps as f64,
+            loss: metric(&values, "images/train/loss_epoch"),
+        });
+        Ok(())
     }
 
     /// Updates the progress display.
@@ -481,12 +496,16 @@ fn is_out_of_patience(spec: &RunSpec, state: &RunState) -> bool {
 }
 
 fn plan(spec: &RunSpec, data: &Data) -> Result<Plan> {
-    let batches = (data.train.len() as u64).div_ceil(spec.length.micro_batch.max(1));
-    if batches == 0 {
+    let (items, micro_batch) = (data.train.len() as u64, spec.length.micro_batch.max(1));
+    if items == 0 {
         return Err(TrainError::EmptyTraining {
             datasets: spec.data.datasets.clone(),
         });
     }
+    let batches = match spec.length.whole_windows {
+        true => items / micro_batch,
+        false => items.div_ceil(micro_batch),
+    };
     Ok(Plan::new(&spec.length, batches)?)
 }
 
@@ -505,6 +524,12 @@ fn log_replacements(batch: &Batch, before: u64) {
     for warning in &batch.warnings {
         warn!("replaced an unreadable image ({replaced} in this run): {warning}");
     }
+}
+
+/// Returns the value of a metric, NaN if there is none.
+fn metric(values: &[(String, f64)], name: &str) -> f64 {
+    let found = values.iter().find(|(key, _)| key == name);
+    found.map_or(f64::NAN, |(_, value)| *value)
 }
 
 /// Formats metrics in one line.

@@ -4,13 +4,13 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use log::{info, warn};
-use vlct_data::datasets::Dataset;
 use vlct_model::{checkpoint, files};
 use vlct_tasks::Description;
 
 use super::{Control, Finished, is_out_of_patience};
 use crate::data::Data;
 use crate::error::{Result, TrainError};
+use crate::imagenet;
 use crate::logs::progress::Progress;
 use crate::paths;
 use crate::plan::Plan;
@@ -98,7 +98,10 @@ pub(super) fn resume(from: &str, spec: &RunSpec, weights: &mut Weights) -> Resul
     })?;
     let state = RunState::read(&file, &path)?;
     weights.restore(&file, &path, &state.parameter_steps)?;
-    warn_of_changes(&state, &spec.config, file.description().is_some())?;
+    match spec.data.classes {
+        None => warn_of_changes(&state, &spec.config, file.description().is_some())?,
+        Some(_) => imagenet::warn_of_changes(&state.config, &spec.config)?,
+    }
     Ok(Resumed {
         path,
         state,

@@ -1,0 +1,396 @@
+//! `vlct imagenet`: fine-tuning of an image classifier, with the flags of MAE's script `main_finetune.py`.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use log::{info, warn};
+use vlct_classes::ClassSplits;
+use vlct_tasks::mixup::MixupMode;
+use vlct_train::imagenet::{Augmentation, Optimisation, Settings, Sizes};
+use vlct_train::spec::RunSpec;
+use vlct_train::trainer::{self, Control, Finished, Threads, use_threads};
+
+use crate::output::{Failure, print};
+use crate::signals::Signals;
+
+/// Fine-tune an image classifier on ImageNet-1K, or on any directory of classes
+///
+/// Takes the flags of MAE's main_finetune.py, which VLC uses for ImageNet. The vision part of a VLC checkpoint, of a MAE or of a
+/// classifier is loaded directly, and position tables are resized. DIR has train/CLASS and val/CLASS, Arrow files of labels, or
+/// WebDataset tars with cls members.
+#[derive(Args)]
+#[command(
+    args_override_self = true,
+    after_help = "\
+Examples:
+  vlct imagenet --batch_size 32 --model vit_base_patch16 --finetune vlc_baseset.ckpt --epochs 100 --input_size 384 \\
+      --blr 5e-4 --layer_decay 0.65 --weight_decay 0.05 --drop_path 0.1 --reprob 0.25 --mixup 0.8 --cutmix 1.0 \\
+      --dist_eval --data_path IMAGENET --output_dir OUT
+  vlct imagenet --data_path birds --val_fraction 0.1 --finetune mae.pth --model vit_base_patch16 --epochs 20
+  vlct imagenet ... --output_dir OUT --resume OUT          continue a run that was stopped, with the same flags
+  vlct imagenet --eval --finetune OUT --data_path IMAGENET --model vit_base_patch16"
+)]
+pub struct Imagenet {
+    /// Samples per micro-batch
+    #[arg(long = "batch_size", value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
+    batch_size: u64,
+    /// Number of epochs
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
+    epochs: u64,
+    /// Micro-batches per optimiser step
+    #[arg(long = "accum_iter", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    accum_iter: u64,
+    /// vit_base_patch16, vit_large_patch16 or vit_huge_patch14
+    #[arg(long, value_name = "NAME", default_value = "vit_large_patch16")]
+    model: String,
+    /// Side of the images in pixels
+    #[arg(long = "input_size", value_name = "N", default_value_t = 224)]
+    input_size: usize,
+    /// Largest probability that a sublayer is left out for an image
+    #[arg(long = "drop_path", value_name = "P", default_value_t = 0.1, value_parser = parse_probability)]
+    drop_path: f64,
+    /// Largest norm of the gradients [default: no limit]
+    #[arg(long = "clip_grad", value_name = "NORM", value_parser = parse_positive)]
+    clip_grad: Option<f64>,
+    /// Weight decay
+    #[arg(long = "weight_decay", value_name = "X", default_value_t = 0.05, value_parser = parse_not_negative)]
+    weight_decay: f64,
+    /// Peak learning rate [default: that of --blr]
+    #[arg(long, value_name = "LR", value_parser = parse_not_negative)]
+    lr: Option<f64>,
+    /// Peak learning rate for 256 samples per optimiser step
+    #[arg(long, value_name = "LR", default_value_t = 1e-3, value_parser = parse_not_negative)]
+    blr: f64,
+    /// Ratio of a layer's learning rate to that of the layer above
+    #[arg(long = "layer_decay", value_name = "X", default_value_t = 0.75, value_parser = parse_positive)]
+    layer_decay: f64,
+    /// Learning rate at the end
+    #[arg(long = "min_lr", value_name = "LR", default_value_t = 1e-6, value_parser = parse_not_negative)]
+    min_lr: f64,
+    /// Epochs of the warm-up
+    #[arg(long = "warmup_epochs", value_name = "N", default_value_t = 5.0, value_parser = parse_not_negative)]
+    warmup_epochs: f64,
+    /// Strength of colour jitter, only with an empty --aa
+    #[arg(long = "color_jitter", value_name = "X", value_parser = parse_not_negative)]
+    color_jitter: Option<f64>,
+    /// Augmentation policy, as timm names it; empty for none
+    #[arg(long, value_name = "POLICY", default_value = "rand-m9-mstd0.5-inc1")]
+    aa: String,
+    /// Label smoothing
+    #[arg(long, value_name = "X", default_value_t = 0.1, value_parser = parse_probability)]
+    smoothing: f64,
+    /// Probability of random erasing
+    #[arg(long, value_name = "P", default_value_t = 0.25, value_parser = parse_probability)]
+    reprob: f64,
+    /// What fills erased boxes: pixel, rand or const
+    #[arg(long, value_name = "MODE", default_value = "pixel")]
+    remode: String,
+    /// Largest number of erased boxes
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    recount: u32,
+    /// Accepted and without effect, as in the script
+    #[arg(long)]
+    resplit: bool,
+    /// Alpha of mixup; 0 for none
+    #[arg(long, value_name = "ALPHA", default_value_t = 0.0, value_parser = parse_not_negative)]
+    mixup: f64,
+    /// Alpha of CutMix; 0 for none
+    #[arg(long, value_name = "ALPHA", default_value_t = 0.0, value_parser = parse_not_negative)]
+    cutmix: f64,
+    /// Smallest and largest side of the box of CutMix, as fractions; replaces its alpha
+    #[arg(long = "cutmix_minmax", value_names = ["MIN", "MAX"], num_args = 2, value_parser = parse_probability)]
+    cutmix_minmax: Option<Vec<f64>>,
+    /// Probability of mixing
+    #[arg(long = "mixup_prob", value_name = "P", default_value_t = 1.0, value_parser = parse_probability)]
+    mixup_prob: f64,
+    /// Probability of CutMix if both are possible
+    #[arg(long = "mixup_switch_prob", value_name = "P", default_value_t = 0.5, value_parser = parse_probability)]
+    mixup_switch_prob: f64,
+    /// What is drawn once: batch, pair or elem
+    #[arg(long = "mixup_mode", value_name = "MODE", default_value = "batch", value_parser = parse_mixup_mode)]
+    mixup_mode: MixupMode,
+    /// Weights to begin with: a checkpoint of VLC, MAE or a classifier
+    #[arg(long, value_name = "FILE")]
+    finetune: Option<PathBuf>,
+    /// The head reads the mean of the patches (default)
+    #[arg(long = "global_pool", overrides_with = "cls_token")]
+    global_pool: bool,
+    /// The head reads the class token
+    #[arg(long = "cls_token", overrides_with = "global_pool")]
+    cls_token: bool,
+    /// Directory of the images
+    #[arg(long = "data_path", value_name = "DIR")]
+    data_path: PathBuf,
+    /// Part of the training images that is held out if there are no validation images
+    #[arg(long = "val_fraction", value_name = "X", default_value_t = 0.0, value_parser = parse_probability)]
+    val_fraction: f64,
+    /// Number of classes; must be that of the images
+    #[arg(long = "nb_classes", value_name = "N")]
+    nb_classes: Option<usize>,
+    /// Directory of checkpoints and logs
+    #[arg(long = "output_dir", value_name = "DIR", default_value = "./output_dir")]
+    output_dir: PathBuf,
+    /// Seed of all random decisions
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Directory of a run to continue
+    #[arg(long, value_name = "DIR")]
+    resume: Option<String>,
+    /// Evaluate the weights of --finetune, or of --resume, on the validation images and end
+    #[arg(long)]
+    eval: bool,
+    /// Threads that prepare images
+    #[arg(long = "num_workers", value_name = "N", default_value_t = 10)]
+    num_workers: usize,
+    /// Keep only the files checkpoint-EPOCH.pth of the last N epochs [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    keep: Option<u64>,
+    /// Side of a patch, if it is not that of --model
+    #[arg(long = "patch_size", value_name = "N")]
+    patch_size: Option<usize>,
+    /// Width of the model, if it is not that of --model
+    #[arg(long, value_name = "N")]
+    width: Option<usize>,
+    /// Number of blocks, if it is not that of --model
+    #[arg(long, value_name = "N")]
+    depth: Option<usize>,
+    /// Number of attention heads, if it is not that of --model
+    #[arg(long, value_name = "N")]
+    heads: Option<usize>,
+    /// Decay of a moving average of the weights, which validations then use
+    #[arg(long = "ema_decay", value_name = "X", value_parser = parse_probability)]
+    ema_decay: Option<f64>,
+    #[command(flatten)]
+    without_effect: WithoutEffect,
+}
+
+/// Flags of the script that have no meaning on one machine with one process.
+#[derive(Args)]
+#[command(next_help_heading = "Accepted and without effect")]
+struct WithoutEffect {
+    /// Validation on several processes
+    #[arg(long = "dist_eval")]
+    dist_eval: bool,
+    /// Device
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
+    /// Pinned memory
+    #[arg(long = "pin_mem")]
+    pin_mem: bool,
+    /// No pinned memory
+    #[arg(long = "no_pin_mem")]
+    no_pin_mem: bool,
+    /// Number of processes
+    #[arg(long = "world_size", value_name = "N")]
+    world_size: Option<u64>,
+    /// Index of the process
+    #[arg(long = "local_rank", value_name = "N", allow_hyphen_values = true)]
+    local_rank: Option<i64>,
+    /// Processes of MPI
+    #[arg(long = "dist_on_itp")]
+    dist_on_itp: bool,
+    /// Address of the processes
+    #[arg(long = "dist_url", value_name = "URL")]
+    dist_url: Option<String>,
+    /// Directory of TensorBoard, which is the output directory
+    #[arg(long = "log_dir", value_name = "DIR")]
+    log_dir: Option<PathBuf>,
+}
+
+impl WithoutEffect {
+    /// Returns the names of the flags that were given and change nothing.
+    fn given(&self) -> Vec<&'static str> {
+        let flags = [
+            (self.dist_eval, "--dist_eval"),
+            (self.device.as_deref().is_some_and(|device| device != "cpu"), "--device"),
+            (self.pin_mem, "--pin_mem"),
+            (self.no_pin_mem, "--no_pin_mem"),
+            (self.world_size.is_some_and(|size| size != 1), "--world_size"),
+            (self.local_rank.is_some_and(|rank| rank > 0), "--local_rank"),
+            (self.dist_on_itp, "--dist_on_itp"),
+            (self.dist_url.is_some(), "--dist_url"),
+            (self.log_dir.is_some(), "--log_dir"),
+        ];
+        flags
+            .into_iter()
+            .filter_map(|(is_given, name)| is_given.then_some(name))
+            .collect()
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &Imagenet) -> Result<(), Failure> {
+    let signals = Signals::listen()?;
+    let ignored = args.without_effect.given();
+    if !ignored.is_empty() {
+        warn!("without effect: {}", ignored.join(", "));
+    }
+    let settings = args.settings();
+    // Listing the images uses the threads, too.
+    use_threads(Threads::default())?;
+    let splits = ClassSplits::open(&settings.data_path, &settings.rules())?;
+    let classes = splits.train.class_names().to_vec();
+    drop(splits);
+    if let Some(expected) = args.nb_classes
+        && expected != classes.len()
+    {
+        return Err(Failure::Failed(format!(
+            "{}: it has {} classes, not the {expected} of --nb_classes; leave the option out to use those of the images",
+            settings.data_path.display(),
+            classes.len()
+        )));
+    }
+    let mut spec = settings.run_spec(classes)?;
+    if args.eval {
+        return evaluate(args, spec, &signals);
+    }
+    if let Some(url) = args.resume.as_ref().filter(|from| from.starts_with("http")) {
+        return Err(Failure::Failed(format!(
+            "{url}: download the file first; a path is needed"
+        )));
+    }
+    spec.weights.resume_from = args.resume.clone();
+    info!("learning rate {:.2e}", settings.learning_rate());
+    let control = Control {
+        stop: signals.stop_flag(),
+        progress: true,
+        run_directory: Some(args.output_dir.clone()),
+    };
+    let finished = trainer::run_spec(spec, &control)?;
+    print(&summary(&finished, &args.output_dir))?;
+    signals.check()
+}
+
+/// Evaluates weights on the validation images and prints the accuracies as the script does.
+fn evaluate(args: &Imagenet, mut spec: RunSpec, signals: &Signals) -> Result<(), Failure> {
+    let path = args.resume.clone().map(PathBuf::from).or(args.finetune.clone());
+    if path.is_none() {
+        return Err(Failure::Usage("--eval needs weights: --finetune FILE".into()));
+    }
+    spec.weights.load_path = path;
+    if let Some(report) = trainer::evaluate_spec(&spec, signals.stop_flag())? {
+        let value = |name: &str| {
+            let metric = report.values.iter().find(|(key, _)| key == name);
+            metric.map_or(f64::NAN, |(_, value)| *value)
+        };
+        print(&format!(
+            "* Acc@1 {:.3} Acc@5 {:.3} loss {:.3}\n",
+            100.0 * value("images/val/accuracy_epoch"),
+            100.0 * value("images/val/top5_epoch"),
+            value("images/val/loss_epoch")
+        ))?;
+    }
+    signals.check()
+}
+
+/// Describes the result of a run.
+fn summary(finished: &Finished, out: &Path) -> String {
+    let Some((_, step)) = finished.best else {
+        return "the run ended before its first validation\n".into();
+    };
+    let mut text = format!("best checkpoint: step {step}\n");
+    // The metrics are not known if the best validation was before the run was resumed.
+    for (name, label) in [
+        ("images/val/accuracy_epoch", "accuracy"),
+        ("images/val/top5_epoch", "among the five most probable classes"),
+    ] {
+        if let Some((_, value)) = finished.best_metrics.iter().find(|(key, _)| key == name) {
+            let _ = writeln!(text, "  {label}: {:.2} %", 100.0 * value);
+        }
+    }
+    let out = out.display();
+    let _ = match finished.interrupted {
+        true => writeln!(text, "continue: the same command with --resume {out}"),
+        false => writeln!(text, "try it:\n  vlct predict classify --load {out} IMAGE"),
+    };
+    text
+}
+
+impl Imagenet {
+    /// Returns the settings of the run.
+    fn settings(&self) -> Settings {
+        let minmax = self.cutmix_minmax.as_deref();
+        Settings {
+            batch_size: self.batch_size,
+            epochs: self.epochs,
+            accum_iter: self.accum_iter,
+            model: self.model.clone(),
+            sizes: Sizes {
+                patch_size: self.patch_size,
+                width: self.width,
+                depth: self.depth,
+                heads: self.heads,
+            },
+            input_size: self.input_size,
+            drop_path: self.drop_path,
+            global_pool: !self.cls_token,
+            finetune: self.finetune.clone(),
+            data_path: self.data_path.clone(),
+            val_fraction: self.val_fraction,
+            seed: self.seed,
+            num_workers: self.num_workers,
+            keep: self.keep,
+            optimisation: Optimisation {
+                clip_grad: self.clip_grad,
+                weight_decay: self.weight_decay,
+                lr: self.lr,
+                blr: self.blr,
+                layer_decay: self.layer_decay,
+                min_lr: self.min_lr,
+                warmup_epochs: self.warmup_epochs,
+                ema_decay: self.ema_decay,
+            },
+            augmentation: Augmentation {
+                color_jitter: self.color_jitter,
+                aa: self.aa.clone(),
+                smoothing: self.smoothing,
+                reprob: self.reprob,
+                remode: self.remode.clone(),
+                recount: self.recount,
+                mixup: self.mixup,
+                cutmix: self.cutmix,
+                cutmix_minmax: minmax.and_then(|values| Some([*values.first()?, *values.get(1)?])),
+                mixup_prob: self.mixup_prob,
+                mixup_switch_prob: self.mixup_switch_prob,
+                mixup_mode: self.mixup_mode,
+            },
+        }
+    }
+}
+
+fn parse_number(text: &str, is_valid: impl Fn(f64) -> bool, range: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if is_valid(value) => Ok(value),
+        _ => Err(format!("it must be {range}")),
+    }
+}
+
+fn parse_probability(text: &str) -> Result<f64, String> {
+    parse_number(text, |value| (0.0..=1.0).contains(&value), "a number from 0 to 1")
+}
+
+fn parse_positive(text: &str) -> Result<f64, String> {
+    parse_number(
+        text,
+        |value| value > 0.0 && value.is_finite(),
+        "a number greater than 0",
+    )
+}
+
+fn parse_not_negative(text: &str) -> Result<f64, String> {
+    parse_number(
+        text,
+        |value| value >= 0.0 && value.is_finite(),
+        "a number that is not negative",
+    )
+}
+
+fn parse_mixup_mode(text: &str) -> Result<MixupMode, String> {
+    match text {
+        "batch" => Ok(MixupMode::Batch),
+        "pair" => Ok(MixupMode::Pair),
+        "elem" => Ok(MixupMode::Elem),
+        _ => Err("it must be batch, pair or elem".into()),
+    }
+}

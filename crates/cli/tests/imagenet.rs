@@ -1,0 +1,223 @@
+//! Fine-tuning of image classifiers: outputs, loading, resuming, bad input.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use support::kills::KilledRun;
+use support::{assert_one_line_error, assert_success, stderr_of, stdout_of, vlct_in};
+use tempfile::TempDir;
+use vlct_data::random::{Purpose, stream};
+use vlct_model::checkpoint;
+use vlct_model::files;
+use vlct_synthetic::{self as synthetic, SyntheticConfig};
+
+/// Writes images of 32 × 32 pixels of one shape each to `data/classes/train/SHAPE` and `data/classes/val/SHAPE`.
+fn write_classes(directory: &Path, train: usize) {
+    let config = SyntheticConfig {
+        side: 32,
+        train: 1,
+        restval: 1,
+        val: 1,
+        test: 1,
+        vqa_train: 0,
+        nlvr2_train: 0,
+        labels_train: 0,
+        class_train: train,
+        class_val: 20,
+        ..SyntheticConfig::default()
+    };
+    synthetic::write(&directory.join("data"), &config, &mut |_, _| ()).expect("a synthetic dataset");
+}
+
+/// Returns the words of a run of a tiny classifier that writes to `out`.
+fn words(out: &str, more: &[&str]) -> Vec<String> {
+    let fixed = [
+        "imagenet",
+        "--data_path",
+        "data/classes",
+        "--output_dir",
+        out,
+        "--model",
+        "vit_base_patch16",
+        "--patch_size",
+        "8",
+        "--width",
+        "16",
+        "--depth",
+        "2",
+        "--heads",
+        "2",
+        "--input_size",
+        "32",
+        "--batch_size",
+        "4",
+        "--warmup_epochs",
+        "1",
+        "--num_workers",
+        "2",
+    ];
+    fixed.iter().chain(more).map(|word| word.to_string()).collect()
+}
+
+fn imagenet(directory: &Path, out: &str, more: &[&str]) -> std::process::Output {
+    let words = words(out, more);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    vlct_in(directory, &words)
+}
+
+/// Returns the objects in `log.txt`.
+fn log(out: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(out.join("log.txt")).expect("a log");
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect()
+}
+
+#[test]
+fn a_run_writes_the_published_outputs_and_its_weights_are_fine_tuned_further() {
+    let directory = TempDir::new().expect("temporary directory");
+    let directory = directory.path();
+    write_classes(directory, 60);
+    let output = imagenet(
+        directory,
+        "out",
+        &[
+            "--epochs",
+            "2",
+            "--accum_iter",
+            "2",
+            "--mixup",
+            "0.8",
+            "--cutmix",
+            "1.0",
+            "--dist_eval",
+            "--keep",
+            "1",
+        ],
+    );
+    assert_success(&output);
+    assert!(
+        stderr_of(&output).contains("warning: without effect: --dist_eval"),
+        "{}",
+        stderr_of(&output)
+    );
+    assert!(
+        stdout_of(&output).contains("among the five most probable classes"),
+        "{}",
+        stdout_of(&output)
+    );
+    let out = directory.join("out");
+    let log = log(&out);
+    assert_eq!(log.len(), 2);
+    let keys: Vec<&String> = log[0].as_object().expect("an object").keys().collect();
+    assert_eq!(
+        keys,
+        [
+            "train_lr",
+            "train_loss",
+            "test_loss",
+            "test_acc1",
+            "test_acc5",
+            "epoch",
+            "n_parameters"
+        ]
+    );
+    assert_eq!(log[1]["epoch"], 1);
+    assert!(log[1]["test_acc5"].as_f64() >= log[1]["test_acc1"].as_f64());
+    assert!(!out.join("checkpoint-0.pth").exists() && out.join("checkpoint-1.pth").is_file());
+    let saved = files::read(&out.join("checkpoint-1.pth")).expect("weights");
+    assert_eq!(saved.summary.weights_under.as_deref(), Some("model"));
+    let parameters: usize = saved
+        .state
+        .iter()
+        .map(|(_, tensor)| tensor.shape.iter().product::<usize>())
+        .sum();
+    assert_eq!(log[1]["n_parameters"], parameters);
+    assert!(checkpoint::best_path(&out).is_file() && checkpoint::last_path(&out).is_file());
+
+    let evaluated = imagenet(directory, "unused", &["--eval", "--finetune", "out/checkpoint-1.pth"]);
+    assert_success(&evaluated);
+    let text = stdout_of(&evaluated);
+    let accuracy = log[1]["test_acc1"].as_f64().expect("a number");
+    assert!(text.contains(&format!("* Acc@1 {accuracy:.3} Acc@5")), "{text}");
+
+    let class = vlct_in(
+        directory,
+        &["predict", "classify", "--load", "out", "--csv", "data/classes/val/star"],
+    );
+    assert_success(&class);
+    assert!(stdout_of(&class).lines().count() > 1, "{}", stdout_of(&class));
+
+    // The published file begins another run; a new number of classes has a new head.
+    std::fs::remove_dir_all(directory.join("data/classes/train/circle")).expect("a class");
+    std::fs::remove_dir_all(directory.join("data/classes/val/circle")).expect("a class");
+    let output = imagenet(
+        directory,
+        "more",
+        &["--epochs", "1", "--finetune", "out/checkpoint-1.pth"],
+    );
+    assert_success(&output);
+    let text = stderr_of(&output);
+    assert!(
+        text.contains("head.weight") && text.contains("classes instead of"),
+        "{text}"
+    );
+}
+
+#[test]
+fn killed_runs_have_the_weights_of_an_uninterrupted_run() {
+    let directory = TempDir::new().expect("temporary directory");
+    let directory = directory.path();
+    write_classes(directory, 50);
+    let options = [
+        "--epochs",
+        "8",
+        "--accum_iter",
+        "2",
+        "--mixup",
+        "0.8",
+        "--cutmix",
+        "1.0",
+        "--ema_decay",
+        "0.9",
+        "--clip_grad",
+        "1.0",
+    ];
+    let killed_run = KilledRun {
+        directory,
+        arguments: &|out| words(out, &options),
+        resume: &|out: &Path| vec!["--resume".to_string(), out.display().to_string()],
+        run_directory: &|out| directory.join(out),
+        milliseconds: 100..700,
+    };
+    let runs: Vec<PathBuf> = killed_run.assert_same_weights("classes", 5, &mut stream(13, Purpose::Synthetic, 0, 0));
+    for run in &runs {
+        assert_eq!(log(run), log(&runs[0]), "{}", run.display());
+    }
+}
+
+#[test]
+fn bad_input_is_one_line() {
+    let directory = TempDir::new().expect("temporary directory");
+    let directory = directory.path();
+    write_classes(directory, 20);
+    std::fs::create_dir_all(directory.join("empty")).expect("created");
+    for (more, parts) in [
+        (&["--data_path", "nowhere"][..], &["nowhere"][..]),
+        (&["--data_path", "empty"], &["empty"]),
+        (&["--nb_classes", "1000"], &["classes, not the 1000 of --nb_classes"]),
+        (&["--finetune", "none.pth"], &["none.pth"]),
+        (
+            &["--input_size", "30"],
+            &["input_size=30 is not a multiple of the patch size 8"],
+        ),
+        (&["--aa", "rand-x9"], &["rand-x9"]),
+        (&["--resume", "https://example.org/x.pth"], &["download the file first"]),
+        (&["--batch_size", "64"], &["fewer samples than an optimiser step"]),
+    ] {
+        let output = imagenet(directory, "out", more);
+        assert_one_line_error(&more.join(" "), &output, parts);
+    }
+}

@@ -1,0 +1,466 @@
+//! Fine-tuning of image classifiers: the settings of MAE's script `main_finetune.py`, and the run that they describe.
+
+use std::path::PathBuf;
+
+use log::warn;
+use serde::{Deserialize, Serialize};
+use vlct_config::{Config, ConfigError, DecayPower, ValCheckInterval, Warmup};
+use vlct_data::datasets::{FileRules, ReadingRule, VqaTest};
+use vlct_image::augment::{Erasing, ErasingMode, Jitter, Policy};
+use vlct_image::{ClassificationAugment, ColourAugment, TransformSpec};
+use vlct_model::{ModelConfig, VitConfig};
+use vlct_tasks::TaskSpec;
+use vlct_tasks::images::ImagesSpec;
+use vlct_tasks::mixup::{MixupMode, MixupSpec};
+use vlct_tensor::optimizer::Rule;
+
+use crate::error::{Result, TrainError};
+use crate::plan::Length;
+use crate::schedule::HalfCosine;
+use crate::spec::{
+    self, DataSpec, EmaSpec, FreezeSpec, GroupRule, OptimizerSpec, PublishedSpec, RunSpec, ValidationSpec, WeightsSpec,
+};
+
+/// Samples for which the base learning rate is stated.
+const BASE_BATCH: f64 = 256.0;
+
+/// The settings of a run. The names and defaults are those of the flags of the published script.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Samples per micro-batch.
+    pub batch_size: u64,
+    /// Number of epochs.
+    pub epochs: u64,
+    /// Micro-batches per optimiser step.
+    pub accum_iter: u64,
+    /// `vit_base_patch16`, `vit_large_patch16` or `vit_huge_patch14`.
+    pub model: String,
+    /// Sizes that replace those of `model`.
+    #[serde(flatten)]
+    pub sizes: Sizes,
+    /// Side of the images in pixels.
+    pub input_size: usize,
+    /// Largest probability that a sublayer is left out for an image.
+    pub drop_path: f64,
+    /// Whether the head reads the mean of the patches instead of the class token.
+    pub global_pool: bool,
+    /// Weights to begin with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finetune: Option<PathBuf>,
+    /// Directory of the images.
+    pub data_path: PathBuf,
+    /// Part of the training images that is held out if there are no validation images.
+    pub val_fraction: f64,
+    /// Seed of all random decisions.
+    pub seed: u64,
+    /// Number of threads that prepare images.
+    pub num_workers: usize,
+    /// Number of files `checkpoint-{epoch}.pth` that are kept; `None` means all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep: Option<u64>,
+    /// Update rule, learning rates and weight decay.
+    #[serde(flatten)]
+    pub optimisation: Optimisation,
+    /// Augmentation and mixing.
+    #[serde(flatten)]
+    pub augmentation: Augmentation,
+}
+
+/// Sizes of the model; `None` means those of the named variant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sizes {
+    /// Side of a patch in pixels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patch_size: Option<usize>,
+    /// Width.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub width: Option<usize>,
+    /// Number of blocks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub depth: Option<usize>,
+    /// Number of attention heads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heads: Option<usize>,
+}
+
+/// Update rule, learning rates and weight decay.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Optimisation {
+    /// Largest L2 norm of all gradients together; `None` means no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_grad: Option<f64>,
+    /// Weight decay of matrices, except class token and position table.
+    pub weight_decay: f64,
+    /// Peak learning rate; `None` means that of `blr`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lr: Option<f64>,
+    /// Peak learning rate for 256 samples per optimiser step, to which it is proportional.
+    pub blr: f64,
+    /// Ratio of a layer's learning rate to that of the layer above.
+    pub layer_decay: f64,
+    /// Learning rate at the end.
+    pub min_lr: f64,
+    /// Epochs of the warm-up.
+    pub warmup_epochs: f64,
+    /// Decay of the moving average of the weights; `None` means that there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ema_decay: Option<f64>,
+}
+
+/// Augmentation of images, label smoothing and mixing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Augmentation {
+    /// Strength of colour jitter, without a policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub color_jitter: Option<f64>,
+    /// Augmentation policy, as timm names it; empty for none.
+    pub aa: String,
+    /// Label smoothing.
+    pub smoothing: f64,
+    /// Probability of random erasing.
+    pub reprob: f64,
+    /// What fills erased boxes: `pixel`, `rand` or `const`.
+    pub remode: String,
+    /// Largest number of erased boxes.
+    pub recount: u32,
+    /// α of mixup.
+    pub mixup: f64,
+    /// α of CutMix.
+    pub cutmix: f64,
+    /// Smallest and largest side of the box of CutMix, as fractions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cutmix_minmax: Option<[f64; 2]>,
+    /// Probability of mixing.
+    pub mixup_prob: f64,
+    /// Probability of CutMix if both are possible.
+    pub mixup_switch_prob: f64,
+    /// `batch`, `pair` or `elem`.
+    pub mixup_mode: MixupMode,
+}
+
+impl Settings {
+    /// Returns the peak learning rate.
+    pub fn learning_rate(&self) -> f64 {
+        let samples = (self.batch_size * self.accum_iter) as f64;
+        let optimisation = &self.optimisation;
+        optimisation.lr.unwrap_or(optimisation.blr * samples / BASE_BATCH)
+    }
+
+    /// Returns the rules by which the images are divided into splits.
+    pub fn rules(&self) -> FileRules {
+        FileRules {
+            fewer_shards: false,
+            honest_validation: false,
+            vgqa: false,
+            val_fraction: self.val_fraction,
+            reading: ReadingRule::default(),
+            vqa_test: VqaTest::Test,
+        }
+    }
+
+    /// Returns the run of these settings on images with these classes.
+    ///
+    /// # Errors
+    /// Returns an error if a value is out of range or not known.
+    pub fn run_spec(&self, classes: Vec<String>) -> Result<RunSpec> {
+        let base = Config::default();
+        let text = toml::to_string(self).map_err(|error| ConfigError::Contradiction(error.to_string()))?;
+        Ok(RunSpec {
+            seed: self.seed,
+            test_only: false,
+            trial: None,
+            experiment: PathBuf::new(),
+            tag: self
+                .finetune
+                .as_ref()
+                .map(|path| spec::tag(&path.to_string_lossy()))
+                .unwrap_or_default(),
+            compute: spec::compute(&base),
+            model: ModelConfig::Vit(self.model(classes.len())?),
+            weights: WeightsSpec {
+                pretrain_path: None,
+                load_path: self.finetune.clone(),
+                vocabulary: None,
+                averages: false,
+                skip_heads: false,
+                partial: false,
+                resume_from: None,
+            },
+            task: TaskSpec::Images(ImagesSpec {
+                names: classes,
+                smoothing: self.augmentation.smoothing as f32,
+                mixup: self.mixup(),
+            }),
+            data: DataSpec {
+                classes: Some(self.data_path.clone()),
+                root: PathBuf::new(),
+                datasets: Vec::new(),
+                rules: self.rules(),
+                tokenizer: base.tokenizer.clone(),
+                max_text_len: base.max_text_len,
+                image_size: self.input_size,
+                train_transform: TransformSpec::ClassificationTrain(Box::new(self.augment()?)),
+                val_transform: TransformSpec::ClassificationEval,
+                workers: self.num_workers.max(1),
+            },
+            optimizer: OptimizerSpec {
+                rule: Rule::AdamWPyTorch,
+                weight_decay: self.optimisation.weight_decay,
+                groups: GroupRule::ClassifierLayers {
+                    layer_decay: self.optimisation.layer_decay,
+                },
+                learning_rate: self.learning_rate(),
+                end_lr: self.optimisation.min_lr,
+                decay: DecayPower::Cosine,
+                half_cosine: Some(HalfCosine {
+                    learning_rate: self.learning_rate(),
+                    min_lr: self.optimisation.min_lr,
+                    warmup_epochs: self.optimisation.warmup_epochs,
+                    epochs: self.epochs as f64,
+                }),
+                clip_norm: self.optimisation.clip_grad,
+            },
+            ema: self.optimisation.ema_decay.map(|decay| EmaSpec {
+                decay,
+                evaluation: true,
+            }),
+            freeze: FreezeSpec::default(),
+            length: Length {
+                batch_size: self.batch_size * self.accum_iter,
+                micro_batch: self.batch_size,
+                max_steps: None,
+                max_epoch: self.epochs,
+                warmup: Warmup::Steps(0),
+                validation: ValCheckInterval::Fraction(1.0),
+                validation_epochs: 1,
+                whole_windows: true,
+            },
+            validation: ValidationSpec {
+                batches: 0,
+                sanity_batches: 0,
+                patience: None,
+                recalls: None,
+                annotations: None,
+            },
+            answers: None,
+            checkpoint_every: 0,
+            keep_checkpoints: 0,
+            published: Some(PublishedSpec { keep: self.keep }),
+            log_every: 1,
+            config: text,
+        })
+    }
+
+    /// Returns the sizes of the model.
+    fn model(&self, classes: usize) -> std::result::Result<VitConfig, ConfigError> {
+        let Some(named) = VitConfig::from_name(&self.model, self.input_size, classes) else {
+            return Err(ConfigError::Contradiction(format!(
+                "unknown model {:?}: vit_base_patch16, vit_large_patch16 and vit_huge_patch14 are known",
+                self.model
+            )));
+        };
+        let Sizes {
+            patch_size,
+            width,
+            depth,
+            heads,
+        } = self.sizes;
+        let config = VitConfig {
+            patch_size: patch_size.unwrap_or(named.patch_size),
+            width: width.unwrap_or(named.width),
+            depth: depth.unwrap_or(named.depth),
+            heads: heads.unwrap_or(named.heads),
+            global_pool: self.global_pool,
+            drop_path: self.drop_path as f32,
+            ..named
+        };
+        if config.patch_size == 0 || !config.image_size.is_multiple_of(config.patch_size) || config.image_size == 0 {
+            return Err(ConfigError::Contradiction(format!(
+                "input_size={} is not a multiple of the patch size {}",
+                config.image_size, config.patch_size
+            )));
+        }
+        if config.heads == 0 || config.width == 0 || !config.width.is_multiple_of(config.heads) {
+            return Err(ConfigError::Contradiction(format!(
+                "the width {} is not a multiple of the {} heads",
+                config.width, config.heads
+            )));
+        }
+        Ok(config)
+    }
+
+    /// Returns mixup and CutMix; `None` if images are not mixed.
+    fn mixup(&self) -> Option<MixupSpec> {
+        let augmentation = &self.augmentation;
+        let spec = MixupSpec {
+            mixup_alpha: augmentation.mixup,
+            cutmix_alpha: augmentation.cutmix,
+            cutmix_minmax: augmentation.cutmix_minmax,
+            probability: augmentation.mixup_prob,
+            switch_probability: augmentation.mixup_switch_prob,
+            mode: augmentation.mixup_mode,
+        };
+        spec.is_active().then_some(spec)
+    }
+
+    fn augment(&self) -> Result<ClassificationAugment> {
+        let Augmentation {
+            color_jitter,
+            aa,
+            reprob,
+            remode,
+            recount,
+            ..
+        } = &self.augmentation;
+        let colour = match (aa.as_str(), color_jitter) {
+            ("" | "none", None) => ColourAugment::None,
+            ("" | "none", Some(strength)) => ColourAugment::Jitter(Jitter::new(*strength)?),
+            (policy, _) => ColourAugment::Policy(policy.parse::<Policy>()?),
+        };
+        let mode: ErasingMode = remode.parse()?;
+        let erasing = match *reprob > 0.0 {
+            true => Some(Erasing::new(*reprob, mode, *recount)?),
+            false => None,
+        };
+        Ok(ClassificationAugment { colour, erasing })
+    }
+}
+
+/// Warns of settings, as TOML, that have changed since a run began and affect its result.
+///
+/// # Errors
+/// Returns [`TrainError::OtherMicroBatchSize`] if the size of micro-batches differs, and an error if the text is not TOML.
+pub(crate) fn warn_of_changes(before: &str, now: &str) -> Result<()> {
+    const WITHOUT_EFFECT_ON_RESULT: [&str; 4] = ["num_workers", "keep", "finetune", "data_path"];
+    let parse = |text: &str| -> Result<Settings> {
+        toml::from_str(text).map_err(|error| {
+            ConfigError::Contradiction(format!("the settings of the run are damaged: {}", error.message())).into()
+        })
+    };
+    let (before, now) = (parse(before)?, parse(now)?);
+    // The position in an epoch is counted in micro-batches, so their size must not change.
+    if before.batch_size != now.batch_size {
+        return Err(TrainError::OtherMicroBatchSize {
+            before: before.batch_size,
+            now: now.batch_size,
+        });
+    }
+    let table = |settings: &Settings| toml::Table::try_from(settings).unwrap_or_default();
+    let (before, now) = (table(&before), table(&now));
+    let text = |value: Option<&toml::Value>| value.map_or("not set".to_string(), ToString::to_string);
+    let mut names: Vec<&String> = before.keys().chain(now.keys()).collect();
+    names.sort();
+    names.dedup();
+    for name in names
+        .into_iter()
+        .filter(|name| !WITHOUT_EFFECT_ON_RESULT.contains(&name.as_str()))
+    {
+        let (old, new) = (before.get(name), now.get(name));
+        if old != new {
+            warn!("{name} was {} when the run began and is {} now", text(old), text(new));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The settings of the published command, whose 32 processes are 32 micro-batches here.
+    fn published() -> Settings {
+        Settings {
+            batch_size: 32,
+            epochs: 100,
+            accum_iter: 32,
+            model: "vit_base_patch16".into(),
+            sizes: Sizes::default(),
+            input_size: 384,
+            drop_path: 0.1,
+            global_pool: true,
+            finetune: Some("vlc.ckpt".into()),
+            data_path: "IMAGENET".into(),
+            val_fraction: 0.0,
+            seed: 0,
+            num_workers: 10,
+            keep: None,
+            optimisation: Optimisation {
+                clip_grad: None,
+                weight_decay: 0.05,
+                lr: None,
+                blr: 5e-4,
+                layer_decay: 0.65,
+                min_lr: 1e-6,
+                warmup_epochs: 5.0,
+                ema_decay: None,
+            },
+            augmentation: Augmentation {
+                color_jitter: None,
+                aa: "rand-m9-mstd0.5-inc1".into(),
+                smoothing: 0.1,
+                reprob: 0.25,
+                remode: "pixel".into(),
+                recount: 1,
+                mixup: 0.8,
+                cutmix: 1.0,
+                cutmix_minmax: None,
+                mixup_prob: 1.0,
+                mixup_switch_prob: 0.5,
+                mixup_mode: MixupMode::Batch,
+            },
+        }
+    }
+
+    #[test]
+    fn the_published_command_gives_the_published_values() {
+        let settings = published();
+        assert!((settings.learning_rate() - 2e-3).abs() < 1e-12);
+        let spec = settings.run_spec(vec!["a".into(), "b".into()]).unwrap();
+        let ModelConfig::Vit(model) = &spec.model else {
+            panic!("a classifier")
+        };
+        assert_eq!((model.patches(), model.classes, model.depth), (576, 2, 12));
+        assert_eq!(spec.length.batch_size, 1024);
+        let TaskSpec::Images(task) = &spec.task else {
+            panic!("images")
+        };
+        assert!(task.mixup.as_ref().is_some_and(|mixup| mixup.cutmix_alpha == 1.0));
+        let text: Settings = toml::from_str(&spec.config).unwrap();
+        assert_eq!(text, settings);
+    }
+
+    #[test]
+    fn values_that_do_not_fit_are_errors() {
+        let changed = |change: fn(&mut Settings)| {
+            let mut settings = published();
+            change(&mut settings);
+            let spec = settings.run_spec(vec!["a".into(), "b".into()]);
+            spec.map(drop).map_err(|error| error.to_string())
+        };
+        for (change, part) in [
+            (
+                (|s| s.model = "resnet50".into()) as fn(&mut Settings),
+                "vit_base_patch16",
+            ),
+            (|s| s.input_size = 225, "multiple of the patch size 16"),
+            (|s| s.sizes.heads = Some(7), "multiple of the 7 heads"),
+            (|s| s.augmentation.aa = "augmix-m5".into(), "augmix"),
+            (|s| s.augmentation.remode = "noise".into(), "noise"),
+        ] {
+            let message = changed(change).expect_err(part);
+            assert!(message.contains(part) && !message.contains('\n'), "{message}");
+        }
+    }
+
+    #[test]
+    fn another_micro_batch_cannot_be_resumed() {
+        let text = |settings: &Settings| toml::to_string(settings).unwrap();
+        let mut other = published();
+        other.batch_size = 16;
+        assert!(warn_of_changes(&text(&published()), &text(&other)).is_err());
+        other.batch_size = 32;
+        other.epochs = 120;
+        assert!(warn_of_changes(&text(&published()), &text(&other)).is_ok());
+        assert!(warn_of_changes("x", &text(&other)).is_err());
+    }
+}
