@@ -37,7 +37,7 @@ const NOT_RUN: [(&str, &str); 5] = [
 ];
 
 /// Beginnings of commands, each with the arguments that are appended to make the command take seconds.
-const APPENDED: [(&str, &str); 7] = [
+const APPENDED: [(&str, &str); 8] = [
     ("vlct run with $RUN/config.toml", "max_steps=2"),
     (
         "vlct run with data_root=",
@@ -50,6 +50,10 @@ const APPENDED: [(&str, &str); 7] = [
         "vlct train",
         "max_steps=2 image_size=32 patch_size=8 hidden_size=32 depth=1 heads=2 decoder_width=16 decoder_depth=1 decoder_heads=2 \
          batch_size=4 tokenizer=vocab.txt",
+    ),
+    (
+        "vlct imagenet",
+        "--patch_size 16 --width 64 --depth 2 --heads 4 --input_size 64 --batch_size 4 --epochs 1 --num_workers 1",
     ),
     ("vlct bench answer", "--steps 1"),
     ("vlct bench loader", "--seconds 0.1 --image-size 32"),
@@ -132,10 +136,12 @@ fn create_files() -> tempfile::TempDir {
         nlvr2_dev: 2,
         labels_train: 200,
         labels_test: 4,
-        class_train: 0,
+        class_train: 20,
+        class_val: 10,
         ..SyntheticConfig::default()
     };
     synthetic::write(&path_of("data"), &config, &mut |_, _| ()).expect("synthetic datasets");
+    fs::rename(path_of("data/classes"), path_of("IMAGENET")).expect("renamed");
     for split in ["train", "val", "test"] {
         let table = path_of(&format!("data/colors_{split}_0.arrow"));
         copy(&table, &path_of(&format!("data/tickets_{split}_0.arrow")));
