@@ -16,9 +16,9 @@ use vlct_tensor::optimizer::Rule;
 
 use crate::error::{Result, TrainError};
 use crate::plan::Length;
-use crate::schedule::HalfCosine;
 use crate::spec::{
-    self, DataSpec, EmaSpec, FreezeSpec, GroupRule, OptimizerSpec, PublishedSpec, RunSpec, ValidationSpec, WeightsSpec,
+    self, DataSpec, EmaSpec, FreezeSpec, GroupRule, HalfCosine, OptimizerSpec, PublishedSpec, RunSpec, ValidationSpec,
+    WeightsSpec,
 };
 
 /// Samples for which the base learning rate is stated.

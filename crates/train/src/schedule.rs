@@ -2,10 +2,8 @@
 
 use std::f64::consts::PI;
 
-use serde::{Deserialize, Serialize};
-
 use crate::plan::Plan;
-use crate::spec::OptimizerSpec;
+use crate::spec::{HalfCosine, OptimizerSpec};
 use vlct_config::DecayPower;
 
 /// The learning rates of a run.
@@ -120,20 +118,6 @@ impl LearningRate {
 /// dominating the average: without it, they would have the share `decay^steps`.
 pub fn ema_decay(decay: f64, step: u64) -> f64 {
     decay.min((1.0 + step as f64) / (10.0 + step as f64))
-}
-
-/// The ImageNet schedule of MAE's fine-tuning script: a linear warm-up, then half a period of a cosine down to `min_lr`, as a
-/// function of the fractional epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct HalfCosine {
-    /// Peak learning rate.
-    pub learning_rate: f64,
-    /// Learning rate at and after the end.
-    pub min_lr: f64,
-    /// Number of epochs of the warm-up.
-    pub warmup_epochs: f64,
-    /// Number of epochs of the schedule, including the warm-up.
-    pub epochs: f64,
 }
 
 impl HalfCosine {

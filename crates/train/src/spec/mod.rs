@@ -29,7 +29,7 @@ use crate::paths;
 use crate::plan::Length;
 use vlct_config::Config;
 
-pub use optimisation::{EmaSpec, FreezeSpec, GroupRule, OptimizerSpec};
+pub use optimisation::{EmaSpec, FreezeSpec, GroupRule, HalfCosine, OptimizerSpec};
 pub use size::model_size;
 pub use validate::validate;
 

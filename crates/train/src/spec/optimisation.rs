@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 use vlct_tensor::optimizer::Rule;
 
 use super::size::model_size;
-use crate::schedule::HalfCosine;
 use vlct_config::{Config, ConfigError, DecayPower};
 
 /// Update rule, learning rates and weight decay.
@@ -27,6 +26,20 @@ pub struct OptimizerSpec {
     pub half_cosine: Option<HalfCosine>,
     /// Largest L2 norm of all gradients of a step together; `None` means no limit.
     pub clip_norm: Option<f64>,
+}
+
+/// The ImageNet schedule of MAE's fine-tuning script: a linear warm-up, then half a period of a cosine down to `min_lr`, as a
+/// function of the fractional epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HalfCosine {
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Learning rate at and after the end.
+    pub min_lr: f64,
+    /// Number of epochs of the warm-up.
+    pub warmup_epochs: f64,
+    /// Number of epochs of the schedule, including the warm-up.
+    pub epochs: f64,
 }
 
 /// Grouping of parameters by their learning-rate factor.
