@@ -86,10 +86,10 @@ impl VocabularyTrainer {
     /// Returns the sizes that hold the characters of the counted words.
     pub fn sizes(&self) -> Sizes {
         let characters = self.characters();
-        let (needed, all) = (needed(&characters), characters.len());
+        let (required, all) = (required(&characters), characters.len());
         Sizes {
-            smallest: SPECIALS.len() + needed,
-            all_characters: SPECIALS.len() + if needed == all { all } else { 2 * all },
+            smallest: SPECIALS.len() + required,
+            all_characters: SPECIALS.len() + if required == all { all } else { 2 * all },
         }
     }
 
@@ -121,12 +121,13 @@ impl VocabularyTrainer {
         tokens
     }
 
-    /// Returns the tokens of single characters: those at the beginning of a word and, with `##`, those within words, if there is `room`
-    /// for at least twice as many tokens. Otherwise, returns the most frequent ones.
-    fn alphabet(&self, room: usize) -> Vec<String> {
+    /// Returns the tokens of single characters: those at the beginning of a word and, with `##`, those within words. At most half of the
+    /// `max_tokens` tokens of the vocabulary are single characters, or as many as 99.95 % of the texts require, if that is more; the
+    /// rarest are left out.
+    fn alphabet(&self, max_tokens: usize) -> Vec<String> {
         let mut characters = self.characters();
-        let needed = needed(&characters).min(room);
-        characters.truncate((room / 2).max(needed));
+        let required = required(&characters).min(max_tokens);
+        characters.truncate((max_tokens / 2).max(required));
         let mut alphabet: Vec<String> = characters.into_iter().map(|(character, _)| character).collect();
         alphabet.sort_unstable();
         alphabet
@@ -147,15 +148,16 @@ impl VocabularyTrainer {
 }
 
 /// Returns the number of the most frequent characters that make up 99.95 % of the texts. `counted` has the most frequent ones first.
-fn needed(counted: &[(String, u64)]) -> usize {
+fn required(counted: &[(String, u64)]) -> usize {
     let total: u64 = counted.iter().map(|(_, count)| count).sum();
-    let mut unknown = total;
-    let is_needed = |(_, count): &&(String, u64)| -> bool {
-        let is_needed = unknown > total / CHARACTERS_PER_UNKNOWN;
-        unknown -= count;
-        is_needed
-    };
-    counted.iter().take_while(is_needed).count()
+    let mut without_token = total;
+    for (required, (_, count)) in counted.iter().enumerate() {
+        if without_token <= total / CHARACTERS_PER_UNKNOWN {
+            return required;
+        }
+        without_token -= count;
+    }
+    counted.len()
 }
 
 /// Returns the characters of a word as tokens.
