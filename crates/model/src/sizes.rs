@@ -1,9 +1,10 @@
 //! The sizes of a model, derived from its weight file.
 //!
-//! Most sizes follow from shapes. The numbers of attention heads do not: they are those that the file states or, if
-//! it states none, follow from the widths per head of the published models.
+//! Most sizes follow from shapes. The numbers of attention heads do not: they are those that the file states or, if it states none, follow
+//! from the widths per head of the published models.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::RangeInclusive;
 
 use indexmap::IndexMap;
 
@@ -11,6 +12,7 @@ use crate::config::{Backbone, Heads, VlcConfig};
 pub use crate::files::GivenHeads;
 use crate::files::heads::Statements;
 use crate::files::{TensorProblem, WeightIndex};
+use crate::vit::VitConfig;
 
 /// Width per head of the encoder of every published model except the huge one.
 const WIDTH_PER_HEAD: usize = 64;
@@ -20,6 +22,8 @@ const DECODER_WIDTH_PER_HEAD: usize = 32;
 const MAX_SIZE: usize = 1 << 20;
 /// Upper bound of the number of patches per side of an image, and of the number of blocks.
 const MAX_GRID: usize = 1 << 12;
+/// Upper bound of the number of classes of a head, and of tokens.
+const MAX_CLASSES: usize = 1 << 30;
 
 /// The sizes of a model, and the assumptions by which they were derived.
 #[derive(Clone, Debug, PartialEq)]
@@ -114,13 +118,21 @@ pub enum SizeError {
         /// Width of the part.
         width: usize,
     },
-    /// A size of a description is 0, too large, or contradicts another size.
-    #[error("the description of the model has the {name} {value}, which is out of range or contradicts another size")]
+    /// A size is 0, too large, or contradicts another size.
+    #[error("the {name} {value} of the model is out of range or contradicts another size")]
     OutOfRange {
         /// The name of the size.
         name: &'static str,
         /// Its value.
         value: usize,
+    },
+    /// The image size is not a multiple of the patch size.
+    #[error("the image size {image_size} is not a multiple of the patch size {patch_size}")]
+    ImageSize {
+        /// Side of the images in pixels.
+        image_size: usize,
+        /// Side of a patch in pixels.
+        patch_size: usize,
     },
     /// The number of attention heads is neither in the file nor given, and the width is not that of a published model.
     #[error("the file does not state the number of attention heads of the {part}, whose width is {width}")]
@@ -206,36 +218,63 @@ pub fn derive(file: &WeightIndex, given: GivenHeads) -> Result<Sizes, SizeError>
 /// Checks sizes that come from an untrusted file: a model with these sizes can be built, and its forward pass does not panic.
 ///
 /// # Errors
-/// Returns [`SizeError::OutOfRange`] or [`SizeError::Heads`] for the first size that is wrong.
+/// Returns [`SizeError::OutOfRange`], [`SizeError::ImageSize`] or [`SizeError::Heads`] for the first size that is wrong.
 pub fn check(config: &VlcConfig) -> Result<(), SizeError> {
     let b = &config.backbone;
-    let in_range = |name, value: usize, range: std::ops::RangeInclusive<usize>| match range.contains(&value) {
-        true => Ok(()),
-        false => Err(SizeError::OutOfRange { name, value }),
-    };
-    in_range("patch size", b.patch_size, 1..=MAX_SIZE)?;
-    in_range("width", b.width, 1..=MAX_SIZE)?;
-    in_range("depth", b.depth, 1..=MAX_GRID)?;
-    in_range("image size", config.image_size, b.patch_size..=MAX_SIZE)?;
-    if !config.image_size.is_multiple_of(b.patch_size) {
-        let (name, value) = ("image size", config.image_size);
-        return Err(SizeError::OutOfRange { name, value });
-    }
-    in_range("number of patches per side", config.grid(), 1..=MAX_GRID)?;
-    in_range("vocabulary size", config.vocab_size, 1..=1 << 30)?;
+    check_encoder(config.image_size, b.patch_size, b.width, b.depth, b.heads)?;
+    in_range("vocabulary size", config.vocab_size, 1..=MAX_CLASSES)?;
     in_range("text length", config.max_text_len, 2..=MAX_SIZE)?;
     let least = if config.heads.nlvr2 { 3 } else { 2 };
     in_range("number of token types", config.token_types, least..=MAX_SIZE)?;
-    check_heads("encoder", b.heads, b.width)?;
     if config.has_decoder() {
         in_range("width of the decoder", b.decoder_width, 1..=MAX_SIZE)?;
         in_range("depth of the decoder", b.decoder_depth, 1..=MAX_GRID)?;
         check_heads("decoder", b.decoder_heads, b.decoder_width)?;
     }
     for classes in [config.heads.vqa, config.heads.labels].into_iter().flatten() {
-        in_range("number of classes", classes, 1..=1 << 30)?;
+        in_range("number of classes", classes, 1..=MAX_CLASSES)?;
     }
     Ok(())
+}
+
+/// Checks the sizes of an image classifier, as [`check`] does.
+///
+/// # Errors
+/// Returns [`SizeError::OutOfRange`], [`SizeError::ImageSize`] or [`SizeError::Heads`] for the first size that is wrong.
+pub fn check_vit(config: &VitConfig) -> Result<(), SizeError> {
+    check_encoder(
+        config.image_size,
+        config.patch_size,
+        config.width,
+        config.depth,
+        config.heads,
+    )?;
+    in_range("number of classes", config.classes, 1..=MAX_CLASSES)
+}
+
+fn check_encoder(
+    image_size: usize,
+    patch_size: usize,
+    width: usize,
+    depth: usize,
+    heads: usize,
+) -> Result<(), SizeError> {
+    in_range("patch size", patch_size, 1..=MAX_SIZE)?;
+    in_range("width", width, 1..=MAX_SIZE)?;
+    in_range("depth", depth, 1..=MAX_GRID)?;
+    in_range("image size", image_size, patch_size..=MAX_SIZE)?;
+    if !image_size.is_multiple_of(patch_size) {
+        return Err(SizeError::ImageSize { image_size, patch_size });
+    }
+    in_range("number of patches per side", image_size / patch_size, 1..=MAX_GRID)?;
+    check_heads("encoder", heads, width)
+}
+
+fn in_range(name: &'static str, value: usize, range: RangeInclusive<usize>) -> Result<(), SizeError> {
+    match range.contains(&value) {
+        true => Ok(()),
+        false => Err(SizeError::OutOfRange { name, value }),
+    }
 }
 
 /// Returns width, depth and number of heads of the decoder; zeros if there is none, or its number of heads is unknown.
@@ -496,6 +535,21 @@ mod tests {
             ..config
         };
         assert!(check(&pairs).is_err(), "two token types are too few for two images");
+        let classifier = VitConfig::from_name("vit_base_patch16", 224, 10).expect("a published variant");
+        assert_eq!(check_vit(&classifier), Ok(()));
+        let changes: [fn(&mut VitConfig); 6] = [
+            |c| c.patch_size = 0,
+            |c| c.width = usize::MAX,
+            |c| c.heads = 5,
+            |c| c.depth = 0,
+            |c| c.image_size = 225,
+            |c| c.classes = 0,
+        ];
+        for (i, change) in changes.iter().enumerate() {
+            let mut changed = classifier.clone();
+            change(&mut changed);
+            assert!(check_vit(&changed).is_err(), "change {i}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use vlct_image::{Reading, Transform, TransformSpec};
 use vlct_model::files;
+use vlct_model::sizes;
 use vlct_model::{ModelConfig, Vit};
 use vlct_tasks::probabilities::softmax;
 use vlct_tasks::{Description, TaskSpec};
@@ -42,6 +43,10 @@ impl ImageClassifier {
         else {
             return Ok(None);
         };
+        sizes::check_vit(&config).map_err(|source| PredictError::Sizes {
+            path: path.clone(),
+            source,
+        })?;
         if task.names.len() != config.classes {
             return Err(PredictError::NameCount {
                 path,
@@ -94,5 +99,95 @@ impl ImageClassifier {
     /// Returns the `count` most probable classes, given the logits of an image: by the softmax over the classes.
     pub fn classes(&self, logits: &[f32], count: usize) -> Vec<Scored> {
         best(&softmax(logits), count, |i| self.names[i].clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    use vlct_model::checkpoint::{self, TensorRef};
+    use vlct_model::sizes::SizeError;
+    use vlct_model::{VitConfig, initialise};
+
+    fn config() -> VitConfig {
+        VitConfig {
+            image_size: 8,
+            patch_size: 4,
+            width: 8,
+            depth: 1,
+            heads: 2,
+            classes: 2,
+            global_pool: true,
+            drop_path: 0.0,
+            layer_norm_eps: 1e-6,
+        }
+    }
+
+    /// Writes the checkpoint of a classifier whose description `change` has changed.
+    fn write(path: &Path, change: impl FnOnce(&mut Value)) {
+        let mut model = Vit::new(config());
+        initialise::initialise_vit(&mut model, ChaCha8Rng::seed_from_u64);
+        let parameters = model.parameters();
+        let tensors: Vec<_> = parameters
+            .iter()
+            .map(|(id, p)| TensorRef {
+                name: &p.name,
+                shape: &p.shape,
+                data: parameters.tensor(id),
+            })
+            .collect();
+        let mut description = json!({
+            "model": config(),
+            "task": {"images": {"names": ["cat", "dog"], "smoothing": 0.0, "mixup": null}},
+            "inputs": {
+                "image_size": 8, "mean": [0.5, 0.5, 0.5], "deviation": [0.5, 0.5, 0.5], "train_transform": "mae", "eval_transform": "mae_test",
+                "vocabulary": [], "lower_case": true, "max_text_len": 40,
+            },
+            "weights": "raw",
+        });
+        change(&mut description);
+        checkpoint::save(path, &tensors, &Value::Null, &description).unwrap();
+    }
+
+    #[test]
+    fn impossible_descriptions_are_errors() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("checkpoint.safetensors");
+        let open = |change: fn(&mut Value)| {
+            write(&path, change);
+            ImageClassifier::open(&path, Compute::default())
+        };
+        let classifier = open(|_| ()).unwrap().expect("an image classifier");
+        assert_eq!(classifier.logits(&[vec![0.5; 192]])[0].len(), 2);
+        for (change, name) in [
+            (
+                (|d| d["model"]["patch_size"] = json!(0)) as fn(&mut Value),
+                "patch size",
+            ),
+            (|d| d["model"]["width"] = json!(u64::MAX), "width"),
+            (|d| d["model"]["depth"] = json!(1u64 << 40), "depth"),
+        ] {
+            match open(change) {
+                Err(PredictError::Sizes {
+                    source: SizeError::OutOfRange { name: found, .. },
+                    ..
+                }) => assert_eq!(found, name),
+                other => panic!("{name}: {:?}", other.map(|found| found.is_some())),
+            }
+        }
+        let names = open(|d| d["task"]["images"]["names"] = json!(["cat"]));
+        assert!(matches!(
+            names,
+            Err(PredictError::NameCount {
+                found: 1,
+                expected: 2,
+                ..
+            })
+        ));
+        let model = open(|d| d["model"]["classes"] = json!(3));
+        assert!(model.is_err(), "the head of the file has two classes");
+        let other_task = open(|d| d["task"] = json!({"vqa": {"answers": []}}));
+        assert!(matches!(other_task, Ok(None)), "the task of another kind of model");
     }
 }

@@ -8,7 +8,7 @@ use vlct_config::{Config, ConfigError, DecayPower, ValCheckInterval, Warmup};
 use vlct_data::datasets::{FileRules, ReadingRule, VqaTest};
 use vlct_image::augment::{Erasing, ErasingMode, Jitter, Policy};
 use vlct_image::{ClassificationAugment, ColourAugment, TransformSpec};
-use vlct_model::{ModelConfig, VitConfig};
+use vlct_model::{ModelConfig, VitConfig, sizes};
 use vlct_tasks::TaskSpec;
 use vlct_tasks::images::ImagesSpec;
 use vlct_tasks::mixup::{MixupMode, MixupSpec};
@@ -141,9 +141,13 @@ pub struct Augmentation {
 impl Settings {
     /// Returns the peak learning rate.
     pub fn learning_rate(&self) -> f64 {
-        let samples = (self.batch_size * self.accum_iter) as f64;
+        let samples = self.samples_per_step() as f64;
         let optimisation = &self.optimisation;
         optimisation.lr.unwrap_or(optimisation.blr * samples / BASE_BATCH)
+    }
+
+    fn samples_per_step(&self) -> u64 {
+        self.batch_size.saturating_mul(self.accum_iter)
     }
 
     /// Returns the rules by which the images are divided into splits.
@@ -226,7 +230,7 @@ impl Settings {
             }),
             freeze: FreezeSpec::default(),
             length: Length {
-                batch_size: self.batch_size * self.accum_iter,
+                batch_size: self.samples_per_step(),
                 micro_batch: self.batch_size,
                 max_steps: None,
                 max_epoch: self.epochs,
@@ -274,18 +278,7 @@ impl Settings {
             drop_path: self.drop_path as f32,
             ..named
         };
-        if config.patch_size == 0 || !config.image_size.is_multiple_of(config.patch_size) || config.image_size == 0 {
-            return Err(ConfigError::Contradiction(format!(
-                "input_size={} is not a multiple of the patch size {}",
-                config.image_size, config.patch_size
-            )));
-        }
-        if config.heads == 0 || config.width == 0 || !config.width.is_multiple_of(config.heads) {
-            return Err(ConfigError::Contradiction(format!(
-                "the width {} is not a multiple of the {} heads",
-                config.width, config.heads
-            )));
-        }
+        sizes::check_vit(&config).map_err(|error| ConfigError::Contradiction(error.to_string()))?;
         Ok(config)
     }
 
@@ -443,7 +436,11 @@ mod tests {
                 "vit_base_patch16",
             ),
             (|s| s.input_size = 225, "multiple of the patch size 16"),
-            (|s| s.sizes.heads = Some(7), "multiple of the 7 heads"),
+            (
+                |s| s.sizes.heads = Some(7),
+                "7 attention heads do not divide the width 768",
+            ),
+            (|s| s.sizes.depth = Some(0), "depth 0"),
             (|s| s.augmentation.aa = "augmix-m5".into(), "augmix"),
             (|s| s.augmentation.remode = "noise".into(), "noise"),
         ] {
