@@ -278,6 +278,7 @@ impl Settings {
             drop_path: self.drop_path as f32,
             ..named
         };
+        spec::size::check_image_size("input_size", config.image_size, config.patch_size.max(1))?;
         sizes::check_vit(&config).map_err(|error| ConfigError::Contradiction(error.to_string()))?;
         Ok(config)
     }

@@ -4,7 +4,7 @@
 //! into defaults and task switches into a task.
 
 mod optimisation;
-mod size;
+pub(crate) mod size;
 mod validate;
 
 use std::path::{Path, PathBuf};

@@ -44,20 +44,28 @@ pub fn model_size(config: &Config) -> Result<Backbone, ConfigError> {
             ));
         }
     }
-    if !config.image_size.is_multiple_of(size.patch_size) {
-        let below = config.image_size / size.patch_size * size.patch_size;
-        let above = below + size.patch_size;
-        let choices = if below == 0 {
-            above.to_string()
-        } else {
-            format!("{below} or {above}")
-        };
-        return contradiction(format!(
-            "image_size={} is not a multiple of the patch size {}: use {choices}",
-            config.image_size, size.patch_size
-        ));
-    }
+    check_image_size("image_size", config.image_size, size.patch_size)?;
     Ok(size)
+}
+
+/// Checks that images of the size of a key are whole patches.
+///
+/// # Errors
+/// Returns an error that names the nearest sizes that are.
+pub(crate) fn check_image_size(key: &str, size: usize, patch_size: usize) -> Result<(), ConfigError> {
+    if size.is_multiple_of(patch_size) {
+        return Ok(());
+    }
+    let below = size / patch_size * patch_size;
+    let above = below + patch_size;
+    let choices = if below == 0 {
+        above.to_string()
+    } else {
+        format!("{below} or {above}")
+    };
+    Err(ConfigError::Contradiction(format!(
+        "{key}={size} is not a multiple of the patch size {patch_size}: use {choices}"
+    )))
 }
 
 #[cfg(test)]
