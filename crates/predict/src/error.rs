@@ -8,6 +8,7 @@ use vlct_model::checkpoint::CheckpointError;
 use vlct_model::files::FileError;
 use vlct_model::files::mapping::AdaptError;
 use vlct_model::sizes::SizeError;
+use vlct_tasks::description::VocabularyDifference;
 use vlct_text::TextError;
 use vlct_util::IoError;
 
@@ -101,19 +102,14 @@ pub enum PredictError {
     },
     /// The tokenizer has another vocabulary than that with which the weights were trained.
     #[error(
-        "{path}: the model was trained with another vocabulary than that of the given tokenizer: token {id} is {theirs:?} there and \
-         {ours:?} here",
+        "{path}: the model was trained with another vocabulary than that of the given tokenizer: {difference}",
         path = path.display()
     )]
     OtherVocabulary {
         /// The weight file.
         path: PathBuf,
-        /// The first id whose tokens differ.
-        id: usize,
-        /// The token of the weights.
-        theirs: String,
-        /// The token of the tokenizer.
-        ours: String,
+        /// The first difference; "there" is the weight file.
+        difference: VocabularyDifference,
     },
     /// The image size is not a multiple of the patch size, or out of range.
     #[error("image size {size} is not a multiple of the patch size {patch_size} up to {max}")]

@@ -236,7 +236,7 @@ fn compare_vocabulary(
     tokenizer: &Tokenizer,
     notes: &mut Vec<String>,
 ) -> Result<()> {
-    match inputs.vocabulary_difference(tokenizer) {
+    match inputs.unsuitable_difference(tokenizer) {
         None => Ok(()),
         Some(VocabularyDifference::Case { lower_case }) => {
             notes.push(format!(
@@ -245,11 +245,9 @@ fn compare_vocabulary(
             ));
             Ok(())
         }
-        Some(VocabularyDifference::Token { id, theirs, ours }) => Err(PredictError::OtherVocabulary {
+        Some(difference) => Err(PredictError::OtherVocabulary {
             path: path.to_path_buf(),
-            id,
-            theirs,
-            ours,
+            difference,
         }),
     }
 }

@@ -51,10 +51,11 @@ pub struct InputDescription {
     pub reading: Option<Reading>,
 }
 
-/// The first difference between the vocabulary of a description and that of a tokenizer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A difference between the vocabulary of a description ("there") and that of a tokenizer ("here").
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VocabularyDifference {
     /// An id stands for other tokens.
+    #[error("token {id} is {theirs:?} there and {ours:?} here")]
     Token {
         /// The id.
         id: usize,
@@ -63,7 +64,16 @@ pub enum VocabularyDifference {
         /// The token of the tokenizer.
         ours: String,
     },
+    /// One of the two has more tokens.
+    #[error("there are {theirs} tokens there and {ours} here")]
+    Count {
+        /// Number of tokens of the description.
+        theirs: usize,
+        /// Number of tokens of the tokenizer.
+        ours: usize,
+    },
     /// The tokens are the same, but only one of the two lower-cases text.
+    #[error("text is {} there and {} here", case(*.lower_case), case(!*.lower_case))]
     Case {
         /// Whether the description is that of lower-cased text.
         lower_case: bool,
@@ -116,14 +126,21 @@ impl Description {
     /// # Errors
     /// Returns the error of [`Self::read`].
     pub fn of(path: &Path, index: &WeightIndex) -> Result<Option<Self>, CheckpointError> {
-        let entry = |name: &str| {
-            let found = index.summary.entries.iter().find(|(key, _)| key == name);
-            found.map(|(_, value)| value.as_str())
-        };
-        match (entry("format"), entry("description")) {
+        let summary = &index.summary;
+        match (summary.entry("format"), summary.entry("description")) {
             (Some(checkpoint::FORMAT), Some(json)) => Self::read(path, json).map(Some),
             _ => Ok(None),
         }
+    }
+
+    /// Returns the description in the file `path`, whose checksum is not verified; `None` as in [`Self::of`].
+    ///
+    /// # Errors
+    /// Returns the error of [`Self::read`], or an error if the file cannot be read.
+    pub fn of_file(path: &Path) -> Result<Option<Self>, CheckpointError> {
+        let json = checkpoint::read_description(path)?;
+        json.map(|json| serde_json::from_value(json).map_err(|error| invalid(path, &error)))
+            .transpose()
     }
 
     /// Reads the description of the checkpoint `path`, which is JSON.
@@ -131,10 +148,14 @@ impl Description {
     /// # Errors
     /// Returns [`CheckpointError::Mismatch`] if the description is invalid.
     pub fn read(path: &Path, json: &str) -> Result<Self, CheckpointError> {
-        serde_json::from_str(json).map_err(|error| CheckpointError::Mismatch {
-            path: path.to_path_buf(),
-            reason: format!("the description is invalid: {error}"),
-        })
+        serde_json::from_str(json).map_err(|error| invalid(path, &error))
+    }
+}
+
+fn invalid(path: &Path, error: &serde_json::Error) -> CheckpointError {
+    CheckpointError::Mismatch {
+        path: path.to_path_buf(),
+        reason: format!("the description is invalid: {error}"),
     }
 }
 
@@ -154,22 +175,42 @@ impl InputDescription {
         })
     }
 
-    /// Returns the first difference between the vocabulary of the description and that of `tokenizer`; `None` if weights with this
-    /// description suit the tokenizer. Tokens of the description that BERT leaves unused (`[unused1]`) may have become words.
+    /// Returns the first difference between the vocabulary of the description and that of `tokenizer`; `None` if they are equal.
     pub fn vocabulary_difference(&self, tokenizer: &Tokenizer) -> Option<VocabularyDifference> {
-        let pairs = self.vocabulary.iter().zip(tokenizer.vocabulary().iter());
-        let differs = |(_, (theirs, ours)): &(usize, (&String, &str))| theirs != ours && !theirs.starts_with("[unused");
-        if let Some((id, (theirs, ours))) = pairs.enumerate().find(differs) {
-            return Some(VocabularyDifference::Token {
+        let (theirs, ours) = (self.vocabulary.len(), tokenizer.len());
+        self.other_tokens(tokenizer)
+            .next()
+            .or_else(|| (theirs != ours).then_some(VocabularyDifference::Count { theirs, ours }))
+            .or_else(|| self.other_case(tokenizer))
+    }
+
+    /// Returns the first difference because of which weights with this description do not suit `tokenizer`. Tokens of the description that
+    /// BERT leaves unused (`[unused1]`) may have become words, and one of the two may have more tokens.
+    pub fn unsuitable_difference(&self, tokenizer: &Tokenizer) -> Option<VocabularyDifference> {
+        let is_used = |difference: &VocabularyDifference| !matches!(difference, VocabularyDifference::Token { theirs, .. } if theirs.starts_with("[unused"));
+        let token = self.other_tokens(tokenizer).find(is_used);
+        token.or_else(|| self.other_case(tokenizer))
+    }
+
+    fn other_tokens(&self, tokenizer: &Tokenizer) -> impl Iterator<Item = VocabularyDifference> {
+        let pairs = self.vocabulary.iter().zip(tokenizer.vocabulary().iter()).enumerate();
+        pairs
+            .filter(|(_, (theirs, ours))| theirs != ours)
+            .map(|(id, (theirs, ours))| VocabularyDifference::Token {
                 id,
                 theirs: theirs.clone(),
                 ours: ours.into(),
-            });
-        }
-        (self.lower_case != tokenizer.lower_case()).then_some(VocabularyDifference::Case {
-            lower_case: self.lower_case,
-        })
+            })
     }
+
+    fn other_case(&self, tokenizer: &Tokenizer) -> Option<VocabularyDifference> {
+        let lower_case = self.lower_case;
+        (lower_case != tokenizer.lower_case()).then_some(VocabularyDifference::Case { lower_case })
+    }
+}
+
+fn case(is_lower: bool) -> &'static str {
+    if is_lower { "lower-cased" } else { "cased" }
 }
 
 #[cfg(test)]
@@ -210,25 +251,32 @@ mod tests {
         let spec = read.inputs.to_spec(&path).unwrap();
         assert_eq!((spec.tokenizer.len(), spec.tokenizer.lower_case()), (30_522, true));
         assert_eq!(spec.tokenizer.token(101), Some("[CLS]"));
-        assert_eq!(read.inputs.vocabulary_difference(&spec.tokenizer), None);
-        let changed = |change: fn(&mut InputDescription)| {
+        let start = Some("token 101 is \"[START]\" there and \"[CLS]\" here");
+        let case = Some("text is cased there and lower-cased here");
+        for (change, any, unsuitable) in [
+            ((|_| ()) as fn(&mut InputDescription), None, None),
+            (
+                |inputs| inputs.vocabulary[2009] = "[unused7]".into(),
+                Some("token 2009 is \"[unused7]\" there and \"it\" here"),
+                None,
+            ),
+            (|inputs| inputs.vocabulary[101] = "[START]".into(), start, start),
+            (
+                |inputs| drop(inputs.vocabulary.pop()),
+                Some("there are 30521 tokens there and 30522 here"),
+                None,
+            ),
+            (|inputs| inputs.lower_case = false, case, case),
+        ] {
             let mut inputs = read.inputs.clone();
             change(&mut inputs);
-            inputs.vocabulary_difference(&spec.tokenizer)
-        };
-        assert_eq!(changed(|inputs| inputs.vocabulary[2000] = "[unused7]".into()), None);
-        assert_eq!(
-            changed(|inputs| inputs.vocabulary[101] = "[START]".into()),
-            Some(VocabularyDifference::Token {
-                id: 101,
-                theirs: "[START]".into(),
-                ours: "[CLS]".into()
-            })
-        );
-        assert_eq!(
-            changed(|inputs| inputs.lower_case = false),
-            Some(VocabularyDifference::Case { lower_case: false })
-        );
+            let text = |difference: Option<VocabularyDifference>| difference.map(|found| found.to_string());
+            assert_eq!(text(inputs.vocabulary_difference(&spec.tokenizer)).as_deref(), any);
+            assert_eq!(
+                text(inputs.unsuitable_difference(&spec.tokenizer)).as_deref(),
+                unsuitable
+            );
+        }
         let error = Description::read(&path, "\"nothing\"").unwrap_err();
         assert!(error.to_string().contains("description is invalid"), "{error}");
     }

@@ -11,6 +11,7 @@ use vlct_model::files::mapping::AdaptError;
 use vlct_model::files::{FileError, StateError};
 use vlct_model::sizes::SizeError;
 use vlct_tasks::TaskError;
+use vlct_tasks::description::VocabularyDifference;
 use vlct_text::TextError;
 use vlct_util::IoError;
 
@@ -217,15 +218,28 @@ pub enum TrainError {
         source: SizeError,
     },
     /// The weights are those of an image classifier.
-    #[error("{path}: the weights are those of an image classifier, which reads no texts", path = path.display())]
-    OtherKind {
+    #[error(
+        "{path}: the weights are those of an image classifier, which reads no texts; pretrain_path={path} begins with its encoder",
+        path = path.display()
+    )]
+    ImageClassifier {
         /// The file.
         path: PathBuf,
     },
+    /// A run is continued from a checkpoint of the other kind of model.
+    #[error("{path}: the checkpoint is that of {found}; continue it with {command}", path = path.display())]
+    OtherModelKind {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The model of the checkpoint.
+        found: &'static str,
+        /// The command that continues it.
+        command: &'static str,
+    },
     /// The weights were trained with another vocabulary than that of the run.
     #[error(
-        "{path}: its weights were trained with another vocabulary than that of tokenizer={tokenizer:?}: token {id} is {theirs:?} there and \
-         {ours:?} here; set tokenizer to the vocabulary of the weights, or load_partial=True to load them all the same",
+        "{path}: its weights were trained with another vocabulary than that of tokenizer={tokenizer:?}: {difference}; set tokenizer to the \
+         vocabulary of the weights, or load_partial=True to load them all the same",
         path = path.display()
     )]
     OtherVocabulary {
@@ -233,12 +247,8 @@ pub enum TrainError {
         path: PathBuf,
         /// The tokenizer of the run.
         tokenizer: String,
-        /// The first id whose tokens differ.
-        id: usize,
-        /// The token of the weights.
-        theirs: String,
-        /// The token of the run.
-        ours: String,
+        /// The first difference; "there" is the weight file, "here" the run.
+        difference: VocabularyDifference,
     },
     /// A resumed run has another vocabulary than its checkpoint.
     #[error(
@@ -251,8 +261,8 @@ pub enum TrainError {
         path: PathBuf,
         /// The tokenizer of the run.
         tokenizer: String,
-        /// A clause that says how they differ: "there" is the checkpoint, "here" the run.
-        difference: String,
+        /// The first difference; "there" is the checkpoint, "here" the run.
+        difference: VocabularyDifference,
     },
     /// The training split of the datasets is empty.
     #[error("the training split of datasets={datasets:?} is empty")]

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use log::warn;
 use vlct_data::answers::Vocabulary;
 use vlct_data::datasets::{LabelNames, NAMES, Split};
-use vlct_model::checkpoint;
 use vlct_tasks::labels::LabelsSpec;
 use vlct_tasks::vqa::VqaSpec;
 use vlct_tasks::{Description, TaskSpec};
@@ -167,9 +166,7 @@ impl RunSpec {
             (_, Some(path)) if !weights.skip_heads => paths::find_weights(path)?,
             _ => return Ok(None),
         };
-        let description = checkpoint::read_description(&path)?;
-        let description = description.and_then(|json| serde_json::from_value::<Description>(json).ok());
-        Ok(description.map(|description| (path, description.task)))
+        Ok(Description::of_file(&path)?.map(|description| (path, description.task)))
     }
 }
 

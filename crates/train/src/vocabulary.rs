@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use log::info;
-use vlct_model::checkpoint;
+use vlct_model::ModelConfig;
 use vlct_model::files::{self, WeightIndex};
 use vlct_tasks::Description;
+use vlct_tasks::description::InputDescription;
 use vlct_text::{TextError, Tokenizer};
 
 use crate::error::{Result, TrainError};
@@ -26,11 +27,11 @@ pub(crate) fn tokenizer(spec: &RunSpec) -> Result<Tokenizer> {
                 "tokenizer={name:?} does not exist: the vocabulary in {} is used",
                 path.display()
             );
-            saved
+            saved.to_spec(&path)?.tokenizer
         }
         (named, Some((path, saved))) if !spec.test_only && spec.weights.resume_from.is_some() => {
             let named = named?;
-            match difference(&saved, &named) {
+            match saved.vocabulary_difference(&named) {
                 None => named,
                 Some(difference) => {
                     return Err(TrainError::VocabularyChanged {
@@ -102,7 +103,9 @@ pub(crate) fn of_checkpoint(spec: &RunSpec, path: &Path) -> Result<Tokenizer> {
     let reason = match named {
         Err(TextError::NoTokenizer(_)) => Some("does not exist".into()),
         Err(error) => Some(format!("cannot be read ({error})")),
-        Ok(named) => difference(&saved, &named).map(|difference| format!("has changed ({difference})")),
+        Ok(named) => saved
+            .vocabulary_difference(&named)
+            .map(|difference| format!("has changed ({difference})")),
     };
     if let Some(reason) = reason {
         info!(
@@ -110,11 +113,12 @@ pub(crate) fn of_checkpoint(spec: &RunSpec, path: &Path) -> Result<Tokenizer> {
             path.display()
         );
     }
-    Ok(saved)
+    Ok(saved.to_spec(path)?.tokenizer)
 }
 
-/// Returns the checkpoint that a run resumes, tests or begins with, and its tokenizer; `None` if there is no such file or it has no vocabulary.
-fn in_weights(spec: &RunSpec) -> Result<Option<(PathBuf, Tokenizer)>> {
+/// Returns the checkpoint that a run resumes, tests or begins with, and its preparation of texts; `None` if there is no such file or it has
+/// no vocabulary.
+fn in_weights(spec: &RunSpec) -> Result<Option<(PathBuf, InputDescription)>> {
     let weights = &spec.weights;
     let path = match (&weights.resume_from, &weights.vocabulary) {
         (_, Some(path)) if spec.test_only => paths::find_weights(path)?,
@@ -122,64 +126,15 @@ fn in_weights(spec: &RunSpec) -> Result<Option<(PathBuf, Tokenizer)>> {
         (None, Some(path)) => paths::find_weights(path)?,
         _ => return Ok(None),
     };
-    Ok(saved(&path)?.map(|tokenizer| (path, tokenizer)))
+    Ok(saved(&path)?.map(|inputs| (path, inputs)))
 }
 
-/// Returns the tokenizer in a checkpoint; `None` if the file has no description of a model.
-fn saved(path: &Path) -> Result<Option<Tokenizer>> {
-    let description = checkpoint::read_description(path)?;
-    let description = description.and_then(|json| serde_json::from_value::<Description>(json).ok());
-    Ok(description
-        .map(|description| description.inputs.to_spec(path))
-        .transpose()?
-        .map(|inputs| inputs.tokenizer))
-}
-
-/// Describes the first difference between the tokenizer of a checkpoint and that of a run; `None` if they give the same tokens.
-fn difference(saved: &Tokenizer, named: &Tokenizer) -> Option<String> {
-    let tokens = |tokenizer: &Tokenizer| -> Vec<String> { tokenizer.vocabulary().iter().map(str::to_owned).collect() };
-    let (theirs, ours) = (tokens(saved), tokens(named));
-    if let Some(id) = (0..theirs.len().min(ours.len())).find(|id| theirs[*id] != ours[*id]) {
-        return Some(format!("token {id} is {:?} there and {:?} here", theirs[id], ours[id]));
-    }
-    if theirs.len() != ours.len() {
-        return Some(format!(
-            "there are {} tokens there and {} here",
-            theirs.len(),
-            ours.len()
-        ));
-    }
-    let case = |tokenizer: &Tokenizer| match tokenizer.lower_case() {
-        true => "lower-cased",
-        false => "cased",
-    };
-    (case(saved) != case(named)).then(|| format!("text is {} there and {} here", case(saved), case(named)))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use vlct_text::Vocabulary;
-
-    use super::*;
-
-    #[test]
-    fn tells_the_first_difference_of_vocabularies() {
-        let tokenizer = |words: &[&str], lower_case| {
-            let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
-            let tokens: Vec<String> = special.iter().chain(words).map(|token| (*token).to_owned()).collect();
-            let vocabulary = Vocabulary::from_tokens(Path::new("v"), &tokens).expect("a vocabulary");
-            Tokenizer::new(Arc::new(vocabulary), lower_case)
-        };
-        let saved = tokenizer(&["a", "dog"], true);
-        for (words, lower_case, expected) in [
-            (&["a", "dog"][..], true, None),
-            (&["a", "cat"], true, Some("token 6 is \"dog\" there and \"cat\" here")),
-            (&["a"], true, Some("there are 7 tokens there and 6 here")),
-            (&["a", "dog"], false, Some("text is lower-cased there and cased here")),
-        ] {
-            assert_eq!(difference(&saved, &tokenizer(words, lower_case)).as_deref(), expected);
-        }
-    }
+/// Returns the preparation of texts in a checkpoint; `None` if the file has no description of a model that reads texts.
+fn saved(path: &Path) -> Result<Option<InputDescription>> {
+    Ok(
+        Description::of_file(path)?.and_then(|description| match description.model {
+            ModelConfig::Vlc(_) => Some(description.inputs),
+            ModelConfig::Vit(_) => None,
+        }),
+    )
 }

@@ -5,10 +5,10 @@ use std::path::Path;
 use log::{info, warn};
 use serde_json::Value;
 use vlct_data::random::{Purpose, stream};
-use vlct_model::Model;
 use vlct_model::files::mapping::{AdaptError, is_of_decoder};
 use vlct_model::files::{self, LoadReport, Options, Scope, Style, WeightIndex};
 use vlct_model::initialise::{initialise_model, initialise_new_head};
+use vlct_model::{Model, ModelConfig};
 use vlct_tasks::Description;
 use vlct_tasks::TaskSpec;
 use vlct_tasks::description::{VocabularyDifference, WeightsKind};
@@ -311,8 +311,8 @@ enum Kind {
 /// Compares the vocabulary of the weight file `path` with that of `tokenizer`. Returns a warning if they may differ.
 ///
 /// # Errors
-/// Returns [`TrainError::OtherVocabulary`] if the file says that its weights were trained with another vocabulary, and
-/// [`TrainError::VocabularyOfWeights`] if a file without vocabulary has fewer word embeddings than `tokenizer` has tokens.
+/// Returns [`TrainError::OtherVocabulary`] if the file says that its weights were trained with another vocabulary,
+/// [`TrainError::ImageClassifier`] if they are those of an image classifier, and [`TrainError::VocabularyOfWeights`] if a file without vocabulary has fewer word embeddings than `tokenizer` has tokens.
 pub(crate) fn compare_vocabularies(path: &Path, index: &WeightIndex, tokenizer: &str) -> Result<Option<String>> {
     let ours = Tokenizer::named(tokenizer)?;
     let Some(description) = Description::of(path, index)? else {
@@ -333,20 +333,23 @@ pub(crate) fn compare_vocabularies(path: &Path, index: &WeightIndex, tokenizer: 
             )
         }));
     };
-    match description.inputs.vocabulary_difference(&ours) {
-        None => Ok(None),
-        Some(VocabularyDifference::Token { id, theirs, ours }) => Err(TrainError::OtherVocabulary {
+    if matches!(description.model, ModelConfig::Vit(_)) {
+        return Err(TrainError::ImageClassifier {
             path: path.to_path_buf(),
-            tokenizer: tokenizer.into(),
-            id,
-            theirs,
-            ours,
-        }),
+        });
+    }
+    match description.inputs.unsuitable_difference(&ours) {
+        None => Ok(None),
         Some(VocabularyDifference::Case { lower_case }) => Ok(Some(format!(
             "the weights of {} were trained with {} text, which tokenizer={tokenizer:?} does not give",
             path.display(),
             if lower_case { "lower-case" } else { "cased" }
         ))),
+        Some(difference) => Err(TrainError::OtherVocabulary {
+            path: path.to_path_buf(),
+            tokenizer: tokenizer.into(),
+            difference,
+        }),
     }
 }
 
@@ -382,9 +385,8 @@ fn load(model: &mut Model, path: &Path, options: Options, kind: Kind, tokenizer:
 
 /// Replaces the weights of a checkpoint by their averages. The weights of a best checkpoint can be averages themselves.
 fn averages<'a>(index: WeightIndex<'a>, path: &Path) -> Result<WeightIndex<'a>> {
-    let description = index.summary.entries.iter().find(|(key, _)| key == "description");
-    let description = description.and_then(|(_, json)| serde_json::from_str::<Value>(json).ok());
-    let are_averages = kind_of(description.as_ref()) == Some(WeightsKind::Ema);
+    let description = Description::of(path, &index)?;
+    let are_averages = description.is_some_and(|description| description.weights == WeightsKind::Ema);
     if index.averages.is_empty() && !are_averages {
         return Err(TrainError::NoAverages {
             path: path.to_path_buf(),

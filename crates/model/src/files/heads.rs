@@ -25,8 +25,8 @@ pub struct GivenHeads {
 
 /// What the content of a weight file other than the weights says about attention heads.
 pub(crate) struct Statements<'f> {
-    /// The metadata of a safetensors file; empty for other files.
-    entries: &'f [(String, String)],
+    /// The file, if it has metadata: only safetensors files do.
+    metadata: Option<&'f Summary>,
     /// The description of a checkpoint of this program, else null.
     description: Value,
     /// The original's configuration, under `config` in the files of Lightning.
@@ -35,15 +35,12 @@ pub(crate) struct Statements<'f> {
 
 impl<'f> Statements<'f> {
     pub(crate) fn new(format: Format, summary: &'f Summary) -> Self {
-        let entries = match format {
-            Format::Safetensors => summary.entries.as_slice(),
-            Format::TorchZip | Format::TorchLegacy => &[],
-        };
+        let metadata = (format == Format::Safetensors).then_some(summary);
         let hyper_parameters = &summary.hyper_parameters;
         Self {
-            entries,
-            description: entry(entries, "description")
-                .and_then(|json| serde_json::from_str(json).ok())
+            metadata,
+            description: metadata
+                .and_then(|summary| serde_json::from_str(summary.entry("description")?).ok())
                 .unwrap_or_default(),
             config: hyper_parameters.get("config").unwrap_or(hyper_parameters),
         }
@@ -85,17 +82,12 @@ impl<'f> Statements<'f> {
     }
 
     fn in_metadata(&self, key: &str) -> Option<usize> {
-        entry(self.entries, key)?.parse().ok()
+        self.metadata?.entry(key)?.parse().ok()
     }
 
     fn hyper_parameter(&self, key: &str) -> Option<usize> {
         number(self.config.get(key)?)
     }
-}
-
-fn entry<'f>(entries: &'f [(String, String)], name: &str) -> Option<&'f str> {
-    let found = entries.iter().find(|(key, _)| key == name);
-    found.map(|(_, value)| value.as_str())
 }
 
 fn number(value: &Value) -> Option<usize> {

@@ -114,6 +114,14 @@ pub struct Summary {
     pub has_checksums: bool,
 }
 
+impl Summary {
+    /// Returns the value of a top-level entry.
+    pub fn entry(&self, key: &str) -> Option<&str> {
+        let found = self.entries.iter().find(|(name, _)| name == key);
+        found.map(|(_, value)| value.as_str())
+    }
+}
+
 /// A weight file in memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WeightFile {

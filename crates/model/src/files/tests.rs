@@ -104,7 +104,7 @@ fn summary_describes_the_other_entries_of_a_lightning_checkpoint() {
     for path in golden_files("pretrain.ckpt") {
         let summary = read(&path).unwrap().summary;
         assert!(summary.epoch.is_some() && summary.global_step.is_some());
-        let entry = |name: &str| &summary.entries.iter().find(|(key, _)| key == name).unwrap().1;
+        let entry = |name: &str| summary.entry(name).unwrap();
         assert!(entry("callbacks").contains("pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"));
         assert!(entry("hyper_parameters").contains("mask_ratio"));
         assert!(!summary.entries.iter().any(|(key, _)| key == "state_dict"));

@@ -42,7 +42,7 @@ pub(super) fn sizes_of_weights(config: &Config) -> Result<WeightSizes> {
             ..
         }) => (model, Vec::new()),
         Some(_) => {
-            return Err(TrainError::OtherKind {
+            return Err(TrainError::ImageClassifier {
                 path: path.to_path_buf(),
             });
         }
