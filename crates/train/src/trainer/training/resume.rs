@@ -1,10 +1,10 @@
 //! Resuming of a run from a checkpoint.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use log::{info, warn};
-use vlct_model::{checkpoint, files};
+use vlct_model::{ModelConfig, checkpoint, files};
 use vlct_tasks::Description;
 
 use super::{Control, Finished, is_out_of_patience};
@@ -65,9 +65,10 @@ pub(super) fn nothing_left(state: &RunState, spec: &RunSpec, plan: &Plan, data: 
         return None;
     }
     let total = plan.total_steps;
-    let key = match spec.length.max_steps {
-        Some(_) => "max_steps",
-        None => "max_epoch",
+    let key = match (spec.length.max_steps, &spec.model) {
+        (Some(_), _) => "max_steps",
+        (None, ModelConfig::Vlc(_)) => "max_epoch",
+        (None, ModelConfig::Vit(_)) => "--epochs",
     };
     Some(match steps > total {
         true => format!(
@@ -96,6 +97,7 @@ pub(super) fn resume(from: &str, spec: &RunSpec, weights: &mut Weights) -> Resul
             false => error.into(),
         }
     })?;
+    check_kind(&path, spec)?;
     let state = RunState::read(&file, &path)?;
     weights.restore(&file, &path, &state.parameter_steps)?;
     match spec.data.classes {
@@ -107,6 +109,26 @@ pub(super) fn resume(from: &str, spec: &RunSpec, weights: &mut Weights) -> Resul
         state,
         directory,
         lock,
+    })
+}
+
+/// Checks that a checkpoint is of the run's kind of model.
+fn check_kind(path: &Path, spec: &RunSpec) -> Result<()> {
+    let Some(description) = Description::of_file(path)? else {
+        return Ok(());
+    };
+    let (found, command) = match (&description.model, &spec.model) {
+        (ModelConfig::Vlc(_), ModelConfig::Vlc(_)) | (ModelConfig::Vit(_), ModelConfig::Vit(_)) => return Ok(()),
+        (ModelConfig::Vit(_), _) => ("an image classifier", "vlct imagenet --resume RUN"),
+        (ModelConfig::Vlc(_), _) => (
+            "a vision-language model",
+            "vlct run with RUN/config.toml resume_from=RUN",
+        ),
+    };
+    Err(TrainError::OtherModelKind {
+        path: path.to_path_buf(),
+        found,
+        command,
     })
 }
 
