@@ -14,16 +14,18 @@ use vlct_image::{TransformKind, decode};
 use vlct_model::checkpoint::TensorRef;
 use vlct_model::config::{Backbone, Heads};
 use vlct_model::sizes::{self, GivenHeads};
-use vlct_model::{ModelConfig, Vlc, VlcConfig, checkpoint, files};
+use vlct_model::{ModelConfig, VitConfig, Vlc, VlcConfig, checkpoint, files};
+use vlct_predict::images::ImageClassifier;
 use vlct_predict::records::json_lines;
 use vlct_predict::{Head, OpenOptions, Predictor, npy};
 use vlct_prepare::tables::{self, ColumnNames, TableFormat};
 use vlct_prepare::vgqa;
 use vlct_prepare::{Dataset, RawDataset};
 use vlct_tasks::description::WeightsKind;
+use vlct_tasks::images::ImagesSpec;
 use vlct_tasks::vqa::VqaSpec;
 use vlct_tasks::{Description, InputSpec, TaskSpec};
-use vlct_tensor::Device;
+use vlct_tensor::{Compute, Device};
 use vlct_text::{Tokenizer, Vocabulary as WordPieces};
 
 /// A reader to fuzz.
@@ -166,10 +168,11 @@ fn read_description(file: &[u8], directory: &Path) {
         .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let wanted: Vec<Head> = Head::ALL.to_vec();
     drop(Predictor::open(&path, &wanted, &OpenOptions::default()));
+    drop(ImageClassifier::open(&path, Compute::default()));
 }
 
-/// Returns the description of a small model of questions.
-fn description() -> Vec<u8> {
+/// Returns the descriptions of a small model of questions and of a small image classifier.
+fn descriptions() -> Vec<Vec<u8>> {
     let model = ModelConfig::Vlc(VlcConfig {
         image_size: 16,
         backbone: Backbone {
@@ -200,14 +203,33 @@ fn description() -> Vec<u8> {
         max_text_len: 8,
     };
     let answers = vec![Some("yes".into()), None];
-    let description = Description::new(
-        &model,
-        &TaskSpec::Vqa(VqaSpec { answers }),
-        &inputs,
-        None,
-        WeightsKind::Raw,
-    );
-    serde_json::to_vec(&description).expect("a description in JSON")
+    let classifier = ModelConfig::Vit(VitConfig {
+        image_size: 16,
+        patch_size: 8,
+        width: 8,
+        depth: 1,
+        heads: 2,
+        classes: 2,
+        global_pool: true,
+        drop_path: 0.1,
+        layer_norm_eps: 1e-6,
+    });
+    let names = ["cat", "dog"].map(String::from).to_vec();
+    let images = ImagesSpec {
+        names,
+        ..ImagesSpec::default()
+    };
+    let descriptions = [
+        (model, TaskSpec::Vqa(VqaSpec { answers })),
+        (classifier, TaskSpec::Images(images)),
+    ];
+    descriptions
+        .iter()
+        .map(|(model, task)| {
+            let description = Description::new(model, task, &inputs, None, WeightsKind::Raw);
+            serde_json::to_vec(&description).expect("a description in JSON")
+        })
+        .collect()
 }
 
 /// Writes the file into a directory and returns the path.
@@ -415,7 +437,7 @@ fn extra_files(name: &str) -> Vec<Vec<u8>> {
         "index" => one_file(
             "{\"metadata\": {\"total_size\": 8}, \"weight_map\": {\"cls_token\": \"1.safetensors\", \"norm.weight\": \"2.safetensors\"}}",
         ),
-        "description" => vec![description()],
+        "description" => descriptions(),
         "inputs" => one_file(concat!(
             "{\"image\": \"a.jpg\", \"question\": \"what?\"}\n\n",
             "{\"image_0\": \"a.jpg\", \"image_1\": \"b.jpg\", \"statement\": \"two cats\"}\n",
