@@ -7,6 +7,7 @@ use clap::Args;
 use log::{info, warn};
 use vlct_classes::ClassSplits;
 use vlct_tasks::mixup::MixupMode;
+use vlct_tasks::neighbours::NeighbourAccuracy;
 use vlct_train::imagenet::{Augmentation, Optimisation, Settings, Sizes};
 use vlct_train::spec::RunSpec;
 use vlct_train::trainer::{self, Control, Finished, Threads, use_threads};
@@ -14,10 +15,13 @@ use vlct_train::trainer::{self, Control, Finished, Threads, use_threads};
 use crate::output::{Failure, print};
 use crate::signals::Signals;
 
+/// The model if there are no weights that determine its sizes, as in the script.
+const DEFAULT_MODEL: &str = "vit_large_patch16";
+
 /// Fine-tune an image classifier on ImageNet-1K, or on any directory of classes
 ///
-/// Takes the flags of MAE's main_finetune.py, which VLC uses for ImageNet. The vision part of a VLC checkpoint, of a MAE or of a
-/// classifier is loaded directly, and position tables are resized. DIR has train/CLASS and val/CLASS, Arrow files of labels, or
+/// Takes the flags of MAE's main_finetune.py, which VLC uses for ImageNet, and with --linear_probe those of main_linprobe.py. The
+/// vision part of a VLC checkpoint, of a MAE or of a classifier is loaded directly, and position tables are resized. DIR has train/CLASS and val/CLASS, Arrow files of labels, or
 /// WebDataset tars with cls members.
 #[derive(Args)]
 #[command(
@@ -29,59 +33,67 @@ Examples:
       --dist_eval --data_path IMAGENET --output_dir OUT
   vlct imagenet --data_path birds --val_fraction 0.1 --finetune mae.pth --model vit_base_patch16 --epochs 20
   vlct imagenet ... --output_dir OUT --resume OUT          continue a run that was stopped, with the same flags
-  vlct imagenet --eval --finetune OUT --data_path IMAGENET --model vit_base_patch16"
+  vlct imagenet --eval --finetune OUT --data_path IMAGENET --model vit_base_patch16
+  vlct imagenet --linear_probe --finetune vlc_baseset.ckpt --data_path IMAGENET --model vit_base_patch16 --output_dir PROBE
+  vlct imagenet --knn --finetune vlc_baseset.ckpt --data_path birds --model vit_base_patch16"
 )]
 pub struct Imagenet {
     /// Samples per micro-batch
-    #[arg(long = "batch_size", value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long = "batch_size", value_name = "N", default_value = "64", default_value_if("linear_probe", "true", "512"), value_parser = clap::value_parser!(u64).range(1..))]
     batch_size: u64,
     /// Number of epochs
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value = "50", default_value_if("linear_probe", "true", "90"), value_parser = clap::value_parser!(u64).range(1..))]
     epochs: u64,
     /// Micro-batches per optimiser step
     #[arg(long = "accum_iter", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     accum_iter: u64,
-    /// vit_base_patch16, vit_large_patch16 or vit_huge_patch14
-    #[arg(long, value_name = "NAME", default_value = "vit_large_patch16")]
-    model: String,
+    /// vit_base_patch16, vit_large_patch16 or vit_huge_patch14 [default: the sizes of the given weights; without weights,
+    /// vit_large_patch16]
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
     /// Side of the images in pixels
     #[arg(long = "input_size", value_name = "N", default_value_t = 224)]
     input_size: usize,
     /// Largest probability that a sublayer is left out for an image
-    #[arg(long = "drop_path", value_name = "P", default_value_t = 0.1, value_parser = parse_probability)]
+    #[arg(long = "drop_path", value_name = "P", default_value = "0.1", default_value_if("linear_probe", "true", "0"), value_parser = parse_probability)]
     drop_path: f64,
     /// Largest norm of the gradients [default: no limit]
     #[arg(long = "clip_grad", value_name = "NORM", value_parser = parse_positive)]
     clip_grad: Option<f64>,
     /// Weight decay
-    #[arg(long = "weight_decay", value_name = "X", default_value_t = 0.05, value_parser = parse_not_negative)]
+    #[arg(long = "weight_decay", value_name = "X", default_value = "0.05", default_value_if("linear_probe", "true", "0"), value_parser = parse_not_negative)]
     weight_decay: f64,
     /// Peak learning rate [default: that of --blr]
     #[arg(long, value_name = "LR", value_parser = parse_not_negative)]
     lr: Option<f64>,
     /// Peak learning rate for 256 samples per optimiser step
-    #[arg(long, value_name = "LR", default_value_t = 1e-3, value_parser = parse_not_negative)]
+    #[arg(long, value_name = "LR", default_value = "0.001", default_value_if("linear_probe", "true", "0.1"), value_parser = parse_not_negative)]
     blr: f64,
     /// Ratio of a layer's learning rate to that of the layer above
     #[arg(long = "layer_decay", value_name = "X", default_value_t = 0.75, value_parser = parse_positive)]
     layer_decay: f64,
     /// Learning rate at the end
-    #[arg(long = "min_lr", value_name = "LR", default_value_t = 1e-6, value_parser = parse_not_negative)]
+    #[arg(long = "min_lr", value_name = "LR", default_value = "0.000001", default_value_if("linear_probe", "true", "0"), value_parser = parse_not_negative)]
     min_lr: f64,
     /// Epochs of the warm-up
-    #[arg(long = "warmup_epochs", value_name = "N", default_value_t = 5.0, value_parser = parse_not_negative)]
+    #[arg(long = "warmup_epochs", value_name = "N", default_value = "5", default_value_if("linear_probe", "true", "10"), value_parser = parse_not_negative)]
     warmup_epochs: f64,
     /// Strength of colour jitter, only with an empty --aa
     #[arg(long = "color_jitter", value_name = "X", value_parser = parse_not_negative)]
     color_jitter: Option<f64>,
     /// Augmentation policy, as timm names it; empty for none
-    #[arg(long, value_name = "POLICY", default_value = "rand-m9-mstd0.5-inc1")]
+    #[arg(
+        long,
+        value_name = "POLICY",
+        default_value = "rand-m9-mstd0.5-inc1",
+        default_value_if("linear_probe", "true", "")
+    )]
     aa: String,
     /// Label smoothing
-    #[arg(long, value_name = "X", default_value_t = 0.1, value_parser = parse_probability)]
+    #[arg(long, value_name = "X", default_value = "0.1", default_value_if("linear_probe", "true", "0"), value_parser = parse_probability)]
     smoothing: f64,
     /// Probability of random erasing
-    #[arg(long, value_name = "P", default_value_t = 0.25, value_parser = parse_probability)]
+    #[arg(long, value_name = "P", default_value = "0.25", default_value_if("linear_probe", "true", "0"), value_parser = parse_probability)]
     reprob: f64,
     /// What fills erased boxes: pixel, rand or const
     #[arg(long, value_name = "MODE", default_value = "pixel")]
@@ -113,10 +125,18 @@ pub struct Imagenet {
     /// Weights to begin with: a checkpoint of VLC, MAE or a classifier
     #[arg(long, value_name = "FILE")]
     finetune: Option<PathBuf>,
-    /// The head reads the mean of the patches (default)
+    /// Train only a linear head, by LARS; changes the defaults of batch size (512), epochs (90), rates and augmentation to those of
+    /// main_linprobe.py
+    #[arg(long = "linear_probe")]
+    linear_probe: bool,
+    /// Print the accuracy of the K nearest neighbours on the features of --finetune, without training, and end
+    #[arg(long, value_name = "K", num_args = 0..=1, require_equals = true, value_delimiter = ',',
+        default_missing_value = "10,20,100,200", value_parser = parse_neighbours, conflicts_with_all = ["eval", "linear_probe", "resume"])]
+    knn: Option<Vec<usize>>,
+    /// The head reads the mean of the patches (default, except with --linear_probe and --knn)
     #[arg(long = "global_pool", overrides_with = "cls_token")]
     global_pool: bool,
-    /// The head reads the class token
+    /// The head reads the class token (default with --linear_probe and --knn)
     #[arg(long = "cls_token", overrides_with = "global_pool")]
     cls_token: bool,
     /// Directory of the images
@@ -226,9 +246,19 @@ pub fn run(args: &Imagenet) -> Result<(), Failure> {
     if !ignored.is_empty() {
         warn!("without effect: {}", ignored.join(", "));
     }
-    let settings = args.settings();
-    // Listing the images uses the threads, too.
+    if let Some(url) = args.resume.as_ref().filter(|from| from.starts_with("http")) {
+        return Err(Failure::Failed(format!(
+            "{url}: download the file first; a path is needed"
+        )));
+    }
+    // Reading weights and listing images use the threads, too.
     use_threads(Threads::default())?;
+    let mut settings = args.settings();
+    if args.model.is_none()
+        && let Some(weights) = args.weights()
+    {
+        settings.use_sizes_of(&weights)?;
+    }
     let splits = ClassSplits::open(&settings.data_path, &settings.rules())?;
     let classes = splits.train.class_names().to_vec();
     drop(splits);
@@ -245,10 +275,8 @@ pub fn run(args: &Imagenet) -> Result<(), Failure> {
     if args.eval {
         return evaluate(args, spec, &signals);
     }
-    if let Some(url) = args.resume.as_ref().filter(|from| from.starts_with("http")) {
-        return Err(Failure::Failed(format!(
-            "{url}: download the file first; a path is needed"
-        )));
+    if let Some(ks) = &args.knn {
+        return neighbours(args, &spec, ks, &signals);
     }
     spec.weights.resume_from = args.resume.clone();
     info!("learning rate {:.2e}", settings.learning_rate());
@@ -264,11 +292,10 @@ pub fn run(args: &Imagenet) -> Result<(), Failure> {
 
 /// Evaluates weights on the validation images and prints the accuracies as the script does.
 fn evaluate(args: &Imagenet, mut spec: RunSpec, signals: &Signals) -> Result<(), Failure> {
-    let path = args.resume.clone().map(PathBuf::from).or(args.finetune.clone());
-    if path.is_none() {
+    spec.weights.load_path = args.weights();
+    if spec.weights.load_path.is_none() {
         return Err(Failure::Usage("--eval needs weights: --finetune FILE".into()));
     }
-    spec.weights.load_path = path;
     if let Some(report) = trainer::evaluate_spec(&spec, signals.stop_flag())? {
         let value = |name: &str| {
             let metric = report.values.iter().find(|(key, _)| key == name);
@@ -280,6 +307,26 @@ fn evaluate(args: &Imagenet, mut spec: RunSpec, signals: &Signals) -> Result<(),
             100.0 * value("images/val/top5_epoch"),
             value("images/val/loss_epoch")
         ))?;
+    }
+    signals.check()
+}
+
+/// Prints the accuracy of nearest neighbours on the features of the given weights.
+fn neighbours(args: &Imagenet, spec: &RunSpec, ks: &[usize], signals: &Signals) -> Result<(), Failure> {
+    if args.finetune.is_none() {
+        warn!("the encoder has random weights: --finetune FILE loads weights");
+    }
+    let control = Control {
+        stop: signals.stop_flag(),
+        progress: true,
+        run_directory: None,
+    };
+    if let Some(accuracies) = trainer::neighbours_spec(spec, ks, &control)? {
+        let mut text = String::new();
+        for NeighbourAccuracy { k, accuracy, top5 } in accuracies {
+            let _ = writeln!(text, "* k {k} Acc@1 {:.3} Acc@5 {:.3}", 100.0 * accuracy, 100.0 * top5);
+        }
+        print(&text)?;
     }
     signals.check()
 }
@@ -308,6 +355,11 @@ fn summary(finished: &Finished, out: &Path) -> String {
 }
 
 impl Imagenet {
+    /// Returns the weights or the run that the command begins with.
+    fn weights(&self) -> Option<PathBuf> {
+        self.resume.clone().map(PathBuf::from).or_else(|| self.finetune.clone())
+    }
+
     /// Returns the settings of the run.
     fn settings(&self) -> Settings {
         let minmax = self.cutmix_minmax.as_deref();
@@ -315,7 +367,7 @@ impl Imagenet {
             batch_size: self.batch_size,
             epochs: self.epochs,
             accum_iter: self.accum_iter,
-            model: self.model.clone(),
+            model: self.model.clone().unwrap_or_else(|| DEFAULT_MODEL.into()),
             sizes: Sizes {
                 patch_size: self.patch_size,
                 width: self.width,
@@ -323,8 +375,12 @@ impl Imagenet {
                 heads: self.heads,
             },
             input_size: self.input_size,
+            linear_probe: self.linear_probe,
             drop_path: self.drop_path,
-            global_pool: !self.cls_token,
+            global_pool: match self.linear_probe || self.knn.is_some() {
+                true => self.global_pool,
+                false => !self.cls_token,
+            },
             finetune: self.finetune.clone(),
             data_path: self.data_path.clone(),
             val_fraction: self.val_fraction,
@@ -384,6 +440,13 @@ fn parse_not_negative(text: &str) -> Result<f64, String> {
         |value| value >= 0.0 && value.is_finite(),
         "a number that is not negative",
     )
+}
+
+fn parse_neighbours(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(k) if k > 0 => Ok(k),
+        _ => Err("it must be a number of neighbours, or several such as 10,20".into()),
+    }
 }
 
 fn parse_mixup_mode(text: &str) -> Result<MixupMode, String> {

@@ -167,32 +167,108 @@ fn a_run_writes_the_published_outputs_and_its_weights_are_fine_tuned_further() {
 }
 
 #[test]
+fn frozen_features_are_measured_by_neighbours_and_by_a_linear_probe() {
+    let directory = TempDir::new().expect("temporary directory");
+    let directory = directory.path();
+    write_classes(directory, 40);
+    assert_success(&imagenet(directory, "out", &["--epochs", "1"]));
+    // The sizes are those of the weights.
+    let with_sizes_of = |out: &str, more: &[&str]| {
+        let fixed = ["imagenet", "--data_path", "data/classes", "--output_dir", out];
+        let images = ["--input_size", "32", "--num_workers", "2", "--global_pool"];
+        vlct_in(directory, &[&fixed, &images, more].concat())
+    };
+
+    let output = with_sizes_of("unused", &["--knn=1,5", "--finetune", "out"]);
+    assert_success(&output);
+    let text = stdout_of(&output);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert!(
+        lines[0].starts_with("* k 1 Acc@1 ") && lines[1].starts_with("* k 5 Acc@1 "),
+        "{text}"
+    );
+    assert!(!directory.join("unused").exists());
+
+    let probe = [
+        "--linear_probe",
+        "--batch_size",
+        "8",
+        "--epochs",
+        "2",
+        "--warmup_epochs",
+        "1",
+    ];
+    let output = with_sizes_of("probe", &[&probe[..], &["--finetune", "out"]].concat());
+    assert_success(&output);
+    let log = log(&directory.join("probe"));
+    assert_eq!(log[1]["n_parameters"], 16 * 9 + 9, "the head alone is trained");
+    let saved = files::read(&directory.join("probe/checkpoint-1.pth"))
+        .expect("weights")
+        .state;
+    let begun = files::read(&directory.join("out/best/checkpoint.safetensors"))
+        .expect("weights")
+        .state;
+    for (name, tensor) in begun.iter().filter(|(name, _)| !name.starts_with("head.")) {
+        assert_eq!(saved.get(name), Some(tensor), "{name} is frozen");
+    }
+    assert!(saved.contains("head.0.running_mean") && saved.contains("head.1.weight"));
+    let output = with_sizes_of(
+        "unused",
+        &[
+            "--eval",
+            "--linear_probe",
+            "--heads",
+            "2",
+            "--finetune",
+            "probe/checkpoint-1.pth",
+        ],
+    );
+    assert_success(&output);
+    let accuracy = log[1]["test_acc1"].as_f64().expect("a number");
+    assert!(
+        stdout_of(&output).contains(&format!("* Acc@1 {accuracy:.3} ")),
+        "{}",
+        stdout_of(&output)
+    );
+    let class = vlct_in(
+        directory,
+        &[
+            "predict",
+            "classify",
+            "--load",
+            "probe",
+            "--csv",
+            "data/classes/val/star",
+        ],
+    );
+    assert_success(&class);
+}
+
+#[test]
 fn killed_runs_have_the_weights_of_an_uninterrupted_run() {
     let directory = TempDir::new().expect("temporary directory");
     let directory = directory.path();
     write_classes(directory, 50);
-    let options = [
-        "--epochs",
-        "8",
-        "--accum_iter",
-        "2",
-        "--mixup",
-        "0.8",
-        "--cutmix",
-        "1.0",
-        "--ema_decay",
-        "0.9",
-        "--clip_grad",
-        "1.0",
-    ];
+    let mixed = "--mixup 0.8 --cutmix 1.0 --clip_grad 1.0";
+    // The running statistics of the batch norm are restored, too.
+    for (i, options) in [mixed, "--linear_probe --min_lr 0.01"].into_iter().enumerate() {
+        let common = format!("--epochs 8 --accum_iter 2 --ema_decay 0.9 {options}");
+        assert_killed_runs_are_equal(directory, &common.split(' ').collect::<Vec<_>>(), 13 + i as u64);
+    }
+}
+
+/// Checks that runs with these options that are killed and resumed have the weights and the log of an uninterrupted run.
+fn assert_killed_runs_are_equal(directory: &Path, options: &[&str], seed: u64) {
     let killed_run = KilledRun {
         directory,
-        arguments: &|out| words(out, &options),
+        arguments: &|out| words(out, options),
         resume: &|out: &Path| vec!["--resume".to_string(), out.display().to_string()],
         run_directory: &|out| directory.join(out),
         milliseconds: 100..700,
     };
-    let runs: Vec<PathBuf> = killed_run.assert_same_weights("classes", 5, &mut stream(13, Purpose::Synthetic, 0, 0));
+    let name = format!("classes{seed}");
+    let runs: Vec<PathBuf> = killed_run.assert_same_weights(&name, 4, &mut stream(seed, Purpose::Synthetic, 0, 0));
     for run in &runs {
         assert_eq!(log(run), log(&runs[0]), "{}", run.display());
     }
@@ -216,6 +292,7 @@ fn bad_input_is_one_line() {
         (&["--aa", "rand-x9"], &["rand-x9"]),
         (&["--resume", "https://example.org/x.pth"], &["download the file first"]),
         (&["--batch_size", "64"], &["fewer samples than an optimiser step"]),
+        (&["--linear_probe", "--mixup", "0.8"], &["leave out --mixup"]),
     ] {
         let output = imagenet(directory, "out", more);
         assert_one_line_error(&more.join(" "), &output, parts);

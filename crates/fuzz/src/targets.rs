@@ -213,6 +213,7 @@ fn descriptions() -> Vec<Vec<u8>> {
         global_pool: true,
         drop_path: 0.1,
         layer_norm_eps: 1e-6,
+        linear_probe: false,
     });
     let names = ["cat", "dog"].map(String::from).to_vec();
     let images = ImagesSpec {

@@ -20,11 +20,13 @@ pub fn initialise_model<R: Rng>(model: &mut Model, random: impl Fn(u64) -> R + S
 
 /// Standard deviation of the weights of a new head on the weights of an encoder.
 const NEW_HEAD_STD: f64 = 2e-5;
+/// Standard deviation of the weights of a new head in linear probing.
+const PROBE_HEAD_STD: f64 = 0.01;
 
 /// Draws all weights of an image classifier, on all cores, as MAE's fine-tuning does. `random(i)` returns the generator for parameter `i`.
 ///
 /// Linear weights, `cls_token` and `pos_embed`: normal, σ 0.02. Patch projection: uniform in ±1/√(3P²), weight and bias. Layer norms:
-/// weight 1, bias 0. Other biases: 0.
+/// weight 1, bias 0. Other biases: 0. Running statistics: mean 0, variance 1.
 pub fn initialise_vit<R: Rng>(model: &mut Vit, random: impl Fn(u64) -> R + Sync) {
     let bound = 1.0 / ((3 * model.config().patch_size.pow(2)) as f64).sqrt();
     model.parameters_mut().fill(|id, parameter, values| {
@@ -32,9 +34,9 @@ pub fn initialise_vit<R: Rng>(model: &mut Vit, random: impl Fn(u64) -> R + Sync)
         let name = &parameter.name;
         if name.starts_with("patch_embed.") {
             fill_uniform(values, bound, random);
-        } else if name.contains("norm") && name.ends_with("weight") {
+        } else if name.contains("norm") && name.ends_with("weight") || name.ends_with("running_var") {
             values.fill(1.0);
-        } else if name.ends_with("bias") {
+        } else if name.ends_with("bias") || name.ends_with("running_mean") {
             values.fill(0.0);
         } else {
             values.fill_with(|| (STD * standard_normal(random)) as f32);
@@ -42,16 +44,22 @@ pub fn initialise_vit<R: Rng>(model: &mut Vit, random: impl Fn(u64) -> R + Sync)
     });
 }
 
-/// Draws the weight of an image classifier's head again, for an encoder with trained weights: normal, σ 2e-5, bias 0.
+/// Draws the weight of an image classifier's head again, for an encoder with trained weights: normal, σ 2e-5, in linear probing 0.01;
+/// bias 0.
 pub fn initialise_new_head(model: &mut Vit, random: &mut impl Rng) {
+    let (head, probes) = (model.config().head(), model.config().linear_probe);
     let parameters = model.parameters_mut();
     let head: Vec<_> = parameters
         .iter()
-        .filter(|(_, p)| p.name.starts_with("head."))
+        .filter(|(_, p)| p.name.starts_with(head))
         .map(|(id, p)| (id, p.name.ends_with("weight"), p.len()))
         .collect();
     for (id, is_weight, len) in head {
-        let std = if is_weight { NEW_HEAD_STD } else { 0.0 };
+        let std = match (is_weight, probes) {
+            (true, false) => NEW_HEAD_STD,
+            (true, true) => PROBE_HEAD_STD,
+            (false, _) => 0.0,
+        };
         let values: Vec<f32> = (0..len).map(|_| (std * standard_normal(random)) as f32).collect();
         parameters.set(id, &values);
     }
@@ -182,6 +190,7 @@ mod tests {
             global_pool: true,
             drop_path: 0.0,
             layer_norm_eps: 1e-6,
+            linear_probe: false,
         });
         initialise_vit(&mut model, ChaCha8Rng::seed_from_u64);
         let values = |model: &Vit, name: &str| {

@@ -6,6 +6,7 @@
 //! computes the mean of the weights of several files.
 
 pub mod average;
+mod batch_norm;
 mod blocks;
 pub mod checkpoint;
 pub mod config;
@@ -20,6 +21,7 @@ pub mod sizes;
 pub mod vit;
 pub mod vlc;
 
+pub use batch_norm::BatchStatistics;
 pub use config::VlcConfig;
 pub use inputs::{Inputs, Sequence};
 pub use mask::PatchMask;

@@ -1,5 +1,6 @@
 //! A model of either kind, for the trainer and the tasks.
 
+use crate::batch_norm::BatchStatistics;
 use crate::config::VlcConfig;
 use crate::files::mapping::AdaptError;
 use crate::files::{LoadReport, Options, WeightIndex};
@@ -137,6 +138,17 @@ impl Model {
     /// Returns the errors of [`Vlc::load`].
     pub fn load(&mut self, file: &WeightIndex, options: Options) -> Result<LoadReport, AdaptError> {
         either!(self, model => model.load(file, options))
+    }
+
+    /// Adds the statistics of a batch to the running ones; see [`Vit::update_statistics`].
+    ///
+    /// # Panics
+    /// Panics if the model is not that of linear probing.
+    pub fn update_statistics(&mut self, batch: &BatchStatistics) {
+        match self {
+            Self::Vit(model) => model.update_statistics(batch),
+            Self::Vlc(_) => panic!("the model is a vision-language model"),
+        }
     }
 
     /// Returns the vision-language model.

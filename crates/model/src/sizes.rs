@@ -11,7 +11,7 @@ use indexmap::IndexMap;
 use crate::config::{Backbone, Heads, VlcConfig};
 pub use crate::files::GivenHeads;
 use crate::files::heads::Statements;
-use crate::files::{TensorProblem, WeightIndex};
+use crate::files::{BACKBONE_PREFIX, Style, TensorProblem, WeightIndex};
 use crate::vit::VitConfig;
 
 /// Width per head of the encoder of every published model except the huge one.
@@ -32,6 +32,21 @@ pub struct Sizes {
     pub config: VlcConfig,
     /// Numbers of attention heads that the file does not state.
     pub assumptions: Vec<Assumption>,
+}
+
+/// Sizes of the encoder of a VLC model, a MAE or an image classifier.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EncoderSizes {
+    /// Side of a patch in pixels.
+    pub patch_size: usize,
+    /// Width.
+    pub width: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Number of attention heads.
+    pub heads: usize,
+    /// The assumption about the number of heads, if the file does not state it.
+    pub assumption: Option<Assumption>,
 }
 
 /// A part of the model with attention heads.
@@ -150,26 +165,15 @@ pub enum SizeError {
 /// Returns a [`SizeError`] if a tensor is missing or has a shape of no VLC model, or if the number of heads of the encoder is unknown.
 pub fn derive(file: &WeightIndex, given: GivenHeads) -> Result<Sizes, SizeError> {
     let tensors = Tensors::new(file);
-    let mut assumptions = Vec::new();
     let statements = Statements::new(file.format, &file.summary);
-    let [width, _, patch_size, _] = tensors.shape("transformer.patch_embed.proj.weight")?;
-    let heads = match given.encoder {
-        Some(heads) => heads,
-        None => match statements.encoder(width) {
-            Some(heads) => heads,
-            None if width % WIDTH_PER_HEAD == 0 => {
-                let heads = width / WIDTH_PER_HEAD;
-                assumptions.push(Assumption {
-                    part: Part::Encoder,
-                    heads,
-                    width,
-                });
-                heads
-            }
-            None => return Err(SizeError::UnknownHeads { part: "encoder", width }),
-        },
-    };
-    check_heads("encoder", heads, width)?;
+    let EncoderSizes {
+        patch_size,
+        width,
+        depth,
+        heads,
+        assumption,
+    } = derive_encoder(&tensors, &statements, BACKBONE_PREFIX, given.encoder)?;
+    let mut assumptions: Vec<Assumption> = assumption.into_iter().collect();
     let (decoder_width, decoder_depth, decoder_heads) =
         decoder(&tensors, &statements, given.decoder, &mut assumptions)?;
 
@@ -191,7 +195,7 @@ pub fn derive(file: &WeightIndex, given: GivenHeads) -> Result<Sizes, SizeError>
         backbone: Backbone {
             patch_size,
             width,
-            depth: tensors.blocks("transformer.blocks")?,
+            depth,
             heads,
             decoder_width,
             decoder_depth,
@@ -213,6 +217,48 @@ pub fn derive(file: &WeightIndex, given: GivenHeads) -> Result<Sizes, SizeError>
     };
     check(&config)?;
     Ok(Sizes { config, assumptions })
+}
+
+/// Derives the sizes of the encoder in a weight file of a VLC model, a MAE or an image classifier. `heads` is the number of attention heads
+/// if the caller knows it.
+///
+/// # Errors
+/// Returns a [`SizeError`] if a tensor is missing or has a shape of no encoder, or if the number of heads is unknown.
+pub fn encoder(file: &WeightIndex, heads: Option<usize>) -> Result<EncoderSizes, SizeError> {
+    let tensors = Tensors::new(file);
+    let statements = Statements::new(file.format, &file.summary);
+    let prefix = match file.style {
+        Style::Mae => "",
+        Style::Vlc => BACKBONE_PREFIX,
+    };
+    derive_encoder(&tensors, &statements, prefix, heads)
+}
+
+/// Derives the sizes of an encoder whose tensors have names that begin with `prefix`.
+fn derive_encoder(
+    tensors: &Tensors,
+    statements: &Statements,
+    prefix: &str,
+    heads: Option<usize>,
+) -> Result<EncoderSizes, SizeError> {
+    let [width, _, patch_size, _] = tensors.shape(&format!("{prefix}patch_embed.proj.weight"))?;
+    let stated = heads.or_else(|| statements.encoder(width));
+    let by_width = || (width % WIDTH_PER_HEAD == 0).then_some(width / WIDTH_PER_HEAD);
+    let Some(heads) = stated.or_else(by_width) else {
+        return Err(SizeError::UnknownHeads { part: "encoder", width });
+    };
+    check_heads("encoder", heads, width)?;
+    Ok(EncoderSizes {
+        patch_size,
+        width,
+        depth: tensors.blocks(&format!("{prefix}blocks"))?,
+        heads,
+        assumption: stated.is_none().then_some(Assumption {
+            part: Part::Encoder,
+            heads,
+            width,
+        }),
+    })
 }
 
 /// Checks sizes that come from an untrusted file: a model with these sizes can be built, and its forward pass does not panic.

@@ -1,8 +1,9 @@
-//! The image classifier of MAE's fine-tuning: a vision transformer with a linear head.
+//! The image classifier of MAE's fine-tuning and linear probing: a vision transformer with a linear head.
 
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::batch_norm::{BatchStatistics, RunningStatistics};
 use crate::blocks::{BACKBONE_EPS, Block, ImageEmbedding, Linear, Norm, ParameterIds};
 use crate::config::{Backbone, ParameterList};
 use crate::files::mapping::AdaptError;
@@ -33,6 +34,9 @@ pub struct VitConfig {
     pub drop_path: f32,
     /// ε of the layer norms.
     pub layer_norm_eps: f32,
+    /// Whether the model is that of linear probing: a batch norm without scale and shift precedes the head, and only the head is trained.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub linear_probe: bool,
 }
 
 impl VitConfig {
@@ -49,6 +53,7 @@ impl VitConfig {
             global_pool: true,
             drop_path: 0.0,
             layer_norm_eps: BACKBONE_EPS,
+            linear_probe: false,
         })
     }
 
@@ -69,11 +74,25 @@ impl VitConfig {
         if !self.global_pool {
             list.add_norm("norm", d);
         }
-        list.add_linear("head", d, self.classes);
+        if self.linear_probe {
+            list.add("head.0.running_mean", &[d]);
+            list.add("head.0.running_var", &[d]);
+        }
+        list.add_linear(self.head(), d, self.classes);
         if self.global_pool {
             list.add_norm("fc_norm", d);
         }
+        if self.linear_probe {
+            for (name, _, trainable) in &mut list.0 {
+                *trainable = name.starts_with(self.head());
+            }
+        }
         list.0
+    }
+
+    /// Returns the name of the linear head.
+    pub(crate) fn head(&self) -> &'static str {
+        if self.linear_probe { "head.1" } else { "head" }
     }
 
     /// Returns the probability of leaving out a sublayer of block `block`.
@@ -100,6 +119,7 @@ pub struct Vit {
     image: ImageEmbedding,
     blocks: Vec<Block>,
     norm: Norm,
+    running: Option<RunningStatistics>,
     head: Linear,
 }
 
@@ -128,7 +148,8 @@ impl Vit {
                 .map(|i| ids.block(&format!("blocks.{i}"), config.layer_norm_eps))
                 .collect(),
             norm: ids.norm(norm),
-            head: ids.linear("head"),
+            running: config.linear_probe.then(|| RunningStatistics::new(&ids, "head.0")),
+            head: ids.linear(config.head()),
             compute: Compute::default(),
             config,
             parameters,
@@ -138,6 +159,11 @@ impl Vit {
     /// Returns the sizes.
     pub fn config(&self) -> &VitConfig {
         &self.config
+    }
+
+    /// Returns the name of the head's weight matrix.
+    pub fn head_weight(&self) -> String {
+        format!("{}.weight", self.config.head())
     }
 
     /// Returns the weights.
@@ -171,16 +197,51 @@ impl Vit {
     /// Returns the logits `[images, classes]` of normalised images `[3, size, size]`.
     ///
     /// # Panics
-    /// Panics if an image does not have the side `image_size`, or `drop_path` does not have a factor for each image and sublayer.
-    pub fn logits(&self, tape: &Tape, images: &[&[f32]], drop_path: Option<&DropPath>) -> Var {
-        let features = self.features(tape, images, drop_path);
+    /// Panics if an image does not have the side `image_size`.
+    pub fn logits(&self, tape: &Tape, images: &[&[f32]]) -> Var {
+        let features = self.features(tape, images, None);
+        let features = match &self.running {
+            Some(running) => running.read(&self.parameters).normalise(tape, &features),
+            None => features,
+        };
         self.head.forward(tape, &self.parameters, &features, None)
+    }
+
+    /// Returns the logits in training. In linear probing, the batch norm uses the statistics of this batch, which are returned for
+    /// [`Vit::update_statistics`].
+    ///
+    /// # Panics
+    /// Panics under the conditions of [`Vit::features`].
+    pub fn training_logits(
+        &self,
+        tape: &Tape,
+        images: &[&[f32]],
+        drop_path: Option<&DropPath>,
+    ) -> (Var, Option<BatchStatistics>) {
+        let features = self.features(tape, images, drop_path);
+        let statistics = self.running.is_some().then(|| BatchStatistics::of(&features));
+        let features = match &statistics {
+            Some(statistics) => statistics.normalise(tape, &features),
+            None => features,
+        };
+        (self.head.forward(tape, &self.parameters, &features, None), statistics)
+    }
+
+    /// Adds the statistics of a batch to the running ones, which [`Vit::logits`] uses.
+    ///
+    /// # Panics
+    /// Panics if the model is not that of linear probing.
+    pub fn update_statistics(&mut self, batch: &BatchStatistics) {
+        let Some(running) = &self.running else {
+            panic!("only linear probing has running statistics")
+        };
+        running.update(&mut self.parameters, batch);
     }
 
     /// Returns the input `[images, width]` of the head: the normalised mean of the patches, or the normalised class token.
     ///
     /// # Panics
-    /// Panics under the conditions of [`Vit::logits`].
+    /// Panics if an image does not have the side `image_size`, or `drop_path` does not have a factor for each image and sublayer.
     pub fn features(&self, tape: &Tape, images: &[&[f32]], drop_path: Option<&DropPath>) -> Var {
         let p = &self.parameters;
         let eps = self.config.layer_norm_eps;

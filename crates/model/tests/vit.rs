@@ -26,6 +26,7 @@ fn recorded(t: &Tensors) -> Vit {
         global_pool: t.has("param.fc_norm.weight"),
         drop_path: 0.0,
         layer_norm_eps: 1e-6,
+        linear_probe: false,
     };
     let mut model = Vit::new(config);
     let names: Vec<String> = model.parameters().iter().map(|(_, p)| p.name.clone()).collect();
@@ -60,7 +61,7 @@ fn logits_loss_and_gradients_match_the_original() {
             let images = images(&t);
             let images: Vec<&[f32]> = images.iter().map(Vec::as_slice).collect();
             let tape = Tape::new(Compute::default());
-            let logits = model.logits(&tape, &images, None);
+            let logits = model.logits(&tape, &images);
             assert_close(file, &logits.tensor().to_host(), &t.f32("logits"), 2e-5);
             let targets = tape
                 .device()
@@ -100,6 +101,7 @@ fn small(global_pool: bool) -> Vit {
         global_pool,
         drop_path: 0.5,
         layer_norm_eps: 1e-6,
+        linear_probe: false,
     });
     model.parameters_mut().fill(|id, _, values| {
         let value = |i: usize| ((i * 7919 + id.index() * 31) % 1013) as f32 / 1013.0 - 0.4;
@@ -115,7 +117,12 @@ fn factors_of_drop_path_apply_to_the_sublayers_of_each_image() {
         let images: [Vec<f32>; 2] = [3, 5].map(|k| (0..3 * 64).map(|i| ((i * k) % 11) as f32 / 5.0 - 1.0).collect());
         let logits = |images: &[&[f32]], drop_path: Option<&DropPath>| {
             let tape = Tape::inference(Compute::default());
-            model.logits(&tape, images, drop_path).tensor().to_host().into_owned()
+            model
+                .training_logits(&tape, images, drop_path)
+                .0
+                .tensor()
+                .to_host()
+                .into_owned()
         };
         let both = [images[0].as_slice(), images[1].as_slice()];
         let factors = |first: f32, second: f32| DropPath {
@@ -140,7 +147,7 @@ fn factors_of_drop_path_apply_to_the_sublayers_of_each_image() {
             }
         }
         let tape = Tape::inference(Compute::default());
-        let want = without.logits(&tape, &both[..1], None).tensor().to_host().into_owned();
+        let want = without.logits(&tape, &both[..1]).tensor().to_host().into_owned();
         assert_close("without sublayers", &dropped[..3], &want, 1e-5);
         assert_ne!(logits(&both, Some(&factors(2.0, 1.0)))[..3], plain[..3]);
     }

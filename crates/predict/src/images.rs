@@ -91,7 +91,7 @@ impl ImageClassifier {
             return Vec::new();
         }
         let images: Vec<&[f32]> = images.iter().map(Vec::as_slice).collect();
-        let logits = self.model.logits(&Tape::inference(self.model.compute()), &images, None);
+        let logits = self.model.logits(&Tape::inference(self.model.compute()), &images);
         let values = logits.tensor().to_host();
         values.chunks_exact(logits.columns()).map(<[f32]>::to_vec).collect()
     }
@@ -121,6 +121,7 @@ mod tests {
             global_pool: true,
             drop_path: 0.0,
             layer_norm_eps: 1e-6,
+            linear_probe: false,
         }
     }
 

@@ -74,8 +74,28 @@ impl SplitEvaluator {
         on_batch: &mut dyn FnMut(&Batch),
     ) -> Result<Option<(Tally, Rows)>> {
         let (mut tally, mut rows) = (Tally::default(), Rows::new());
+        let complete = self.each(model, stop, &mut |batch, outcome| {
+            outcome.measures.iter().for_each(|measure| tally.add_measure(measure));
+            self.task.record(&*self.data, batch, outcome, &mut rows)?;
+            on_batch(batch);
+            Ok(())
+        })?;
+        Ok(complete.then_some((tally, rows)))
+    }
+
+    /// Runs the task on every batch of the split and calls `on_outcome` with the batch and its outcome. Returns whether all batches were
+    /// evaluated; it ends early if `stop` is set.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Loader::new`] and [`evaluate_batches`].
+    pub fn each(
+        &self,
+        model: &Model,
+        stop: &AtomicBool,
+        on_outcome: &mut dyn FnMut(&Batch, &Outcome) -> Result<()>,
+    ) -> Result<bool> {
         if self.data.is_empty() {
-            return Ok(Some((tally, rows)));
+            return Ok(true);
         }
         let loader = Loader::new(
             Arc::clone(&self.task),
@@ -89,13 +109,7 @@ impl SplitEvaluator {
         } else {
             self.limit as usize
         };
-        let complete = evaluate_batches(&*self.task, model, loader.take(limit), stop, &mut |batch, outcome| {
-            outcome.measures.iter().for_each(|measure| tally.add_measure(measure));
-            self.task.record(&*self.data, batch, outcome, &mut rows)?;
-            on_batch(batch);
-            Ok(())
-        })?;
-        Ok(complete.then_some((tally, rows)))
+        evaluate_batches(&*self.task, model, loader.take(limit), stop, on_outcome)
     }
 }
 

@@ -109,9 +109,13 @@ impl Task for Images {
         let drop_path = batch
             .dropout
             .and_then(|key| draw_drop_path(model.config(), images.len(), key));
-        let logits = model.logits(tape, &images, drop_path.as_ref());
+        let (logits, statistics) = match batch.dropout {
+            Some(_) => model.training_logits(tape, &images, drop_path.as_ref()),
+            None => (model.logits(tape, &images), None),
+        };
         let mut outcome = Outcome {
             logits: Some(logits.clone()),
+            statistics,
             ..Outcome::default()
         };
         let smoothing = if batch.dropout.is_some() {
@@ -227,6 +231,7 @@ mod tests {
             global_pool: true,
             drop_path,
             layer_norm_eps: 1e-6,
+            linear_probe: false,
         }
     }
 
@@ -287,7 +292,7 @@ mod tests {
         let model = model();
         let tape = Tape::inference(Compute::default());
         let images: Vec<&[f32]> = batch.images.iter().map(|image| &**image).collect();
-        let logits = model.vit().logits(&tape, &images, None).tensor().to_host().into_owned();
+        let logits = model.vit().logits(&tape, &images).tensor().to_host().into_owned();
         let rows = logits.chunks_exact(7).zip(batch.classes().unwrap());
         let losses = rows.map(|(row, class)| {
             let log_sum = row.iter().map(|v| v.exp()).sum::<f32>().ln();

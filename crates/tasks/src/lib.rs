@@ -21,6 +21,7 @@ pub mod labels;
 pub mod loader;
 pub mod metrics;
 pub mod mixup;
+pub mod neighbours;
 pub mod nlvr2;
 pub mod pretrain;
 pub mod probabilities;

@@ -5,7 +5,7 @@ use crate::metrics::{Measure, Phase, Report, Tally};
 use crate::rows::Rows;
 use crate::sample::{SampleContext, SampleError};
 use vlct_data::datasets::{Contents, Dataset};
-use vlct_model::Model;
+use vlct_model::{BatchStatistics, Model};
 use vlct_tensor::{Tape, Tensor, Var};
 
 /// A task. It is immutable and holds no weights; the threads of the loader share it.
@@ -55,6 +55,8 @@ pub struct Outcome {
     pub measures: Vec<Measure>,
     /// Logits of the samples `[samples, classes]`, if the task computes them.
     pub logits: Option<Var>,
+    /// Statistics of the batch that are added to the running statistics of the model after the update; linear probing has them.
+    pub statistics: Option<BatchStatistics>,
 }
 
 impl Outcome {

@@ -65,6 +65,19 @@ impl Data {
         })
     }
 
+    /// Checks that there are validation images.
+    ///
+    /// # Errors
+    /// Returns [`TrainError::NoValidationImages`] if there are none.
+    pub(crate) fn check_validation(&self, spec: &RunSpec) -> Result<()> {
+        match self.val.is_empty() {
+            true => Err(TrainError::NoValidationImages {
+                path: spec.data.classes.clone().unwrap_or_default(),
+            }),
+            false => Ok(()),
+        }
+    }
+
     fn of_classes(splits: ClassSplits, inputs: Arc<InputSpec>) -> Result<Self> {
         let ClassSplits { train, val } = splits;
         for note in train.notes().iter().chain(val.notes()) {

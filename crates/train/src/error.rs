@@ -209,6 +209,14 @@ pub enum TrainError {
         "no task is active: set loss_names.mlm=1 and loss_names.itm=1, or a fine-tuning task such as loss_names.vqa=1"
     )]
     NoTask,
+    /// The number of attention heads is neither in a weight file nor given.
+    #[error("{path}: {source}; --heads N sets it", path = path.display())]
+    UnknownHeads {
+        /// The file.
+        path: PathBuf,
+        /// The part of the model.
+        source: SizeError,
+    },
     /// The sizes of the model in a weight file cannot be derived.
     #[error("{path}: {source}", path = path.display())]
     Sizes {
@@ -263,6 +271,15 @@ pub enum TrainError {
         tokenizer: String,
         /// The first difference; "there" is the checkpoint, "here" the run.
         difference: VocabularyDifference,
+    },
+    /// A directory of classes has no validation images.
+    #[error(
+        "{path}: there are no validation images; add val/CLASS beside train/CLASS, or hold some out with --val_fraction 0.1",
+        path = path.display()
+    )]
+    NoValidationImages {
+        /// The directory.
+        path: PathBuf,
     },
     /// The training split of the datasets is empty.
     #[error("the training split of datasets={datasets:?} is empty")]

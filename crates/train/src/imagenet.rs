@@ -1,6 +1,6 @@
 //! Fine-tuning of image classifiers: the settings of MAE's script `main_finetune.py`, and the run that they describe.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use log::warn;
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,8 @@ use vlct_config::{Config, ConfigError, DecayPower, ValCheckInterval, Warmup};
 use vlct_data::datasets::{FileRules, ReadingRule, VqaTest};
 use vlct_image::augment::{Erasing, ErasingMode, Jitter, Policy};
 use vlct_image::{ClassificationAugment, ColourAugment, TransformSpec};
-use vlct_model::{ModelConfig, VitConfig, sizes};
+use vlct_model::sizes::{self, SizeError};
+use vlct_model::{ModelConfig, VitConfig, files};
 use vlct_tasks::TaskSpec;
 use vlct_tasks::images::ImagesSpec;
 use vlct_tasks::mixup::{MixupMode, MixupSpec};
@@ -40,6 +41,9 @@ pub struct Settings {
     pub sizes: Sizes,
     /// Side of the images in pixels.
     pub input_size: usize,
+    /// Whether only a linear head behind a batch norm is trained, by LARS, as in MAE's script for linear probing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub linear_probe: bool,
     /// Largest probability that a sublayer is left out for an image.
     pub drop_path: f64,
     /// Whether the head reads the mean of the patches instead of the class token.
@@ -146,6 +150,34 @@ impl Settings {
         optimisation.lr.unwrap_or(optimisation.blr * samples / BASE_BATCH)
     }
 
+    /// Uses the sizes of the encoder in the weight file or run directory `path` where none are set. A file that has no encoder changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be read, or the number of attention heads is unknown.
+    pub fn use_sizes_of(&mut self, path: &Path) -> Result<()> {
+        let file = files::map(path)?;
+        let encoder = match sizes::encoder(&files::index(&file)?, self.sizes.heads) {
+            Ok(encoder) => encoder,
+            Err(source @ SizeError::UnknownHeads { .. }) => {
+                return Err(TrainError::UnknownHeads {
+                    path: path.to_path_buf(),
+                    source,
+                });
+            }
+            Err(_) => return Ok(()),
+        };
+        if let Some(assumption) = encoder.assumption {
+            warn!("{}: {assumption}; --heads sets another number", path.display());
+        }
+        let sizes = &mut self.sizes;
+        sizes.patch_size.get_or_insert(encoder.patch_size);
+        sizes.width.get_or_insert(encoder.width);
+        sizes.depth.get_or_insert(encoder.depth);
+        sizes.heads.get_or_insert(encoder.heads);
+        Ok(())
+    }
+
     fn samples_per_step(&self) -> u64 {
         self.batch_size.saturating_mul(self.accum_iter)
     }
@@ -165,8 +197,13 @@ impl Settings {
     /// Returns the run of these settings on images with these classes.
     ///
     /// # Errors
-    /// Returns an error if a value is out of range or not known.
+    /// Returns an error if a value is out of range or not known, or contradicts linear probing.
     pub fn run_spec(&self, classes: Vec<String>) -> Result<RunSpec> {
+        self.check_probe()?;
+        let (rule, layer_decay) = match self.linear_probe {
+            true => (Rule::Lars, 1.0),
+            false => (Rule::AdamWPyTorch, self.optimisation.layer_decay),
+        };
         let base = Config::default();
         let text = toml::to_string(self).map_err(|error| ConfigError::Contradiction(error.to_string()))?;
         Ok(RunSpec {
@@ -203,16 +240,17 @@ impl Settings {
                 tokenizer: base.tokenizer.clone(),
                 max_text_len: base.max_text_len,
                 image_size: self.input_size,
-                train_transform: TransformSpec::ClassificationTrain(Box::new(self.augment()?)),
+                train_transform: match self.linear_probe {
+                    true => TransformSpec::LinearProbeTrain,
+                    false => TransformSpec::ClassificationTrain(Box::new(self.augment()?)),
+                },
                 val_transform: TransformSpec::ClassificationEval,
                 workers: self.num_workers.max(1),
             },
             optimizer: OptimizerSpec {
-                rule: Rule::AdamWPyTorch,
+                rule,
                 weight_decay: self.optimisation.weight_decay,
-                groups: GroupRule::ClassifierLayers {
-                    layer_decay: self.optimisation.layer_decay,
-                },
+                groups: GroupRule::ClassifierLayers { layer_decay },
                 learning_rate: self.learning_rate(),
                 end_lr: self.optimisation.min_lr,
                 decay: DecayPower::Cosine,
@@ -255,6 +293,37 @@ impl Settings {
         })
     }
 
+    /// Checks that linear probing has no settings that only fine-tuning has, and batches with a variance.
+    fn check_probe(&self) -> std::result::Result<(), ConfigError> {
+        if !self.linear_probe {
+            return Ok(());
+        }
+        let augmentation = &self.augmentation;
+        let not_used = [
+            ("--drop_path", self.drop_path > 0.0),
+            ("--aa", !self.has_no_policy()),
+            ("--color_jitter", augmentation.color_jitter.is_some()),
+            ("--smoothing", augmentation.smoothing > 0.0),
+            ("--reprob", augmentation.reprob > 0.0),
+            ("--mixup and --cutmix", self.mixup().is_some()),
+        ];
+        if let Some((flags, _)) = not_used.iter().find(|(_, is_set)| *is_set) {
+            return Err(ConfigError::Contradiction(format!(
+                "linear probing trains the head on cropped and mirrored images only: leave out {flags}"
+            )));
+        }
+        if self.batch_size < 2 {
+            return Err(ConfigError::Contradiction(
+                "the batch norm of linear probing needs a batch size of at least 2".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn has_no_policy(&self) -> bool {
+        matches!(self.augmentation.aa.as_str(), "" | "none")
+    }
+
     /// Returns the sizes of the model.
     fn model(&self, classes: usize) -> std::result::Result<VitConfig, ConfigError> {
         let Some(named) = VitConfig::from_name(&self.model, self.input_size, classes) else {
@@ -276,6 +345,7 @@ impl Settings {
             heads: heads.unwrap_or(named.heads),
             global_pool: self.global_pool,
             drop_path: self.drop_path as f32,
+            linear_probe: self.linear_probe,
             ..named
         };
         spec::size::check_image_size("input_size", config.image_size, config.patch_size.max(1))?;
@@ -306,10 +376,10 @@ impl Settings {
             recount,
             ..
         } = &self.augmentation;
-        let colour = match (aa.as_str(), color_jitter) {
-            ("" | "none", None) => ColourAugment::None,
-            ("" | "none", Some(strength)) => ColourAugment::Jitter(Jitter::new(*strength)?),
-            (policy, _) => ColourAugment::Policy(policy.parse::<Policy>()?),
+        let colour = match (self.has_no_policy(), color_jitter) {
+            (true, None) => ColourAugment::None,
+            (true, Some(strength)) => ColourAugment::Jitter(Jitter::new(*strength)?),
+            (false, _) => ColourAugment::Policy(aa.parse::<Policy>()?),
         };
         let mode: ErasingMode = remode.parse()?;
         let erasing = match *reprob > 0.0 {
@@ -370,6 +440,7 @@ mod tests {
             model: "vit_base_patch16".into(),
             sizes: Sizes::default(),
             input_size: 384,
+            linear_probe: false,
             drop_path: 0.1,
             global_pool: true,
             finetune: Some("vlc.ckpt".into()),
@@ -447,6 +518,36 @@ mod tests {
         ] {
             let message = changed(change).expect_err(part);
             assert!(message.contains(part) && !message.contains('\n'), "{message}");
+        }
+    }
+
+    /// The settings of linear probing, which has no augmentation but crops.
+    fn probe() -> Settings {
+        let mut settings = published();
+        settings.linear_probe = true;
+        settings.drop_path = 0.0;
+        settings.augmentation.aa = String::new();
+        (settings.augmentation.smoothing, settings.augmentation.reprob) = (0.0, 0.0);
+        (settings.augmentation.mixup, settings.augmentation.cutmix) = (0.0, 0.0);
+        settings
+    }
+
+    #[test]
+    fn linear_probing_trains_the_head_alone_by_lars() {
+        let spec = probe().run_spec(vec!["a".into(), "b".into()]).unwrap();
+        assert_eq!(spec.optimizer.rule, Rule::Lars);
+        assert_eq!(spec.data.train_transform, TransformSpec::LinearProbeTrain);
+        assert!(matches!(&spec.model, ModelConfig::Vit(model) if model.linear_probe));
+        for (change, part) in [
+            ((|s| s.augmentation.mixup = 0.8) as fn(&mut Settings), "--mixup"),
+            (|s| s.augmentation.aa = "rand-m9".into(), "--aa"),
+            (|s| s.drop_path = 0.1, "--drop_path"),
+            (|s| s.batch_size = 1, "at least 2"),
+        ] {
+            let mut settings = probe();
+            change(&mut settings);
+            let error = settings.run_spec(vec!["a".into()]).map(drop).unwrap_err().to_string();
+            assert!(error.contains(part) && !error.contains('\n'), "{error}");
         }
     }
 

@@ -277,7 +277,7 @@ pub(crate) fn load_and_log(model: &mut Model, spec: &RunSpec) -> Result<Option<L
         info!("{name} of {}: {report}", path.display());
         // The head of a classifier starts with small weights on a trained encoder.
         if let Model::Vit(model) = model
-            && report.missing.iter().any(|name| name == "head.weight")
+            && report.missing.contains(&model.head_weight())
         {
             initialise_new_head(model, &mut stream(spec.seed, Purpose::Initialisation, 1, 0));
         }

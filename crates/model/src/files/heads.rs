@@ -78,7 +78,9 @@ impl<'f> Statements<'f> {
     }
 
     fn described(&self, key: &str) -> Option<usize> {
-        number(self.description.get("model")?.get("backbone")?.get(key)?)
+        let model = self.description.get("model")?;
+        // The sizes of an image classifier have no part `backbone`.
+        number(model.get("backbone").unwrap_or(model).get(key)?)
     }
 
     fn in_metadata(&self, key: &str) -> Option<usize> {

@@ -1,6 +1,7 @@
 //! Training: accumulation windows, validation, checkpoints, logs, resumption.
 
 pub mod evaluate;
+mod neighbours;
 mod scoring_log;
 mod test;
 mod threads;
@@ -24,6 +25,7 @@ use crate::weights;
 use vlct_config::{AUTO, Config};
 
 pub use crate::paths::read_config;
+pub use neighbours::neighbours_spec;
 pub use threads::{Threads, use_threads};
 pub use training::{Control, Finished};
 
@@ -67,6 +69,7 @@ pub fn evaluate_spec(spec: &RunSpec, stop: &AtomicBool) -> Result<Option<Report>
     };
     use_threads(Threads::from_spec(&spec.compute))?;
     let data = Data::open(spec)?;
+    data.check_validation(spec)?;
     let mut model = weights::fresh_model(spec);
     if let Some(report) = weights::load_and_log(&mut model, spec)? {
         test::check_complete(spec, &report)?;

@@ -21,8 +21,15 @@ const HEADS: [&str; 4] = [
     "labels_classifier.",
     "rank_output.",
 ];
-/// The head of an image classifier. It is not loaded if the number of classes differs.
-const CLASSIFIER_HEAD: [&str; 2] = ["head.weight", "head.bias"];
+/// The head of an image classifier, also that of linear probing. It is not loaded if the number of classes differs.
+const CLASSIFIER_HEAD: [&str; 6] = [
+    "head.weight",
+    "head.bias",
+    "head.0.running_mean",
+    "head.0.running_var",
+    "head.1.weight",
+    "head.1.bias",
+];
 /// Pairs of a tensor of the retrieval head and its source: the tensor of the matching head whose row 1 ("match") it copies.
 const RANK_FROM_MATCHING: [(&str, &str); 2] = [
     ("rank_output.weight", "itm_score.fc.weight"),

@@ -32,7 +32,7 @@ use crate::schedule::Schedule;
 use crate::spec::RunSpec;
 use crate::state::RunState;
 use crate::weights::Weights;
-use vlct_model::checkpoint;
+use vlct_model::{BatchStatistics, checkpoint};
 use vlct_util::text::counted;
 
 /// The result of a run.
@@ -101,6 +101,8 @@ struct WindowResult {
     samples: u64,
     /// Metrics of the last micro-batch, for the log.
     values: Vec<(&'static str, f64)>,
+    /// Statistics of the micro-batches for the running statistics of the model.
+    statistics: Vec<BatchStatistics>,
 }
 
 impl<'a> Trainer<'a> {
@@ -231,6 +233,11 @@ impl<'a> Trainer<'a> {
                 return Ok(());
             };
             let gradient_norm = self.weights.update(window.step, self.schedule().at(window.step));
+            let model = &mut self.weights.model;
+            result
+                .statistics
+                .iter()
+                .for_each(|batch| model.update_statistics(batch));
             let validates = self.plan.validates(&window);
             self.state
                 .advance(&window, result.epoch_sums, result.replaced, validates);
@@ -267,6 +274,7 @@ impl<'a> Trainer<'a> {
             replaced: self.state.replaced,
             samples: 0,
             values: Vec::new(),
+            statistics: Vec::new(),
         };
         let mut meters = PendingMeasures::default();
         for _ in window.batches.clone() {
@@ -279,7 +287,7 @@ impl<'a> Trainer<'a> {
             result.samples += batch.len() as u64;
             log_replacements(&batch, result.replaced);
             result.replaced += batch.replaced;
-            self.run_micro_batch(&batch, &mut meters);
+            result.statistics.extend(self.run_micro_batch(&batch, &mut meters));
         }
         result.values = meters
             .flush(&mut result.epoch_sums)
@@ -287,14 +295,15 @@ impl<'a> Trainer<'a> {
         Ok(Some(result))
     }
 
-    /// Runs the forward and backward pass of one micro-batch.
-    fn run_micro_batch(&mut self, batch: &Batch, meters: &mut PendingMeasures) {
+    /// Runs the forward and backward pass of one micro-batch. Returns its statistics.
+    fn run_micro_batch(&mut self, batch: &Batch, meters: &mut PendingMeasures) -> Option<BatchStatistics> {
         let model = &self.weights.model;
         let tape = Tape::new(model.compute());
         let outcome = self.task.forward(model, &tape, batch);
         let scale = 1.0 / self.plan.grad_steps as f32;
         tape.backward(outcome.total(), scale, &mut self.weights.gradients);
         meters.add(&batch.items, outcome.measures);
+        outcome.statistics
     }
 
     fn non_finite_error(&self, NonFinite { loss, value, items }: NonFinite) -> TrainError {
