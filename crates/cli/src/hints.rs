@@ -28,8 +28,8 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(TrainError::Config(error)) = error.downcast_ref() {
         return config_hint(error).map(Into::into);
     }
-    if let Some(TrainError::MissingDataRoot) = error.downcast_ref() {
-        return Some("`vlct quickstart` generates its own data".into());
+    if let Some(hint) = error.downcast_ref().and_then(train_hint) {
+        return Some(hint.into());
     }
     if let Some(error) = error.downcast_ref() {
         return prepare_hint(error);
@@ -41,6 +41,20 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
         return config_hint(error).map(Into::into);
     }
     error.downcast_ref().and_then(data_hint)
+}
+
+fn train_hint(error: &TrainError) -> Option<&'static str> {
+    match error {
+        TrainError::MissingDataRoot => Some("`vlct quickstart` generates its own data"),
+        TrainError::OtherModelKind { is_classifier, .. } => Some(match is_classifier {
+            true => "`vlct imagenet --resume RUN` continues it",
+            false => "`vlct run with RUN/config.toml resume_from=RUN` continues it",
+        }),
+        TrainError::OtherOptimizer { .. } => Some("--finetune begins with the weights alone"),
+        TrainError::UnknownHeads { .. } => Some("give it with --heads"),
+        TrainError::NoValidationImages { .. } => Some("or hold some out with --val_fraction 0.1"),
+        _ => None,
+    }
 }
 
 fn config_hint(error: &ConfigError) -> Option<&'static str> {

@@ -154,9 +154,12 @@ pub struct Imagenet {
     /// Seed of all random decisions
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Directory of a run to continue
-    #[arg(long, value_name = "DIR")]
+    /// Run to continue: its directory, or a file checkpoint-EPOCH.pth of this program or of the script
+    #[arg(long, value_name = "PATH")]
     resume: Option<String>,
+    /// First epoch, if the file of --resume has no optimiser
+    #[arg(long = "start_epoch", value_name = "N", default_value_t = 0)]
+    start_epoch: u64,
     /// Evaluate the weights of --finetune, or of --resume, on the validation images and end
     #[arg(long)]
     eval: bool,
@@ -366,6 +369,7 @@ impl Imagenet {
         Settings {
             batch_size: self.batch_size,
             epochs: self.epochs,
+            start_epoch: self.start_epoch,
             accum_iter: self.accum_iter,
             model: self.model.clone().unwrap_or_else(|| DEFAULT_MODEL.into()),
             sizes: Sizes {

@@ -246,6 +246,49 @@ fn frozen_features_are_measured_by_neighbours_and_by_a_linear_probe() {
 }
 
 #[test]
+fn runs_continue_from_the_published_files_of_their_epochs() {
+    let directory = TempDir::new().expect("temporary directory");
+    let directory = directory.path();
+    write_classes(directory, 40);
+    let options = ["--epochs", "3", "--mixup", "0.8", "--accum_iter", "2"];
+    assert_success(&imagenet(directory, "out", &options));
+    let resumed = |out: &str, from: &str, more: &[&str]| {
+        let output = imagenet(directory, out, &[&options, &["--resume", from][..], more].concat());
+        assert_success(&output);
+        output
+    };
+    let file = |out: &str| std::fs::read(directory.join(out).join("checkpoint-2.pth")).expect("a file");
+
+    // In a new directory, and in the directory of the run itself.
+    let whole = file("out");
+    resumed("new", "out/checkpoint-0.pth", &[]);
+    assert_eq!(file("new"), whole);
+    assert_eq!(log(&directory.join("new")), log(&directory.join("out"))[1..]);
+    let before = log(&directory.join("out"));
+    resumed("out", "out/checkpoint-0.pth", &[]);
+    assert_eq!(file("out"), whole);
+    assert_eq!(log(&directory.join("out")), before);
+
+    // A file without an optimiser begins at the epoch that is given.
+    let weights = files::read(&directory.join("out/checkpoint-0.pth"))
+        .expect("weights")
+        .state;
+    files::write(&directory.join("weights.pth"), &weights, &files::Style::Mae.into()).expect("written");
+    let output = resumed("weights", "weights.pth", &["--start_epoch", "2"]);
+    let text = stderr_of(&output);
+    assert!(
+        text.contains("no state of an optimiser") && text.contains("at epoch 2"),
+        "{text}"
+    );
+    assert_eq!(log(&directory.join("weights")).len(), 1);
+
+    // Another recipe has other groups.
+    let probe = ["--linear_probe", "--global_pool", "--resume", "out/checkpoint-0.pth"];
+    let output = imagenet(directory, "probe", &probe);
+    assert_one_line_error("another recipe", &output, &["checkpoint-0.pth", "head.0.running_mean"]);
+}
+
+#[test]
 fn killed_runs_have_the_weights_of_an_uninterrupted_run() {
     let directory = TempDir::new().expect("temporary directory");
     let directory = directory.path();
@@ -292,7 +335,7 @@ fn bad_input_is_one_line() {
         (&["--aa", "rand-x9"], &["rand-x9"]),
         (&["--resume", "https://example.org/x.pth"], &["download the file first"]),
         (&["--batch_size", "64"], &["fewer samples than an optimiser step"]),
-        (&["--linear_probe", "--mixup", "0.8"], &["leave out --mixup"]),
+        (&["--linear_probe", "--mixup", "0.8"], &["leave out mixup"]),
     ] {
         let output = imagenet(directory, "out", more);
         assert_one_line_error(&more.join(" "), &output, parts);

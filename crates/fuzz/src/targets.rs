@@ -13,6 +13,7 @@ use vlct_data::webdataset::TarTable;
 use vlct_image::{TransformKind, decode};
 use vlct_model::checkpoint::TensorRef;
 use vlct_model::config::{Backbone, Heads};
+use vlct_model::files::training::{Group, ParameterState, Setting, Training};
 use vlct_model::sizes::{self, GivenHeads};
 use vlct_model::{ModelConfig, VitConfig, Vlc, VlcConfig, checkpoint, files};
 use vlct_predict::images::ImageClassifier;
@@ -141,6 +142,17 @@ fn build_model(file: &[u8]) {
     }
     let _ = index.non_finite();
     drop(index.decode());
+    let mut values = Vec::new();
+    if let Ok(Some(training)) = files::training::training_bytes(file) {
+        for moment in training
+            .parameters
+            .iter()
+            .flat_map(|parameter| parameter.moments.values())
+        {
+            values.resize(moment.shape().iter().product(), 0.0);
+            let _ = moment.read_f32(&mut values);
+        }
+    }
 }
 
 /// Reads an index of several weight files.
@@ -371,6 +383,31 @@ fn collect(directory: &Path, extensions: &[&str], files: &mut Vec<Vec<u8>>) {
     }
 }
 
+/// Returns a PyTorch file with weights and the state of an optimiser.
+fn file_with_optimizer() -> Vec<u8> {
+    let tensor = |name| TensorRef {
+        name,
+        shape: &[1, 1, 2],
+        data: Device::cpu().tensor(1, 2, &[1.0, 2.0]),
+    };
+    let training = Training {
+        epoch: 1,
+        heads: 1,
+        groups: vec![Group {
+            settings: vec![("lr", Setting::Number(0.1)), ("betas", Setting::Pair([0.9, 0.999]))],
+            parameters: 1,
+        }],
+        parameters: vec![ParameterState {
+            step: 3,
+            moments: vec![tensor("exp_avg"), tensor("exp_avg_sq")],
+        }],
+    };
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("checkpoint.pth");
+    files::training::write_training(&path, &[tensor("cls_token")], &training).expect("a written file");
+    fs::read(&path).expect("the written file")
+}
+
 /// Returns an Arrow file with labels.
 fn labels_file(kind: LabelKind) -> Vec<u8> {
     let labels = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
@@ -439,6 +476,7 @@ fn extra_files(name: &str) -> Vec<Vec<u8>> {
             "{\"metadata\": {\"total_size\": 8}, \"weight_map\": {\"cls_token\": \"1.safetensors\", \"norm.weight\": \"2.safetensors\"}}",
         ),
         "description" => descriptions(),
+        "weights" => vec![file_with_optimizer()],
         "inputs" => one_file(concat!(
             "{\"image\": \"a.jpg\", \"question\": \"what?\"}\n\n",
             "{\"image_0\": \"a.jpg\", \"image_1\": \"b.jpg\", \"statement\": \"two cats\"}\n",

@@ -48,6 +48,14 @@ impl ModelConfig {
         }
     }
 
+    /// Number of attention heads of the encoder.
+    pub fn heads(&self) -> usize {
+        match self {
+            Self::Vlc(config) => config.backbone.heads,
+            Self::Vit(config) => config.heads,
+        }
+    }
+
     /// Number of blocks of the encoder.
     pub fn depth(&self) -> usize {
         match self {

@@ -64,6 +64,11 @@ impl Writer {
         }
     }
 
+    /// Pushes a floating-point number.
+    pub fn float(&mut self, value: f64) -> &mut Self {
+        self.op(b'G', &value.to_be_bytes())
+    }
+
     /// Pushes a string.
     ///
     /// # Panics

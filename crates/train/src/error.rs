@@ -123,7 +123,7 @@ pub enum TrainError {
     },
     /// The weights that a test evaluates lack tensors of the model.
     #[error(
-        "{path}: has no tensor {name}, {count} of the model are missing: test_only=True needs weights that were trained for this task",
+        "{path}: has no tensor {name}, {count} of the model are missing; weights that were trained for this task are needed",
         path = path.display()
     )]
     IncompleteWeights {
@@ -209,8 +209,16 @@ pub enum TrainError {
         "no task is active: set loss_names.mlm=1 and loss_names.itm=1, or a fine-tuning task such as loss_names.vqa=1"
     )]
     NoTask,
+    /// The state of an optimiser in a PyTorch file does not fit the run.
+    #[error("{path}: its optimiser is that of another model or recipe: {reason}", path = path.display())]
+    OtherOptimizer {
+        /// The file.
+        path: PathBuf,
+        /// How it differs.
+        reason: String,
+    },
     /// The number of attention heads is neither in a weight file nor given.
-    #[error("{path}: {source}; --heads N sets it", path = path.display())]
+    #[error("{path}: {source}", path = path.display())]
     UnknownHeads {
         /// The file.
         path: PathBuf,
@@ -235,14 +243,16 @@ pub enum TrainError {
         path: PathBuf,
     },
     /// A run is continued from a checkpoint of the other kind of model.
-    #[error("{path}: the checkpoint is that of {found}; continue it with {command}", path = path.display())]
+    #[error(
+        "{path}: the checkpoint is that of {}",
+        if *is_classifier { "an image classifier" } else { "a vision-language model" },
+        path = path.display()
+    )]
     OtherModelKind {
         /// The checkpoint.
         path: PathBuf,
-        /// The model of the checkpoint.
-        found: &'static str,
-        /// The command that continues it.
-        command: &'static str,
+        /// Whether the model of the checkpoint is an image classifier.
+        is_classifier: bool,
     },
     /// The weights were trained with another vocabulary than that of the run.
     #[error(
@@ -274,7 +284,7 @@ pub enum TrainError {
     },
     /// A directory of classes has no validation images.
     #[error(
-        "{path}: there are no validation images; add val/CLASS beside train/CLASS, or hold some out with --val_fraction 0.1",
+        "{path}: there are no validation images; add val/CLASS beside train/CLASS",
         path = path.display()
     )]
     NoValidationImages {

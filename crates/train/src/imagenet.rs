@@ -32,6 +32,9 @@ pub struct Settings {
     pub batch_size: u64,
     /// Number of epochs.
     pub epochs: u64,
+    /// The first epoch, from 0, if the weights to begin with do not state theirs.
+    #[serde(default)]
+    pub start_epoch: u64,
     /// Micro-batches per optimiser step.
     pub accum_iter: u64,
     /// `vit_base_patch16`, `vit_large_patch16` or `vit_huge_patch14`.
@@ -168,7 +171,10 @@ impl Settings {
             Err(_) => return Ok(()),
         };
         if let Some(assumption) = encoder.assumption {
-            warn!("{}: {assumption}; --heads sets another number", path.display());
+            warn!(
+                "{}: {assumption}; the setting heads names another number",
+                path.display()
+            );
         }
         let sizes = &mut self.sizes;
         sizes.patch_size.get_or_insert(encoder.patch_size);
@@ -288,6 +294,7 @@ impl Settings {
             checkpoint_every: 0,
             keep_checkpoints: 0,
             published: Some(PublishedSpec { keep: self.keep }),
+            start_epoch: self.start_epoch,
             log_every: 1,
             config: text,
         })
@@ -300,12 +307,12 @@ impl Settings {
         }
         let augmentation = &self.augmentation;
         let not_used = [
-            ("--drop_path", self.drop_path > 0.0),
-            ("--aa", !self.has_no_policy()),
-            ("--color_jitter", augmentation.color_jitter.is_some()),
-            ("--smoothing", augmentation.smoothing > 0.0),
-            ("--reprob", augmentation.reprob > 0.0),
-            ("--mixup and --cutmix", self.mixup().is_some()),
+            ("drop_path", self.drop_path > 0.0),
+            ("aa", !self.has_no_policy()),
+            ("color_jitter", augmentation.color_jitter.is_some()),
+            ("smoothing", augmentation.smoothing > 0.0),
+            ("reprob", augmentation.reprob > 0.0),
+            ("mixup and cutmix", self.mixup().is_some()),
         ];
         if let Some((flags, _)) = not_used.iter().find(|(_, is_set)| *is_set) {
             return Err(ConfigError::Contradiction(format!(
@@ -395,7 +402,7 @@ impl Settings {
 /// # Errors
 /// Returns [`TrainError::OtherMicroBatchSize`] if the size of micro-batches differs, and an error if the text is not TOML.
 pub(crate) fn warn_of_changes(before: &str, now: &str) -> Result<()> {
-    const WITHOUT_EFFECT_ON_RESULT: [&str; 4] = ["num_workers", "keep", "finetune", "data_path"];
+    const WITHOUT_EFFECT_ON_RESULT: [&str; 5] = ["num_workers", "keep", "finetune", "data_path", "start_epoch"];
     let parse = |text: &str| -> Result<Settings> {
         toml::from_str(text).map_err(|error| {
             ConfigError::Contradiction(format!("the settings of the run are damaged: {}", error.message())).into()
@@ -436,6 +443,7 @@ mod tests {
         Settings {
             batch_size: 32,
             epochs: 100,
+            start_epoch: 0,
             accum_iter: 32,
             model: "vit_base_patch16".into(),
             sizes: Sizes::default(),
@@ -539,9 +547,9 @@ mod tests {
         assert_eq!(spec.data.train_transform, TransformSpec::LinearProbeTrain);
         assert!(matches!(&spec.model, ModelConfig::Vit(model) if model.linear_probe));
         for (change, part) in [
-            ((|s| s.augmentation.mixup = 0.8) as fn(&mut Settings), "--mixup"),
-            (|s| s.augmentation.aa = "rand-m9".into(), "--aa"),
-            (|s| s.drop_path = 0.1, "--drop_path"),
+            ((|s| s.augmentation.mixup = 0.8) as fn(&mut Settings), "mixup"),
+            (|s| s.augmentation.aa = "rand-m9".into(), "leave out aa"),
+            (|s| s.drop_path = 0.1, "drop_path"),
             (|s| s.batch_size = 1, "at least 2"),
         ] {
             let mut settings = probe();

@@ -5,10 +5,14 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use vlct_model::files::{self, Header, StateDict, StoredTensor, Style};
+use vlct_model::checkpoint::TensorRef;
+use vlct_model::files;
+use vlct_model::files::training::{Group, ParameterState, Setting, Training};
+use vlct_tensor::optimizer::Rule;
 use vlct_util::{at, atomic};
 
 use crate::error::{Result, TrainError};
+use crate::groups::ParameterGroup;
 use crate::weights::Weights;
 
 /// Name of the log in the output directory.
@@ -70,23 +74,37 @@ pub(crate) fn log(run: &Path, record: &EpochRecord, test: TestRecord, parameters
     .map_err(at::<TrainError>(&path))
 }
 
-/// Writes the weights after epoch `epoch` to `checkpoint-{epoch}.pth` in the directory `run`, and removes such files of all epochs but the
-/// last `keep`.
-pub(crate) fn save(run: &Path, weights: &Weights, epoch: u64, step: u64, keep: Option<u64>) -> Result<()> {
+/// Writes the weights after epoch `epoch`, whose last learning rate was `rate`, with the state of the optimiser to
+/// `checkpoint-{epoch}.pth` in the directory `run`, and removes such files of all epochs but the last `keep`.
+pub(crate) fn save(run: &Path, weights: &Weights, rule: Rule, epoch: u64, rate: f64, keep: Option<u64>) -> Result<()> {
     let parameters = weights.model.parameters();
-    let state: StateDict = parameters
-        .iter()
-        .map(|(id, p)| {
-            let values = parameters.tensor(id).to_host().into_owned();
-            (p.name.clone(), StoredTensor::f32(p.shape.clone(), values))
-        })
-        .collect();
-    let header = Header {
-        epoch,
-        global_step: step,
-        ..Style::Mae.into()
+    let group = |group: &ParameterGroup| Group {
+        settings: settings(rule, group, rate),
+        parameters: group.members.len(),
     };
-    files::write(&checkpoint(run, epoch), &state, &header)?;
+    let members = weights.groups.iter().flat_map(|group| &group.members);
+    let state = |name: &String| {
+        let id = parameters.id(name)?;
+        let moments = weights.optimizer.moment_names().iter().enumerate();
+        Some(ParameterState {
+            step: weights.optimizer.steps()[id.index()],
+            moments: moments
+                .map(|(m, moment)| TensorRef {
+                    name: moment,
+                    shape: &parameters.get(id).shape,
+                    data: weights.optimizer.moment(m, id).clone(),
+                })
+                .collect(),
+        })
+    };
+    let training = Training {
+        epoch,
+        heads: weights.model.config().heads(),
+        groups: weights.groups.iter().map(group).collect(),
+        parameters: members.filter_map(state).collect(),
+    };
+    let tensors: Vec<TensorRef> = weights.model_tensors().collect();
+    files::training::write_training(&checkpoint(run, epoch), &tensors, &training)?;
     let Some(keep) = keep else { return Ok(()) };
     for old in 0..(epoch + 1).saturating_sub(keep) {
         let path = checkpoint(run, old);
@@ -96,6 +114,27 @@ pub(crate) fn save(run: &Path, weights: &Weights, epoch: u64, step: u64, keep: O
         }
     }
     Ok(())
+}
+
+/// Returns the settings of a parameter group, with the names and constants of PyTorch's AdamW or MAE's LARS.
+fn settings(rule: Rule, group: &ParameterGroup, rate: f64) -> Vec<(&'static str, Setting)> {
+    let mut settings = vec![
+        ("lr", Setting::Number(rate * group.learning_rate_scale)),
+        ("weight_decay", Setting::Number(group.weight_decay)),
+    ];
+    match rule {
+        Rule::Lars => settings.extend([
+            ("momentum", Setting::Number(0.9)),
+            ("trust_coefficient", Setting::Number(0.001)),
+        ]),
+        _ => settings.extend([
+            ("betas", Setting::Pair([0.9, 0.999])),
+            ("eps", Setting::Number(1e-8)),
+            ("amsgrad", Setting::Flag(false)),
+            ("lr_scale", Setting::Number(group.learning_rate_scale)),
+        ]),
+    }
+    settings
 }
 
 fn checkpoint(run: &Path, epoch: u64) -> PathBuf {

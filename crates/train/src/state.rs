@@ -10,7 +10,7 @@ use vlct_data::loader::Position;
 use vlct_tasks::Tally;
 
 use crate::error::{Result, TrainError};
-use crate::plan::Window;
+use crate::plan::{Plan, Window};
 use crate::published::EpochRecord;
 use vlct_model::checkpoint::{Checkpoint, MOMENT_PREFIX, STEP_KEY};
 
@@ -65,6 +65,17 @@ pub(crate) struct DataIdentity {
 }
 
 impl RunState {
+    /// Returns the state at the beginning of an epoch, from 0, of a run with this plan. `parameter_steps` is the number of updates of each
+    /// parameter.
+    pub fn at_epoch(epoch: u64, plan: &Plan, parameter_steps: &[u64]) -> Self {
+        Self {
+            epoch,
+            global_step: epoch.saturating_mul(plan.steps_per_epoch),
+            parameter_steps: parameter_steps.to_vec(),
+            ..Self::default()
+        }
+    }
+
     /// Reads the state of a checkpoint.
     pub fn read(file: &Checkpoint, path: &Path) -> Result<Self> {
         let state = match file.format() {

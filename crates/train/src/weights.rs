@@ -18,7 +18,7 @@ use vlct_text::Tokenizer;
 use vlct_util::text::counted;
 
 use crate::error::{Result, TrainError};
-use crate::groups::{Parameter, groups};
+use crate::groups::{Parameter, ParameterGroup, groups};
 use crate::schedule::ema_decay;
 use crate::spec::{EmaSpec, OptimizerSpec, RunSpec};
 use crate::vocabulary;
@@ -32,8 +32,8 @@ pub(crate) struct Weights {
     ema: Option<Ema>,
     /// Hyperparameters of each parameter. The field `learning_rate` holds a factor of the run's learning rate.
     hyperparameters: Vec<Hyperparameters>,
-    /// Learning-rate factor of each parameter group, in the order of the groups.
-    pub group_scales: Vec<f64>,
+    /// The parameter groups.
+    pub groups: Vec<ParameterGroup>,
     /// Largest L2 norm of all gradients together; `None` means no limit.
     clip_norm: Option<f32>,
 }
@@ -55,13 +55,13 @@ impl Weights {
             model
         };
         // The groups, and their learning rates in the logs, are the same with frozen parts.
-        let (hyperparameters, group_scales) = hyperparameters(&spec.optimizer, &model);
+        let (hyperparameters, groups) = hyperparameters(&spec.optimizer, &model);
         model.parameters_mut().freeze(|name| spec.freeze.contains(name));
         Ok(Self {
             optimizer: Optimizer::new(spec.optimizer.rule, model.parameters()),
             gradients: Gradients::new(model.parameters()),
             hyperparameters,
-            group_scales,
+            groups,
             ema: spec.ema.map(|spec| Ema {
                 spec,
                 averages: Averages::new(model.parameters()),
@@ -119,7 +119,8 @@ impl Weights {
         Ok(())
     }
 
-    fn model_tensors(&self) -> impl Iterator<Item = TensorRef<'_>> {
+    /// Returns the tensors of the model, in the order of the state dict.
+    pub fn model_tensors(&self) -> impl Iterator<Item = TensorRef<'_>> {
         let parameters = self.model.parameters();
         parameters.iter().map(|(id, p)| TensorRef {
             name: &p.name,
@@ -150,6 +151,72 @@ impl Weights {
         let tensors: Vec<TensorRef> = self.model_tensors().chain(others).collect();
         checkpoint::save(path, &tensors, state, description)?;
         Ok(())
+    }
+
+    /// Restores the weights from a PyTorch checkpoint of MAE's scripts, and the moments if the file has an optimiser. The averages begin
+    /// with the weights. Returns the last epoch of the file; `None` without an optimiser or an epoch.
+    ///
+    /// # Errors
+    /// Returns an error if a tensor of the model is missing or has another shape, or the optimiser has other parameters.
+    pub fn restore_published(&mut self, path: &Path) -> Result<Option<u64>> {
+        load_whole(&mut self.model, path)?;
+        if let Some(ema) = &mut self.ema {
+            warn!(
+                "{} has no averages, so the averages begin with its weights",
+                path.display()
+            );
+            ema.averages = Averages::new(self.model.parameters());
+        }
+        let files = files::map(path)?;
+        let Some(training) = files::training::training(&files)? else {
+            return Ok(None);
+        };
+        let members: Vec<&str> = self
+            .groups
+            .iter()
+            .flat_map(|group| &group.members)
+            .map(String::as_str)
+            .collect();
+        if members.len() != training.parameters.len() {
+            return Err(TrainError::OtherOptimizer {
+                path: path.to_path_buf(),
+                reason: format!(
+                    "it has {} and the run {}",
+                    counted(training.parameters.len(), "parameter"),
+                    members.len()
+                ),
+            });
+        }
+        let parameters = self.model.parameters();
+        let mut steps = vec![0; parameters.count()];
+        let mut values = Vec::new();
+        for (name, stored) in members.iter().zip(&training.parameters) {
+            let Some(id) = parameters.id(name) else { continue };
+            let shape = &parameters.get(id).shape;
+            steps[id.index()] = stored.step;
+            for (m, moment) in self
+                .optimizer
+                .moment_names()
+                .iter()
+                .enumerate()
+                .filter(|_| stored.step > 0)
+            {
+                let fits = stored
+                    .moments
+                    .get(*moment)
+                    .filter(|tensor| tensor.shape() == shape.as_slice());
+                values.resize(shape.iter().product(), 0.0);
+                if fits.and_then(|tensor| tensor.read_f32(&mut values)) != Some(true) {
+                    return Err(TrainError::OtherOptimizer {
+                        path: path.to_path_buf(),
+                        reason: format!("it has no finite {moment} of shape {shape:?} for {name}"),
+                    });
+                }
+                self.optimizer.set_moment(m, id, &values);
+            }
+        }
+        self.optimizer.set_steps(&steps);
+        Ok(Some(training.epoch))
     }
 
     /// Restores weights, moments and averages from a checkpoint. `parameter_steps` is the number of updates of each parameter. If the run
@@ -208,6 +275,22 @@ impl Weights {
                 name: parameter.name.clone(),
             }),
         }
+    }
+}
+
+/// Loads a weight file of which every tensor of the model must be in the file.
+///
+/// # Errors
+/// Returns the errors of [`load_file`], and [`TrainError::IncompleteWeights`] if a tensor is missing.
+fn load_whole(model: &mut Model, path: &Path) -> Result<()> {
+    let report = load(model, path, Options::default(), Kind::Weights, None)?;
+    match report.missing.first() {
+        None => Ok(()),
+        Some(name) => Err(TrainError::IncompleteWeights {
+            path: path.to_path_buf(),
+            name: name.clone(),
+            count: report.missing.len(),
+        }),
     }
 }
 
@@ -365,11 +448,12 @@ fn load(model: &mut Model, path: &Path, options: Options, kind: Kind, tokenizer:
     if kind == Kind::Averages {
         index = averages(index, files.path())?;
     }
-    let is_backbone = index.style == Style::Mae;
+    let (is_backbone, is_classifier) = (index.style == Style::Mae, matches!(model, Model::Vit(_)));
     model
         .load(&index, options)
         .map_err(|source| TrainError::WeightsMismatch {
             hint: match (&source, options.scope) {
+                _ if is_classifier => "",
                 (AdaptError::Incomplete { .. }, Scope::Model) if is_backbone => {
                     "; pretrain_path loads the weights of an image backbone, and load_partial=True whatever there is"
                 }
@@ -395,9 +479,9 @@ fn averages<'a>(index: WeightIndex<'a>, path: &Path) -> Result<WeightIndex<'a>> 
     Ok(index.with_averages())
 }
 
-/// Returns the hyperparameters of each parameter and the learning-rate factor of each group. The field `learning_rate` of the
-/// hyperparameters holds the factor of the parameter's group.
-fn hyperparameters(optimizer: &OptimizerSpec, model: &Model) -> (Vec<Hyperparameters>, Vec<f64>) {
+/// Returns the hyperparameters of each parameter and the groups. The field `learning_rate` of the hyperparameters holds the factor of the
+/// parameter's group.
+fn hyperparameters(optimizer: &OptimizerSpec, model: &Model) -> (Vec<Hyperparameters>, Vec<ParameterGroup>) {
     let parameters: Vec<Parameter> = model
         .parameters()
         .iter()
@@ -421,5 +505,5 @@ fn hyperparameters(optimizer: &OptimizerSpec, model: &Model) -> (Vec<Hyperparame
             };
         }
     }
-    (hyperparameters, groups.iter().map(|g| g.learning_rate_scale).collect())
+    (hyperparameters, groups)
 }

@@ -96,6 +96,12 @@ pub enum Problem {
         vlct_util::text::one_line(.0)
     )]
     Checksums(String),
+    /// The state of an optimiser does not have PyTorch's form.
+    #[error("the state of the optimiser is malformed: {0}")]
+    Optimizer(&'static str),
+    /// A tensor of the state of an optimiser cannot be read.
+    #[error("the state of the optimiser is damaged: {0}")]
+    OptimizerTensor(TensorProblem),
     /// The conversion to MAE's names found no tensors of the image backbone.
     #[error("holds no tensors of the image backbone (`transformer.…`)")]
     NoBackbone,

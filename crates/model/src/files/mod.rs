@@ -14,6 +14,7 @@ mod safetensors;
 mod source;
 mod state;
 mod torch;
+pub mod training;
 mod view;
 
 pub use convert::convert;
@@ -200,14 +201,22 @@ pub fn index_bytes(bytes: &[u8]) -> Result<WeightIndex<'_>, Problem> {
 }
 
 fn raw_index(bytes: &[u8]) -> Result<RawIndex<'_>, Problem> {
+    match format_of(bytes) {
+        Some(Format::TorchZip) => torch::index_archive(bytes),
+        Some(Format::TorchLegacy) => torch::index_legacy(bytes),
+        Some(Format::Safetensors) => safetensors::index(bytes),
+        None => Err(unrecognised(bytes)),
+    }
+}
+
+/// Returns the format of a file with these first bytes; `None` if it is unknown.
+fn format_of(bytes: &[u8]) -> Option<Format> {
     if torch::SIGNATURES.iter().any(|signature| bytes.starts_with(signature)) {
-        torch::index_archive(bytes)
+        Some(Format::TorchZip)
     } else if torch::starts_with_magic(bytes) {
-        torch::index_legacy(bytes)
-    } else if safetensors::starts_with_header(bytes) {
-        safetensors::index(bytes)
+        Some(Format::TorchLegacy)
     } else {
-        Err(unrecognised(bytes))
+        safetensors::starts_with_header(bytes).then_some(Format::Safetensors)
     }
 }
 

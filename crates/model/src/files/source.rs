@@ -41,6 +41,14 @@ pub struct WeightFiles {
 }
 
 impl WeightFiles {
+    /// Returns the bytes of the file; `None` if there are several files.
+    pub(super) fn single(&self) -> Option<&[u8]> {
+        match (&self.index, self.files.as_slice()) {
+            (None, [file]) => Some(file),
+            _ => None,
+        }
+    }
+
     /// Returns the weight file, or the index of several files.
     pub fn path(&self) -> &Path {
         &self.path

@@ -1,6 +1,7 @@
 //! Named tensors in memory.
 
 use std::borrow::Cow;
+use std::io::Write;
 
 use indexmap::IndexMap;
 
@@ -74,22 +75,7 @@ impl TensorData {
     }
 
     /// Writes the values as little-endian bytes, in chunks of bounded size.
-    pub(crate) fn write_le(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
-        /// Values per chunk.
-        const CHUNK: usize = 16 << 10;
-        fn write_chunks<T: Copy, const N: usize>(
-            out: &mut dyn std::io::Write,
-            values: &[T],
-            bytes: impl Fn(T) -> [u8; N],
-        ) -> std::io::Result<()> {
-            let mut buffer = Vec::with_capacity(CHUNK.min(values.len()) * N);
-            for chunk in values.chunks(CHUNK) {
-                buffer.clear();
-                buffer.extend(chunk.iter().flat_map(|value| bytes(*value)));
-                out.write_all(&buffer)?;
-            }
-            Ok(())
-        }
+    pub(crate) fn write_le(&self, out: &mut dyn Write) -> std::io::Result<()> {
         match self {
             Self::F32(values) => write_chunks(out, values, f32::to_le_bytes),
             Self::F64(values) => write_chunks(out, values, f64::to_le_bytes),
@@ -102,6 +88,23 @@ impl TensorData {
             Self::Bool(values) => write_chunks(out, values, |value| [u8::from(value)]),
         }
     }
+}
+
+/// Writes values as little-endian bytes, in chunks of bounded size.
+pub(super) fn write_chunks<T: Copy, const N: usize>(
+    out: &mut dyn Write,
+    values: &[T],
+    bytes: impl Fn(T) -> [u8; N],
+) -> std::io::Result<()> {
+    /// Values per chunk.
+    const CHUNK: usize = 16 << 10;
+    let mut buffer = Vec::with_capacity(CHUNK.min(values.len()) * N);
+    for chunk in values.chunks(CHUNK) {
+        buffer.clear();
+        buffer.extend(chunk.iter().flat_map(|value| bytes(*value)));
+        out.write_all(&buffer)?;
+    }
+    Ok(())
 }
 
 /// Element types of a tensor.

@@ -75,6 +75,8 @@ pub struct RunSpec {
     /// The files `checkpoint-{epoch}.pth` and `log.txt` of ImageNet fine-tuning; `None` if the run writes none.
     #[serde(default)]
     pub published: Option<PublishedSpec>,
+    /// The first epoch, from 0, of a run that does not continue another one whose epoch is known.
+    pub start_epoch: u64,
     /// Optimiser steps between log entries.
     pub log_every: u64,
     /// All keys but `resume_from` as TOML: the text of `config.toml`.
@@ -200,6 +202,7 @@ impl RunSpec {
             checkpoint_every: config.checkpoint_every,
             keep_checkpoints: config.keep_checkpoints,
             published: None,
+            start_epoch: 0,
             log_every: config.log_every,
             // `resume_from` is left out, because a new run with this configuration must not continue the resumed run.
             config: Config {

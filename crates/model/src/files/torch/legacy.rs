@@ -98,3 +98,20 @@ fn value_sizes(content: &Pickle) -> HashMap<String, usize> {
     }
     sizes
 }
+
+/// Returns a checkpoint in the format before version 1.6: five pickles, then the storages, given as key, number of values and bytes.
+#[cfg(test)]
+pub(in super::super) fn legacy_file(content: &[u8], storages: &[(&str, i64, &[u8])]) -> Vec<u8> {
+    let mut bytes = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.".to_vec();
+    bytes.extend(content);
+    bytes.extend(b"\x80\x02](");
+    for (key, _, _) in storages {
+        bytes.extend([b"U", &[key.len() as u8][..], key.as_bytes()].concat());
+    }
+    bytes.extend(b"e.");
+    for (_, count, values) in storages {
+        bytes.extend(count.to_le_bytes());
+        bytes.extend(*values);
+    }
+    bytes
+}

@@ -9,11 +9,16 @@ mod containers;
 mod json;
 mod legacy;
 mod tensor;
+mod training;
 mod write;
 
 pub(super) use archive::SIGNATURES;
+#[cfg(test)]
+pub(super) use legacy::legacy_file;
 pub(super) use legacy::starts_with_magic;
-pub(super) use write::write;
+pub use training::{Group, ParameterState, Setting, StoredParameter, StoredTraining, Training};
+pub(super) use training::{training_in_archive, training_in_legacy};
+pub(super) use write::{write, write_training};
 
 use std::collections::{HashMap, HashSet};
 

@@ -1,4 +1,5 @@
 use super::super::{StateDict, StoredTensor, Style, TensorData, WeightFile, read_bytes};
+use super::legacy::legacy_file;
 use super::*;
 use vlct_pickle::Writer;
 
@@ -610,22 +611,6 @@ fn storages_are_aligned_to_64_bytes() {
     for values in archive.storages.storages.values().map(|storage| storage.bytes) {
         assert_eq!((values.as_ptr() as usize - bytes.as_ptr() as usize) % 64, 0);
     }
-}
-
-/// Returns a checkpoint in the format before version 1.6: five pickles, then the storages, given as key, number of values and bytes.
-fn legacy_file(content: &[u8], storages: &[(&str, i64, &[u8])]) -> Vec<u8> {
-    let mut bytes = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.".to_vec();
-    bytes.extend(content);
-    bytes.extend(b"\x80\x02](");
-    for (key, _, _) in storages {
-        bytes.extend([b"U", &[key.len() as u8][..], key.as_bytes()].concat());
-    }
-    bytes.extend(b"e.");
-    for (_, count, values) in storages {
-        bytes.extend(count.to_le_bytes());
-        bytes.extend(*values);
-    }
-    bytes
 }
 
 #[test]

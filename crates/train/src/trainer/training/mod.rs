@@ -119,7 +119,7 @@ impl<'a> Trainer<'a> {
         let mut weights = Weights::new(&spec)?;
         let identity = data.identity.clone();
         let resumed = match &spec.weights.resume_from {
-            Some(from) => Some(resume::resume(from, &spec, &mut weights)?),
+            Some(from) => Some(resume::resume(from, &spec, &plan, control, &mut weights)?),
             None => None,
         };
         if let Some(resumed) = &resumed {
@@ -140,7 +140,7 @@ impl<'a> Trainer<'a> {
             return Ok(Begun::Complete(resumed.finished()));
         }
         let description = Description::new(&spec.model, &spec.task, &data.inputs, data.reading, WeightsKind::Raw);
-        let (state, run) = resume::initial_state(&spec, &plan, &description, identity, resumed, control)?;
+        let (state, run) = resume::initial_state(&spec, &plan, &weights, &description, identity, resumed, control)?;
         Ok(Begun::Training(Box::new(Self {
             task: spec.task.build(&spec.model)?,
             validation,
@@ -420,8 +420,8 @@ impl<'a> Trainer<'a> {
         let rate = self.schedule().at(step - 1);
         let Some(run) = &mut self.run else { return Ok(()) };
         let optimizer = self.spec.optimizer.name();
-        let scales = self.weights.group_scales.iter().enumerate();
-        let rates = scales.map(|(i, scale)| (format!("lr-{optimizer}/pg{}", i + 1), rate * scale));
+        let groups = self.weights.groups.iter().enumerate();
+        let rates = groups.map(|(i, group)| (format!("lr-{optimizer}/pg{}", i + 1), rate * group.learning_rate_scale));
         let values = values
             .iter()
             .map(|(key, value)| (Phase::Train.metric_name(key), *value));
@@ -434,18 +434,20 @@ impl<'a> Trainer<'a> {
         let sums = std::mem::take(&mut self.state.metrics);
         let report = self.task.report(Phase::Train, &sums, &Rows::new());
         let values = report.values(Phase::Train);
+        let (step, schedule) = (self.state.global_step, self.schedule());
         let Some(run) = &mut self.run else { return Ok(()) };
-        let step = self.state.global_step;
         run.log(step, epoch, &values)?;
         let Some(published) = self.spec.published else {
             return Ok(());
         };
         // As in the script, the weights are saved before the validation.
-        published::save(run.path(), &self.weights, epoch, step, published.keep)?;
-        let schedule = self.schedule();
+        let rate = schedule.at(step.saturating_sub(1));
+        let optimizer = &self.spec.optimizer;
+        published::save(run.path(), &self.weights, optimizer.rule, epoch, rate, published.keep)?;
         let steps = self.plan.steps_per_epoch;
         let rates = (step - steps.min(step)..step).map(|step| schedule.at(step));
-        let largest = self.weights.group_scales.iter().copied().fold(0.0, f64::max);
+        let scales = self.weights.groups.iter().map(|group| group.learning_rate_scale);
+        let largest = scales.fold(0.0, f64::max);
         self.state.epoch_record = Some(EpochRecord {
             epoch,
             learning_rate: largest * rates.sum::<f64>() / steps as f64,

@@ -68,7 +68,7 @@ pub(super) fn nothing_left(state: &RunState, spec: &RunSpec, plan: &Plan, data: 
     let key = match (spec.length.max_steps, &spec.model) {
         (Some(_), _) => "max_steps",
         (None, ModelConfig::Vlc(_)) => "max_epoch",
-        (None, ModelConfig::Vit(_)) => "--epochs",
+        (None, ModelConfig::Vit(_)) => "epochs",
     };
     Some(match steps > total {
         true => format!(
@@ -82,8 +82,17 @@ pub(super) fn nothing_left(state: &RunState, spec: &RunSpec, plan: &Plan, data: 
 
 /// Restores the weights from the checkpoint that `from` names. Returns the checkpoint's state and its run directory, which is locked
 /// unless the run is a trial.
-pub(super) fn resume(from: &str, spec: &RunSpec, weights: &mut Weights) -> Result<Resumed> {
+pub(super) fn resume(
+    from: &str,
+    spec: &RunSpec,
+    plan: &Plan,
+    control: &Control,
+    weights: &mut Weights,
+) -> Result<Resumed> {
     let path = paths::find_checkpoint(from)?;
+    if spec.published.is_some() && checkpoint::read_description(&path)?.is_none() {
+        return resume_published(path, spec, plan, control, weights);
+    }
     let directory = paths::directory_of(&path);
     let lock = match directory.as_ref().filter(|_| spec.trial.is_none()) {
         Some(directory) => run::lock(directory)?,
@@ -112,30 +121,60 @@ pub(super) fn resume(from: &str, spec: &RunSpec, weights: &mut Weights) -> Resul
     })
 }
 
+/// Restores the weights, and the optimiser if there is one, from the PyTorch checkpoint `path` of an epoch. The run continues in its output
+/// directory if that has a run, and begins one there otherwise.
+fn resume_published(
+    path: PathBuf,
+    spec: &RunSpec,
+    plan: &Plan,
+    control: &Control,
+    weights: &mut Weights,
+) -> Result<Resumed> {
+    let epoch = match weights.restore_published(&path)? {
+        Some(epoch) => epoch.saturating_add(1),
+        None => {
+            warn!(
+                "{} has no state of an optimiser: the run begins with its weights at epoch {}",
+                path.display(),
+                spec.start_epoch
+            );
+            spec.start_epoch
+        }
+    };
+    let directory = control.run_directory.clone();
+    let directory = directory.filter(|run| run.join(paths::CONFIG_FILE).is_file());
+    let lock = match &directory {
+        Some(directory) => run::lock(directory)?,
+        None => None,
+    };
+    Ok(Resumed {
+        path,
+        state: RunState::at_epoch(epoch, plan, weights.optimizer.steps()),
+        directory,
+        lock,
+    })
+}
+
 /// Checks that a checkpoint is of the run's kind of model.
 fn check_kind(path: &Path, spec: &RunSpec) -> Result<()> {
     let Some(description) = Description::of_file(path)? else {
         return Ok(());
     };
-    let (found, command) = match (&description.model, &spec.model) {
-        (ModelConfig::Vlc(_), ModelConfig::Vlc(_)) | (ModelConfig::Vit(_), ModelConfig::Vit(_)) => return Ok(()),
-        (ModelConfig::Vit(_), _) => ("an image classifier", "vlct imagenet --resume RUN"),
-        (ModelConfig::Vlc(_), _) => (
-            "a vision-language model",
-            "vlct run with RUN/config.toml resume_from=RUN",
-        ),
-    };
-    Err(TrainError::OtherModelKind {
-        path: path.to_path_buf(),
-        found,
-        command,
-    })
+    let is_classifier = |model: &ModelConfig| matches!(model, ModelConfig::Vit(_));
+    match is_classifier(&description.model) == is_classifier(&spec.model) {
+        true => Ok(()),
+        false => Err(TrainError::OtherModelKind {
+            path: path.to_path_buf(),
+            is_classifier: is_classifier(&description.model),
+        }),
+    }
 }
 
 /// Returns the state at the beginning of a run on `data`, and the run directory unless the run is a trial.
 pub(super) fn initial_state(
     spec: &RunSpec,
     plan: &Plan,
+    weights: &Weights,
     description: &Description,
     data: DataIdentity,
     resumed: Option<Resumed>,
@@ -151,7 +190,10 @@ pub(super) fn initial_state(
             info!("resuming {} at step {}", path.display(), state.global_step);
             (state, directory, lock)
         }
-        None => (RunState::default(), None, None),
+        None => {
+            let steps = vec![0; weights.optimizer.steps().len()];
+            (RunState::at_epoch(spec.start_epoch, plan, &steps), None, None)
+        }
     };
     let state = RunState {
         config: spec.config.clone(),
