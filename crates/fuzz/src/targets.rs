@@ -353,10 +353,10 @@ fn read_pickle(file: &[u8], directory: &Path) {
 /// Returns the valid files of a target: the golden files with its extensions, and [`extra_files`]; all are smaller than 1 MiB.
 pub fn valid_files(target: &Target) -> Vec<Vec<u8>> {
     let mut files = extra_files(target.name);
-    for part in ["prepare", "images", "model", "weights"] {
-        for directory in vlct_golden::directories(part) {
-            collect(&directory, target.extensions, &mut files);
-        }
+    let parts = ["prepare", "images", "model", "weights"];
+    let directories = parts.iter().flat_map(|part| vlct_golden::directories(part));
+    for directory in directories.chain(vlct_golden::vilt_directories("mae")) {
+        collect(&directory, target.extensions, &mut files);
     }
     // Large files are slow, and small files cover the same structures.
     files.retain(|file| file.len() < 1 << 20);

@@ -2,7 +2,8 @@
 //!
 //! A directory of golden data has the subdirectories `model`, `weights`, `imagenet`, `images`, `augment`, `text` and `prepare`, each of them
 //! optional. The repository has a small one, `tests/golden`. Tests use it and, if it exists, a second one: the directory that the
-//! environment variable `VLC_GOLDEN` names or, if the variable is not set, `../shared/golden`.
+//! environment variable `VLC_GOLDEN` names or, if the variable is not set, `../shared/golden`. In the same way, tests of models of
+//! Hugging Face use `tests/golden_vilt` and the directory `VLC_GOLDEN_VILT` or `../shared/golden_vilt`.
 
 use std::path::{Path, PathBuf};
 
@@ -11,13 +12,26 @@ use std::path::{Path, PathBuf};
 /// # Panics
 /// If no golden directory has it.
 pub fn directories(part: &str) -> Vec<PathBuf> {
+    find("golden", "VLC_GOLDEN", part)
+}
+
+/// Returns the subdirectory `part` (`"mae"`, `"vit"`) of every golden directory of models of Hugging Face that has it.
+///
+/// # Panics
+/// If no golden directory has it.
+pub fn vilt_directories(part: &str) -> Vec<PathBuf> {
+    find("golden_vilt", "VLC_GOLDEN_VILT", part)
+}
+
+/// Returns the subdirectory `part` of `tests/NAME`, and of the directory that an environment variable names or of `../shared/NAME`.
+fn find(name: &str, variable: &str, part: &str) -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let additional = match std::env::var_os("VLC_GOLDEN") {
+    let additional = match std::env::var_os(variable) {
         Some(path) if Path::new(&path).is_absolute() => PathBuf::from(path),
         Some(path) => root.join(path),
-        None => root.join("../shared/golden"),
+        None => root.join("../shared").join(name),
     };
-    let directories: Vec<PathBuf> = [root.join("tests/golden"), additional]
+    let directories: Vec<PathBuf> = [root.join("tests").join(name), additional]
         .iter()
         .map(|d| d.join(part))
         .filter(|d| d.is_dir())
