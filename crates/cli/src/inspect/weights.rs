@@ -86,7 +86,14 @@ fn describe_weights(index: &WeightIndex, path: &Path) -> String {
         .shapes()
         .map(|(_, shape, _)| shape.iter().product::<usize>() as u64)
         .sum();
-    let _ = writeln!(text, "  {}, {} names", index.format, index.style);
+    let _ = match index.summary.hugging_face {
+        true => writeln!(
+            text,
+            "  {}, Hugging Face names, read as {} names",
+            index.format, index.style
+        ),
+        false => writeln!(text, "  {}, {} names", index.format, index.style),
+    };
     let _ = writeln!(
         text,
         "  {}, {}",

@@ -27,13 +27,17 @@ pub struct ConvertReport {
     pub not_tensors: Vec<String>,
     /// Prefixes of wrappers that were removed from names, such as `module.`.
     pub removed_prefixes: Vec<String>,
+    /// Whether the names in the input are those of Hugging Face's image transformers.
+    pub hugging_face: bool,
 }
 
 impl std::fmt::Display for ConvertReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (tensors, values) = (counted(self.tensors, "tensor"), counted(self.parameters, "value"));
         write!(f, "{tensors} with {values}")?;
-        if self.from == self.to {
+        if self.hugging_face {
+            write!(f, ", names changed from Hugging Face to {}", self.to)?;
+        } else if self.from == self.to {
             write!(f, ", {} names kept", self.to)?;
         } else {
             write!(f, ", names changed from {} to {}", self.from, self.to)?;
@@ -115,6 +119,7 @@ pub fn convert(input: &Path, output: &Path, style: Option<Style>) -> Result<Conv
             .collect(),
         not_tensors,
         removed_prefixes: summary.removed_prefixes,
+        hugging_face: summary.hugging_face,
     })
 }
 

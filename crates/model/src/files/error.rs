@@ -143,6 +143,12 @@ pub enum TensorProblem {
     /// The index says that the tensor is in a file which does not have it.
     #[error("is not in {}, where the index says that it is", vlct_util::text::one_line(.0))]
     NotInPart(String),
+    /// The tensor is made of several tensors of the file, one of which is missing.
+    #[error("is made of query, key and value, but the file has no tensor {}", vlct_util::text::one_line(.0))]
+    MissingPart(String),
+    /// The tensors of which the tensor is made differ in shape or element type, or have no axis.
+    #[error("is made of query, key and value, which have different types or shapes: {0}")]
+    PartsDiffer(String),
     /// The values have changed since the file was written.
     #[error("does not have its checksum (CRC-32): the file is damaged, copy or download it again")]
     Checksum,

@@ -14,6 +14,9 @@ pub(crate) const ENCODER_HYPER_PARAMETER: &str = "num_heads";
 /// Key of the number of heads of the decoder in the hyper-parameters of a PyTorch file. The files of the original do not have it.
 pub(crate) const DECODER_HYPER_PARAMETER: &str = "decoder_heads";
 
+/// Keys of the numbers of heads of the encoder and the decoder in the configuration of a model of Hugging Face.
+const HUGGING_FACE: [&str; 2] = ["num_attention_heads", "decoder_num_attention_heads"];
+
 /// The numbers of attention heads; `None` for those that are not stated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GivenHeads {
@@ -29,7 +32,7 @@ pub(crate) struct Statements<'f> {
     metadata: Option<&'f Summary>,
     /// The description of a checkpoint of this program, else null.
     description: Value,
-    /// The original's configuration, under `config` in the files of Lightning.
+    /// The original's configuration, under `config` in the files of Lightning, or that of a model of Hugging Face.
     config: &'f Value,
 }
 
@@ -55,7 +58,8 @@ impl<'f> Statements<'f> {
             None => self
                 .described("heads")
                 .or_else(|| self.in_metadata(ENCODER_ENTRY))
-                .or_else(|| self.hyper_parameter(ENCODER_HYPER_PARAMETER)),
+                .or_else(|| self.hyper_parameter(ENCODER_HYPER_PARAMETER))
+                .or_else(|| self.hyper_parameter(HUGGING_FACE[0])),
         };
         heads.filter(|heads| divides(*heads, width))
     }
@@ -69,6 +73,7 @@ impl<'f> Statements<'f> {
         self.described("decoder_heads")
             .or_else(|| self.in_metadata(DECODER_ENTRY))
             .or_else(|| self.hyper_parameter(DECODER_HYPER_PARAMETER))
+            .or_else(|| self.hyper_parameter(HUGGING_FACE[1]))
             .filter(|heads| divides(*heads, width))
     }
 

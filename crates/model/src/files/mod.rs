@@ -8,8 +8,10 @@
 pub mod convert;
 mod error;
 pub(crate) mod heads;
+mod hugging_face;
 pub mod mapping;
 mod names;
+mod plain;
 mod safetensors;
 mod source;
 mod state;
@@ -104,13 +106,15 @@ pub struct Summary {
     pub global_step: Option<u64>,
     /// Keys of the other top-level entries, each with a short description of its value.
     pub entries: Vec<(String, String)>,
-    /// The hyper-parameters of a PyTorch file: the entry `hyper_parameters`, with null for values that are not plain data. Null for other
-    /// files.
+    /// The hyper-parameters of a PyTorch file: the entry `hyper_parameters`, with null for values that are not plain data. For files with
+    /// Hugging Face's names, the content of `config.json` beside the file. Null for other files.
     pub hyper_parameters: serde_json::Value,
     /// Keys in the dictionary of weights whose values are not tensors. These values are not read.
     pub skipped: Vec<String>,
     /// Prefixes of wrappers that were removed from names, such as `module.`.
     pub removed_prefixes: Vec<String>,
+    /// Whether the names in the file are those of Hugging Face's image transformers (`vit.encoder.layer.0.…`). The tensors have MAE's names.
+    pub hugging_face: bool,
     /// Whether the file has checksums of all values. They were verified: a tensor whose values have changed is unreadable.
     pub has_checksums: bool,
 }

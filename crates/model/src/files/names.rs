@@ -3,14 +3,14 @@
 //! Data parallelism, `torch.compile`, Lightning and others add components to names, at their beginning (`module.cls_token`) or within
 //! (`transformer._orig_mod.cls_token`), and a training program can keep the model in an attribute (`backbone.cls_token`). A component is
 //! removed only from a name that is a name of the model without it. Other names, such as those of a metric's buffers, are unchanged,
-//! and do not affect the model's names.
+//! and do not affect the model's names. Names of Hugging Face's image transformers become MAE's (see [`hugging_face`]).
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use indexmap::IndexSet;
 
-use super::BACKBONE_PREFIX;
+use super::{BACKBONE_PREFIX, hugging_face};
 
 /// Components that wrappers add at any place of a name: data parallelism, Lightning modules, `torch.compile`, fully sharded data
 /// parallelism, activation checkpointing, Lightning Fabric, Opacus. No name of the model has such a component.
@@ -78,6 +78,8 @@ pub(super) struct PlainNames {
     pub names: Vec<String>,
     /// The prefixes that were removed from names, such as `module.`.
     pub removed: Vec<String>,
+    /// Whether names of Hugging Face became MAE's.
+    pub hugging_face: bool,
 }
 
 /// Whether a name without prefixes is one of VLC or of an image transformer.
@@ -87,7 +89,7 @@ pub(super) fn is_of_model(name: &str) -> bool {
 
 /// Whether the names are those of VLC or of an image transformer, possibly with prefixes.
 pub(super) fn are_of_model<'n>(names: impl Iterator<Item = &'n str> + Clone) -> bool {
-    let cores: Vec<String> = names.map(|name| Core::of(name).name).collect();
+    let cores: Vec<String> = Core::of_all(names).into_iter().map(|core| core.name).collect();
     let root = root(&cores);
     cores
         .iter()
@@ -95,9 +97,9 @@ pub(super) fn are_of_model<'n>(names: impl Iterator<Item = &'n str> + Clone) -> 
 }
 
 /// Returns the model's names. If two names are the same without prefixes, the tensor whose name has fewer additional components gets the
-/// model's name, the first one of equal ones; the other name is unchanged.
+/// model's name, the first one of equal ones; the other name is unchanged. A name of Hugging Face counts as one with a further component.
 pub(super) fn plain(names: &[&str]) -> PlainNames {
-    let cores: Vec<Core> = names.iter().map(|name| Core::of(name)).collect();
+    let cores = Core::of_all(names.iter().copied());
     let core_names: Vec<String> = cores.iter().map(|core| core.name.clone()).collect();
     let root = root(&core_names);
     let has_own = core_names
@@ -109,10 +111,11 @@ pub(super) fn plain(names: &[&str]) -> PlainNames {
             Kind::Common => has_own || !core.removed.contains(&COMMON_WRAPPER),
             Kind::Other => false,
         };
+        let additional = core.removed.len() + usize::from(core.hugging_face);
         if let Some(name) = under(&core.name, &root).filter(|name| is_name(name)) {
-            return Some((name.to_owned(), core.removed.len() + root.matches('.').count()));
+            return Some((name.to_owned(), additional + root.matches('.').count()));
         }
-        is_name(&core.name).then(|| (core.name.clone(), core.removed.len()))
+        is_name(&core.name).then(|| (core.name.clone(), additional))
     };
     let candidates: Vec<Option<(String, usize)>> = cores.iter().map(candidate).collect();
     let mut chosen: HashMap<&str, usize> = HashMap::new();
@@ -131,10 +134,12 @@ pub(super) fn plain(names: &[&str]) -> PlainNames {
         }
     }
     let mut removed = IndexSet::new();
+    let mut hugging_face = false;
     let mut plain = Vec::with_capacity(names.len());
     for (i, original) in names.iter().enumerate() {
         match &candidates[i] {
             Some((name, _)) if chosen.get(name.as_str()) == Some(&i) => {
+                hugging_face |= cores[i].hugging_face;
                 if name != original {
                     removed.extend(cores[i].removed.iter().map(|component| format!("{component}.")));
                     if !root.is_empty() && *name != cores[i].name {
@@ -149,6 +154,7 @@ pub(super) fn plain(names: &[&str]) -> PlainNames {
     PlainNames {
         names: plain,
         removed: removed.into_iter().collect(),
+        hugging_face,
     }
 }
 
@@ -176,14 +182,28 @@ fn components_of(name: &str) -> impl Iterator<Item = &str> {
     name.split('.').filter(|component| !component.is_empty())
 }
 
-/// A name without the components of wrappers.
+/// A name without the components of wrappers, and with MAE's name instead of Hugging Face's.
 struct Core {
     name: String,
     /// The removed components.
     removed: Vec<&'static str>,
+    /// Whether the name in the file is one of Hugging Face.
+    hugging_face: bool,
 }
 
 impl Core {
+    fn of_all<'n>(names: impl Iterator<Item = &'n str>) -> Vec<Self> {
+        let mut cores: Vec<Self> = names.map(Self::of).collect();
+        let of_mae = hugging_face::mae_names(&cores.iter().map(|core| core.name.as_str()).collect::<Vec<_>>());
+        for (core, of_mae) in cores.iter_mut().zip(of_mae) {
+            if let Some(name) = of_mae {
+                core.name = name;
+                core.hugging_face = true;
+            }
+        }
+        cores
+    }
+
     fn of(name: &str) -> Self {
         let mut core = String::with_capacity(name.len());
         let mut removed = Vec::new();
@@ -201,7 +221,11 @@ impl Core {
                 }
             }
         }
-        Self { name: core, removed }
+        Self {
+            name: core,
+            removed,
+            hugging_face: false,
+        }
     }
 }
 
@@ -455,7 +479,9 @@ mod tests {
 
         #[test]
         fn names_stay_unique(names in prop::collection::hash_set(
-            "((module|model|_orig_mod|ema|backbone|transformer|blocks|0|cls_token|norm|w)\\.){0,4}(cls_token|pos_embed|w|norm|module)",
+            "((module|model|_orig_mod|ema|backbone|transformer|blocks|0|cls_token|norm|w|vit)\\.){0,4}\
+             (cls_token|pos_embed|w|norm|module|blocks\\.0\\.norm1\\.weight|encoder\\.layer\\.0\\.layernorm_before\\.weight|\
+             embeddings\\.patch_embeddings\\.projection\\.weight|patch_embed\\.proj\\.weight)",
             0..40,
         )) {
             let names: Vec<String> = names.into_iter().collect();

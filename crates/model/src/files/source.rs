@@ -26,6 +26,10 @@ const EXTENSIONS: [&str; 5] = ["safetensors", "ckpt", "pth", "pt", "bin"];
 const FILES_SHOWN: usize = 4;
 /// Maximum size of an index in bytes.
 const MAX_INDEX: u64 = 64 << 20;
+/// The file in which Hugging Face's models have their sizes, beside the weights.
+const CONFIG_FILE: &str = "config.json";
+/// Maximum size of [`CONFIG_FILE`] in bytes.
+const MAX_CONFIG: u64 = 1 << 20;
 /// Key of an index: a dictionary of tensors with the names of their files.
 const WEIGHT_MAP: &str = "weight_map";
 
@@ -158,19 +162,34 @@ fn read(file: &MappedFile) -> Result<RawIndex<'_>, FileError> {
     raw_index(file).map_err(|problem| FileError::new(file.path(), problem))
 }
 
-/// Finds the tensors of mapped weight files, without copying values. Tensors have the model's names: prefixes of wrappers are removed.
-/// Checksums are verified: that of a
-/// checkpoint of this program, and those that PyTorch's archives have of the values of tensors.
+/// Finds the tensors of mapped weight files, without copying values. Tensors have the model's names: prefixes of wrappers are removed, and
+/// Hugging Face's names are replaced. Checksums are verified: that of a checkpoint of this program, and those that PyTorch's archives have
+/// of the values of tensors.
 ///
 /// # Errors
 /// Returns a [`FileError`] with the path if the content of a file is not a supported or complete weight file.
 pub fn index(files: &WeightFiles) -> Result<WeightIndex<'_>, FileError> {
+    let mut index = raw(files)?.with_plain_names();
+    if index.summary.hugging_face && index.summary.hyper_parameters.is_null() {
+        index.summary.hyper_parameters = config_beside(&files.path).unwrap_or_default();
+    }
+    Ok(index)
+}
+
+/// Returns the content of [`CONFIG_FILE`] beside a file; `None` if there is no readable one.
+fn config_beside(path: &Path) -> Option<Value> {
+    let content = read_at_most(&path.with_file_name(CONFIG_FILE), MAX_CONFIG, "configuration").ok()?;
+    serde_json::from_slice(&content).ok()
+}
+
+/// Finds the tensors of mapped weight files by the names in the files.
+fn raw(files: &WeightFiles) -> Result<RawIndex<'_>, FileError> {
     let Some(index) = &files.index else {
         let file = files
             .files
             .first()
             .unwrap_or_else(|| unreachable!("there is one file without an index"));
-        return Ok(read(file)?.with_plain_names());
+        return read(file);
     };
     let mut parts: Vec<RawIndex> = files.files.iter().map(read).collect::<Result<_, _>>()?;
     let mut tensors = IndexMap::with_capacity(index.len());
@@ -194,8 +213,7 @@ pub fn index(files: &WeightFiles) -> Result<WeightIndex<'_>, FileError> {
         averages: IndexMap::new(),
         format,
         summary,
-    }
-    .with_plain_names())
+    })
 }
 
 #[cfg(test)]

@@ -42,33 +42,6 @@ pub(super) struct RawIndex<'a> {
     pub summary: Summary,
 }
 
-impl<'a> RawIndex<'a> {
-    /// Gives the tensors the names that the model has for them.
-    pub fn with_plain_names(self) -> WeightIndex<'a> {
-        let original: Vec<&str> = self.tensors.keys().map(String::as_str).collect();
-        let names::PlainNames { names, removed } = names::plain(&original);
-        let style = Style::detect(names.iter().map(String::as_str));
-        let (mut tensors, mut unreadable) = (IndexMap::with_capacity(names.len()), IndexMap::new());
-        for (name, tensor) in names.into_iter().zip(self.tensors.into_values()) {
-            match tensor {
-                Ok(tensor) => drop(tensors.insert(name, tensor)),
-                Err(problem) => drop(unreadable.insert(name, problem)),
-            }
-        }
-        WeightIndex {
-            tensors,
-            unreadable,
-            averages: self.averages,
-            format: self.format,
-            style,
-            summary: Summary {
-                removed_prefixes: removed,
-                ..self.summary
-            },
-        }
-    }
-}
-
 impl WeightIndex<'_> {
     /// Returns the shape of a tensor; `None` if there is no such tensor.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
@@ -149,16 +122,22 @@ pub struct TensorView<'a> {
     shape: Vec<usize>,
     dtype: Dtype,
     big_endian: bool,
-    /// The values in row-major order; or the storage that contains them, if there are strides.
-    bytes: &'a [u8],
-    strides: Option<Strides>,
+    values: Values<'a>,
 }
 
-/// The positions of values in a storage, in values. All positions are within the storage.
+/// The places of the values of a tensor.
 #[derive(Debug, Clone)]
-struct Strides {
-    offset: usize,
-    strides: Vec<usize>,
+enum Values<'a> {
+    /// The values in row-major order.
+    RowMajor(&'a [u8]),
+    /// A storage, and the positions in it, in values. All positions are within the storage.
+    Strided {
+        storage: &'a [u8],
+        offset: usize,
+        strides: Vec<usize>,
+    },
+    /// Tensors of the same type and byte order, whose values follow one another.
+    Joined(Vec<TensorView<'a>>),
 }
 
 impl<'a> TensorView<'a> {
@@ -176,8 +155,7 @@ impl<'a> TensorView<'a> {
             shape,
             dtype,
             big_endian,
-            bytes,
-            strides: None,
+            values: Values::RowMajor(bytes),
         }
     }
 
@@ -195,9 +173,40 @@ impl<'a> TensorView<'a> {
             shape,
             dtype,
             big_endian,
-            bytes: storage,
-            strides: Some(Strides { offset, strides }),
+            values: Values::Strided {
+                storage,
+                offset,
+                strides,
+            },
         }
+    }
+
+    /// Joins tensors along the first axis.
+    ///
+    /// # Errors
+    /// Returns [`TensorProblem::PartsDiffer`] if there is no tensor, or if the tensors differ in shape, element type or byte order, or have
+    /// no axis.
+    pub(super) fn joined(parts: Vec<Self>) -> Result<Self, TensorProblem> {
+        let like = |part: &Self| (part.shape.clone(), part.dtype, part.big_endian);
+        let joined = parts.first().map(like).and_then(|first| {
+            let (mut shape, dtype, big_endian) = first.clone();
+            let rows = shape.first_mut()?;
+            *rows = rows.checked_mul(parts.len())?;
+            parts
+                .iter()
+                .all(|part| like(part) == first)
+                .then_some((shape, dtype, big_endian))
+        });
+        let Some((shape, dtype, big_endian)) = joined else {
+            let described = parts.iter().map(|part| format!("{} {:?}", part.dtype, part.shape));
+            return Err(TensorProblem::PartsDiffer(described.collect::<Vec<_>>().join(", ")));
+        };
+        Ok(Self {
+            shape,
+            dtype,
+            big_endian,
+            values: Values::Joined(parts),
+        })
     }
 
     /// Returns the sizes of the axes.
@@ -228,6 +237,16 @@ impl<'a> TensorView<'a> {
             "number of values of a tensor of shape {:?}",
             self.shape
         );
+        if let Values::Joined(parts) = &self.values {
+            let mut is_finite = true;
+            let mut rest = out;
+            for part in parts {
+                let (out, after) = rest.split_at_mut(part.shape.iter().product());
+                is_finite &= part.read_f32(out)?;
+                rest = after;
+            }
+            return Some(is_finite);
+        }
         let bytes = self.row_major();
         let big_endian = self.big_endian;
         Some(match self.dtype {
@@ -241,6 +260,9 @@ impl<'a> TensorView<'a> {
 
     /// Returns the number of floating-point values that are NaN or infinite; 0 for integers and booleans.
     pub fn non_finite(&self) -> usize {
+        if let Values::Joined(parts) = &self.values {
+            return parts.iter().map(Self::non_finite).sum();
+        }
         let bytes = self.row_major();
         let big_endian = self.big_endian;
         match self.dtype {
@@ -254,8 +276,17 @@ impl<'a> TensorView<'a> {
 
     /// Returns the bytes of the values in row-major order.
     fn row_major(&self) -> Cow<'a, [u8]> {
-        let Some(Strides { offset, strides }) = &self.strides else {
-            return Cow::Borrowed(self.bytes);
+        let (storage, offset, strides) = match &self.values {
+            Values::RowMajor(bytes) => return Cow::Borrowed(bytes),
+            Values::Joined(parts) => {
+                let parts: Vec<_> = parts.iter().map(Self::row_major).collect();
+                return Cow::Owned(parts.concat());
+            }
+            Values::Strided {
+                storage,
+                offset,
+                strides,
+            } => (storage, offset, strides),
         };
         let size = self.dtype.size();
         let count = self.shape.iter().product::<usize>();
@@ -263,7 +294,7 @@ impl<'a> TensorView<'a> {
         let mut index = vec![0; self.shape.len()];
         let mut position = *offset;
         for _ in 0..count {
-            gathered.extend_from_slice(&self.bytes[position * size..(position + 1) * size]);
+            gathered.extend_from_slice(&storage[position * size..(position + 1) * size]);
             for axis in (0..index.len()).rev() {
                 // The stride of an axis of length 1 may have any value: it is added and subtracted again, so the sum may wrap.
                 let (length, stride) = (self.shape[axis], strides[axis]);
