@@ -90,6 +90,38 @@ fn logits_loss_and_gradients_match_the_original() {
     }
 }
 
+/// The weights and the ε of the layer norms are those of Hugging Face.
+#[test]
+fn logits_match_those_of_hugging_face() {
+    for directory in vlct_golden::vilt_directories("vit") {
+        let config = vlct_golden::json(directory.join("config.json"));
+        let size = |key: &str| config[key].as_u64().expect("a size") as usize;
+        let config = VitConfig {
+            image_size: size("image_size"),
+            patch_size: size("patch_size"),
+            width: size("hidden_size"),
+            depth: size("num_hidden_layers"),
+            heads: size("num_attention_heads"),
+            classes: config["id2label"].as_object().expect("names of classes").len(),
+            global_pool: false,
+            drop_path: 0.0,
+            layer_norm_eps: config["layer_norm_eps"].as_f64().expect("a number") as f32,
+            linear_probe: false,
+        };
+        let t = Tensors::open(directory.join("golden.safetensors"));
+        let shape = t.shape("pixel_values");
+        let images = t.f32("pixel_values");
+        let images: Vec<&[f32]> = images.chunks_exact(images.len() / shape[0]).collect();
+        let files = files::map(&directory).expect("a file");
+        let index = files::index(&files).expect("weights");
+        let (model, report) = Vit::read(config, &index).expect("a model");
+        assert_eq!(report.unexpected, [""; 0]);
+        let tape = Tape::inference(model.compute());
+        let logits = model.logits(&tape, &images);
+        assert_close("logits", &logits.tensor().to_host(), &t.f32("logits"), 2e-5);
+    }
+}
+
 fn small(global_pool: bool) -> Vit {
     let mut model = Vit::new(VitConfig {
         image_size: 8,
@@ -168,7 +200,8 @@ fn rates_of_drop_path_grow_linearly() {
     assert_eq!(parameters, 86_567_656, "ViT-B/16 with 1,000 classes");
 }
 
-/// The encoder of a VLC checkpoint, of a MAE file and of another classifier are loaded; the head and the last norm start fresh.
+/// The encoder of a VLC checkpoint, of a MAE file, of timm's MAE without decoder and of another classifier are loaded; the head and the last
+/// norm start fresh.
 #[test]
 fn weights_of_vlc_mae_and_classifiers_are_loaded() {
     let source = small(false);
@@ -181,6 +214,7 @@ fn weights_of_vlc_mae_and_classifiers_are_loaded() {
     for (prefix, file) in [
         ("transformer.", "vlc.ckpt"),
         ("", "mae.pth"),
+        ("", "model.safetensors"),
         ("module.", "wrapped.pth"),
     ] {
         let state: StateDict = source

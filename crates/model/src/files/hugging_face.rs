@@ -219,7 +219,8 @@ mod tests {
 
     #[test]
     fn every_form_of_the_names_has_the_tensors_of_mae() {
-        let forms: [(&str, fn(&str) -> Option<String>); 8] = [
+        type Form = fn(&str) -> Option<String>;
+        let forms: [(&str, Form); 8] = [
             ("", |name| Some(name.to_owned())),
             ("", |name| Some(of_version_5(name))),
             ("module.", |name| Some(format!("module.{name}"))),
@@ -277,6 +278,7 @@ mod tests {
             global_pool: false,
             drop_path: 0.0,
             layer_norm_eps: 1e-6,
+            linear_probe: false,
         });
         let files = map(&path).unwrap();
         let loaded = classifier.load(&index(&files).unwrap(), Options::default());

@@ -6,6 +6,8 @@ mod heads;
 mod load;
 mod pairs;
 #[cfg(test)]
+mod recorded;
+#[cfg(test)]
 mod tests;
 
 use crate::blocks::{BACKBONE_EPS, Block, ImageEmbedding, Linear, Norm, ParameterIds};
