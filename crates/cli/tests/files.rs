@@ -55,6 +55,26 @@ fn converting_back_and_forth_keeps_every_tensor() {
 }
 
 #[test]
+fn models_of_hugging_face_are_described_and_converted() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("mae.safetensors").to_str().unwrap().to_string();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden_vilt/mae");
+    let model = model.to_str().unwrap();
+    let (status, out, _) = vlct(&["inspect", "--tensors", model]);
+    assert_eq!(status, 0);
+    assert!(
+        out.contains("safetensors, Hugging Face names, read as MAE names"),
+        "{out}"
+    );
+    assert!(out.contains("    blocks.0.attn.qkv.weight float32 ["), "{out}");
+    let (status, out, stderr) = vlct(&["convert", model, &path]);
+    assert_eq!((status, stderr.as_str()), (0, ""));
+    assert!(out.contains("names changed from Hugging Face to MAE"), "{out}");
+    let (_, out, _) = vlct(&["inspect", &path]);
+    assert!(out.contains("safetensors, MAE names"), "{out}");
+}
+
+#[test]
 fn rejects_a_damaged_weight_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("cut.ckpt");
