@@ -6,17 +6,26 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use log::{info, warn};
 use vlct_classes::ClassSplits;
+use vlct_tasks::confusion::Confusion;
 use vlct_tasks::mixup::MixupMode;
 use vlct_tasks::neighbours::NeighbourAccuracy;
+use vlct_tasks::predictions::{self, PREDICTIONS_FILE};
+use vlct_tasks::{Row, Rows};
 use vlct_train::imagenet::{Augmentation, Optimisation, Settings, Sizes};
 use vlct_train::spec::RunSpec;
-use vlct_train::trainer::{self, Control, Finished, Threads, use_threads};
+use vlct_train::trainer::{self, Control, Evaluation, Finished, Threads, use_threads};
+use vlct_util::text::{counted, escape_control};
+use vlct_util::{IoError, at};
 
 use crate::output::{Failure, print};
 use crate::signals::Signals;
 
 /// The model if there are no weights that determine its sizes, as in the script.
 const DEFAULT_MODEL: &str = "vit_large_patch16";
+/// Directory of a run without `--output_dir`, as in the script.
+const DEFAULT_OUTPUT: &str = "./output_dir";
+/// Number of classes, and of mistakes, that an evaluation lists.
+const LISTED: usize = 5;
 
 /// Fine-tune an image classifier on ImageNet-1K, or on any directory of classes
 ///
@@ -34,6 +43,7 @@ Examples:
   vlct imagenet --data_path birds --val_fraction 0.1 --finetune mae.pth --model vit_base_patch16 --epochs 20
   vlct imagenet ... --output_dir OUT --resume OUT          continue a run that was stopped, with the same flags
   vlct imagenet --eval --finetune OUT --data_path IMAGENET --model vit_base_patch16
+  vlct imagenet --eval ... --output_dir PREDICTIONS        also write the prediction for each image
   vlct imagenet --linear_probe --finetune vlc_baseset.ckpt --data_path IMAGENET --model vit_base_patch16 --output_dir PROBE
   vlct imagenet --knn --finetune vlc_baseset.ckpt --data_path birds --model vit_base_patch16"
 )]
@@ -148,9 +158,9 @@ pub struct Imagenet {
     /// Number of classes; must be that of the images
     #[arg(long = "nb_classes", value_name = "N")]
     nb_classes: Option<usize>,
-    /// Directory of checkpoints and logs
-    #[arg(long = "output_dir", value_name = "DIR", default_value = "./output_dir")]
-    output_dir: PathBuf,
+    /// Directory of checkpoints and logs; with --eval, of predictions.csv and confusion.csv [default: ./output_dir; with --eval, none]
+    #[arg(long = "output_dir", value_name = "DIR")]
+    output_dir: Option<PathBuf>,
     /// Seed of all random decisions
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -274,32 +284,41 @@ pub fn run(args: &Imagenet) -> Result<(), Failure> {
             classes.len()
         )));
     }
-    let mut spec = settings.run_spec(classes)?;
+    let mut spec = settings.run_spec(classes.clone())?;
     if args.eval {
-        return evaluate(args, spec, &signals);
+        return evaluate(args, spec, &classes, &signals);
     }
     if let Some(ks) = &args.knn {
         return neighbours(args, &spec, ks, &signals);
     }
+    let out = args.output_dir.clone().unwrap_or_else(|| DEFAULT_OUTPUT.into());
     spec.weights.resume_from = args.resume.clone();
     info!("learning rate {:.2e}", settings.learning_rate());
     let control = Control {
         stop: signals.stop_flag(),
         progress: true,
-        run_directory: Some(args.output_dir.clone()),
+        run_directory: Some(out.clone()),
     };
     let finished = trainer::run_spec(spec, &control)?;
-    print(&summary(&finished, &args.output_dir))?;
+    print(&summary(&finished, &out))?;
     signals.check()
 }
 
-/// Evaluates weights on the validation images and prints the accuracies as the script does.
-fn evaluate(args: &Imagenet, mut spec: RunSpec, signals: &Signals) -> Result<(), Failure> {
+/// Evaluates weights on the validation images, prints the accuracies as the script does, the worst classes and the most frequent mistakes,
+/// and writes the predictions if `--output_dir` is given.
+///
+/// # Errors
+/// Returns the errors of [`trainer::evaluate_spec`], and an error if images could not be read, after everything else.
+fn evaluate(args: &Imagenet, mut spec: RunSpec, classes: &[String], signals: &Signals) -> Result<(), Failure> {
     spec.weights.load_path = args.weights();
     if spec.weights.load_path.is_none() {
         return Err(Failure::Usage("--eval needs weights: --finetune FILE".into()));
     }
-    if let Some(report) = trainer::evaluate_spec(&spec, signals.stop_flag())? {
+    // A directory that cannot be created is an error before the evaluation, not after it.
+    if let Some(out) = &args.output_dir {
+        std::fs::create_dir_all(out).map_err(at::<IoError>(out))?;
+    }
+    if let Some(Evaluation { report, data, rows }) = trainer::evaluate_spec(&spec, signals.stop_flag())? {
         let value = |name: &str| {
             let metric = report.values.iter().find(|(key, _)| key == name);
             metric.map_or(f64::NAN, |(_, value)| *value)
@@ -310,6 +329,12 @@ fn evaluate(args: &Imagenet, mut spec: RunSpec, signals: &Signals) -> Result<(),
             100.0 * value("images/val/top5_epoch"),
             value("images/val/loss_epoch")
         ))?;
+        print(&describe_mistakes(&Confusion::of_rows(classes, &rows)))?;
+        if let Some(out) = &args.output_dir {
+            predictions::write(out, classes, &*data, &rows)?;
+            info!("predictions: {}", out.join(PREDICTIONS_FILE).display());
+        }
+        check_readable(&rows)?;
     }
     signals.check()
 }
@@ -334,6 +359,41 @@ fn neighbours(args: &Imagenet, spec: &RunSpec, ks: &[usize], signals: &Signals) 
     signals.check()
 }
 
+/// Lists the classes of the lowest accuracies and the most frequent mistakes; empty if there are no mistakes.
+fn describe_mistakes(confusion: &Confusion) -> String {
+    let mistakes = confusion.mistakes();
+    if mistakes.is_empty() {
+        return String::new();
+    }
+    let name = |class| escape_control(confusion.name(class));
+    let mut text = String::from("worst classes:\n");
+    for class in confusion.worst_classes().iter().take(LISTED) {
+        let accuracy = 100.0 * class.accuracy();
+        let images = counted(class.images, "image");
+        let _ = writeln!(text, "  {}: {accuracy:.2} % of {images}", name(class.class));
+    }
+    text.push_str("most frequent mistakes:\n");
+    for mistake in mistakes.iter().take(LISTED) {
+        let images = counted(mistake.images, "image");
+        let (class, predicted) = (name(mistake.class), name(mistake.predicted));
+        let _ = writeln!(text, "  {images} of {class} as {predicted}");
+    }
+    text
+}
+
+/// Returns an error if images could not be read.
+fn check_readable(rows: &Rows) -> Result<(), Failure> {
+    let mut reasons = rows.values().filter_map(|row| match row {
+        Row::Unreadable { reason, .. } => Some(reason),
+        _ => None,
+    });
+    let Some(first) = reasons.next() else { return Ok(()) };
+    let images = counted(1 + reasons.count(), "image");
+    Err(Failure::Failed(format!(
+        "{images} could not be read and are not part of the accuracies: {first}"
+    )))
+}
+
 /// Describes the result of a run.
 fn summary(finished: &Finished, out: &Path) -> String {
     let Some((_, step)) = finished.best else {
@@ -352,7 +412,10 @@ fn summary(finished: &Finished, out: &Path) -> String {
     let out = out.display();
     let _ = match finished.interrupted {
         true => writeln!(text, "continue: the same command with --resume {out}"),
-        false => writeln!(text, "try it:\n  vlct predict classify --load {out} IMAGE"),
+        false => writeln!(
+            text,
+            "try it:\n  vlct predict classify --load {out} IMAGE\n  vlct report {out}"
+        ),
     };
     text
 }

@@ -75,6 +75,13 @@ fn log(out: &Path) -> Vec<Value> {
         .collect()
 }
 
+/// Returns the rows of a table whose cells have no commas, without its header.
+fn csv_rows(path: &Path) -> Vec<Vec<String>> {
+    let text = std::fs::read_to_string(path).expect("a table");
+    let cells = |line: &str| line.split(',').map(str::to_owned).collect();
+    text.lines().skip(1).map(cells).collect()
+}
+
 #[test]
 fn a_run_writes_the_published_outputs_and_its_weights_are_fine_tuned_further() {
     let directory = TempDir::new().expect("temporary directory");
@@ -137,11 +144,47 @@ fn a_run_writes_the_published_outputs_and_its_weights_are_fine_tuned_further() {
     assert_eq!(log[1]["n_parameters"], parameters);
     assert!(checkpoint::best_path(&out).is_file() && checkpoint::last_path(&out).is_file());
 
-    let evaluated = imagenet(directory, "unused", &["--eval", "--finetune", "out/checkpoint-1.pth"]);
+    let mut words = words("unused", &["--eval", "--finetune", "out/checkpoint-1.pth"]);
+    let option = words.iter().position(|word| word == "--output_dir").expect("an option");
+    words.drain(option..option + 2);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let evaluated = vlct_in(directory, &words);
     assert_success(&evaluated);
     let text = stdout_of(&evaluated);
     let accuracy = log[1]["test_acc1"].as_f64().expect("a number");
-    assert!(text.contains(&format!("* Acc@1 {accuracy:.3} Acc@5")), "{text}");
+    let line = format!("* Acc@1 {accuracy:.3} Acc@5");
+    assert!(text.lines().any(|found| found.starts_with(&line)), "{text}");
+    assert!(text.contains("most frequent mistakes:"), "{text}");
+    assert!(
+        !directory.join("output_dir").exists(),
+        "without the option, nothing is written"
+    );
+
+    // The predictions beside the best checkpoint are those of an evaluation of its weights.
+    assert_success(&imagenet(directory, "evaluated", &["--eval", "--finetune", "out"]));
+    for file in ["predictions.csv", "confusion.csv"] {
+        let read = |run: &str| std::fs::read_to_string(directory.join(run).join(file)).expect("a table");
+        assert_eq!(read("out"), read("evaluated"), "{file}");
+    }
+    let rows = csv_rows(&out.join("predictions.csv"));
+    let best = log
+        .iter()
+        .filter_map(|line| line["test_acc1"].as_f64())
+        .fold(0.0, f64::max);
+    let correct = rows.iter().filter(|row| row[4] == "true").count();
+    assert!(
+        (100.0 * correct as f64 / rows.len() as f64 - best).abs() < 1e-9,
+        "{best}"
+    );
+    assert!(rows[0][0].starts_with("data/classes/val/circle/"), "{:?}", rows[0]);
+    let matrix = csv_rows(&out.join("confusion.csv"));
+    let counts = |row: &Vec<String>| {
+        row[1..]
+            .iter()
+            .map(|count| count.parse::<usize>().expect("a number"))
+            .sum::<usize>()
+    };
+    assert_eq!(matrix.iter().map(counts).sum::<usize>(), rows.len());
 
     let class = vlct_in(
         directory,
@@ -289,6 +332,43 @@ fn runs_continue_from_the_published_files_of_their_epochs() {
 }
 
 #[test]
+fn images_that_cannot_be_read_are_named() {
+    let directory = TempDir::new().expect("temporary directory");
+    let directory = directory.path();
+    write_classes(directory, 20);
+    let star = directory.join("data/classes/val/star");
+    let first = std::fs::read_dir(&star)
+        .expect("a class")
+        .next()
+        .expect("an image")
+        .expect("an entry");
+    std::fs::write(first.path(), "not an image").expect("written");
+
+    assert_success(&imagenet(directory, "out", &["--epochs", "1"]));
+    std::fs::write(directory.join("file"), "").expect("written");
+    let output = imagenet(directory, "file/evaluated", &["--eval", "--finetune", "out"]);
+    assert_one_line_error("an --output_dir in a file", &output, &["file/evaluated"]);
+    let output = imagenet(directory, "evaluated", &["--eval", "--finetune", "out"]);
+    assert!(stdout_of(&output).starts_with("* Acc@1 "), "{}", stdout_of(&output));
+    let name = first.file_name().into_string().expect("UTF-8");
+    let error = stderr_of(&output);
+    assert!(
+        !output.status.success() && error.contains("1 image could not be read"),
+        "{error}"
+    );
+    assert!(error.contains(&name), "{error}");
+    for run in ["out", "evaluated"] {
+        let rows = csv_rows(&directory.join(run).join("predictions.csv"));
+        let damaged: Vec<&Vec<String>> = rows.iter().filter(|row| row[2].is_empty()).collect();
+        let [row] = damaged.as_slice() else {
+            panic!("{run}: {damaged:?}")
+        };
+        assert!(row[0].ends_with(&name) && row[1] == "star", "{row:?}");
+        assert!(row[13].contains(&name), "{row:?}");
+    }
+}
+
+#[test]
 fn killed_runs_have_the_weights_of_an_uninterrupted_run() {
     let directory = TempDir::new().expect("temporary directory");
     let directory = directory.path();
@@ -314,6 +394,8 @@ fn assert_killed_runs_are_equal(directory: &Path, options: &[&str], seed: u64) {
     let runs: Vec<PathBuf> = killed_run.assert_same_weights(&name, 4, &mut stream(seed, Purpose::Synthetic, 0, 0));
     for run in &runs {
         assert_eq!(log(run), log(&runs[0]), "{}", run.display());
+        let predictions = |run: &Path| std::fs::read_to_string(run.join("predictions.csv")).expect("predictions");
+        assert_eq!(predictions(run), predictions(&runs[0]), "{}", run.display());
     }
 }
 

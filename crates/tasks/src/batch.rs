@@ -6,6 +6,8 @@ use vlct_data::loader::{Pixels, Position};
 use vlct_model::{Inputs, Sequence};
 use vlct_tensor::{Device, Tensor};
 
+use crate::sample::Unreadable;
+
 /// A tokenised text from `[CLS]` to `[SEP]`, without padding.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Text {
@@ -68,10 +70,8 @@ pub struct Batch {
     pub targets: Vec<Target>,
     /// Key of the random generator for dropout (seed, purpose, epoch, batch); `None` disables dropout.
     pub dropout: Option<[u64; 4]>,
-    /// Number of images that could not be read and were replaced.
-    pub replaced: u64,
-    /// Reasons for the first few replacements.
-    pub warnings: Vec<String>,
+    /// The items whose images could not be read, so that others have replaced them.
+    pub unreadable: Vec<Unreadable>,
 }
 
 impl Batch {
@@ -85,8 +85,7 @@ impl Batch {
             sequences: Vec::new(),
             targets: Vec::with_capacity(samples.len()),
             dropout: None,
-            replaced: 0,
-            warnings: Vec::new(),
+            unreadable: Vec::new(),
         };
         for sample in samples {
             let (first_image, first_text) = (batch.images.len() as u32, batch.texts.len() as u32);

@@ -10,15 +10,16 @@ use vlct_model::{DropPath, Model, Sequence, VitConfig};
 use vlct_tensor::Tape;
 
 use crate::batch::{Batch, Sample, Target, target_scores};
+use crate::confusion::{ClassResult, Confusion};
 use crate::metrics::{Phase, Report, Tally};
 use crate::mixup::MixupSpec;
-use crate::probabilities::top;
+use crate::probabilities::{softmax, top};
 use crate::rows::{Row, Rows};
-use crate::sample::{SampleContext, SampleError};
+use crate::sample::{SampleContext, SampleError, Unreadable};
 use crate::task::{Outcome, Task};
 
-/// Number of classes of an image that are kept for the metrics.
-const TOP: usize = 5;
+/// Number of classes of an image that are kept for the metrics and the predictions.
+pub(crate) const TOP: usize = 5;
 
 /// Settings of the task.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -43,6 +44,14 @@ impl Images {
     pub fn new(spec: ImagesSpec) -> Self {
         let ids = (0..).zip(&spec.names).map(|(id, name)| (name.clone(), id)).collect();
         Self { spec, ids }
+    }
+
+    /// Returns the class of an item whose image cannot be read; `None` if the item has no class that is known.
+    fn class_of(&self, data: &dyn Dataset, item: usize) -> Option<u32> {
+        match data.example(item).ok()?.answer {
+            Answer::Labels(names) => self.ids.get(names.first()?).copied(),
+            _ => None,
+        }
     }
 }
 
@@ -147,13 +156,20 @@ impl Task for Images {
         outcome
     }
 
-    fn record(&self, _data: &dyn Dataset, batch: &Batch, outcome: &Outcome, rows: &mut Rows) -> vlct_data::Result<()> {
+    fn record(&self, data: &dyn Dataset, batch: &Batch, outcome: &Outcome, rows: &mut Rows) -> vlct_data::Result<()> {
+        for Unreadable { item, reason } in &batch.unreadable {
+            let class = self.class_of(data, *item);
+            let reason = reason.clone();
+            rows.insert(*item, Row::Unreadable { class, reason });
+        }
         let Some(logits) = &outcome.logits else { return Ok(()) };
         let (columns, values) = (logits.columns(), logits.tensor().to_host());
         let samples = batch.items.iter().zip(&batch.targets);
         for ((item, target), logits) in samples.zip(values.chunks_exact(columns)) {
             if let Target::Class(class) = target {
-                let top = top(logits, TOP).into_iter().map(|class| class as u32).collect();
+                let probabilities = softmax(logits);
+                let top = top(logits, TOP).into_iter();
+                let top = top.map(|class| (class as u32, probabilities[class])).collect();
                 rows.insert(*item, Row::Class { class: *class, top });
             }
         }
@@ -161,32 +177,28 @@ impl Task for Images {
     }
 
     /// Reports loss and accuracy and, in evaluation, the part of the images whose class is among the five of the largest logits
-    /// (`top5`), and the accuracy of each class. The best checkpoint is selected by accuracy.
+    /// (`top5`), and the accuracy of each class. The best checkpoint is selected by accuracy. In evaluation, accuracies are those of the
+    /// images that can be read; the images that replace the others are counted in the loss only.
     fn report(&self, phase: Phase, tally: &Tally, rows: &Rows) -> Report {
-        let mut report = Report::from_tally(phase, tally, &["images/accuracy", "images/loss"], &["images/accuracy"]);
         if phase == Phase::Train || rows.is_empty() {
-            return report;
+            return Report::from_tally(phase, tally, &["images/accuracy", "images/loss"], &["images/accuracy"]);
         }
         let metric = |name: &str| phase.metric_name(&format!("images/{name}"));
-        let mut among = 0usize;
-        // Correct images and images of each class.
-        let mut classes = vec![(0usize, 0usize); self.spec.names.len()];
-        for row in rows.values() {
-            let Row::Class { class, top } = row else { continue };
-            among += usize::from(top.contains(class));
-            let (correct, all) = &mut classes[*class as usize];
-            *correct += usize::from(top.first() == Some(class));
-            *all += 1;
-        }
-        report
-            .values
-            .push((metric("top5_epoch"), among as f64 / rows.len() as f64));
-        for (name, (correct, all)) in self.spec.names.iter().zip(classes) {
-            if all > 0 {
-                let accuracy = correct as f64 / all as f64;
-                report.details.push((metric(&format!("accuracy/{name}")), accuracy));
-            }
-        }
+        let classes = Confusion::of_rows(&self.spec.names, rows).classes();
+        let images: u64 = classes.iter().map(|class| class.images).sum();
+        let correct: u64 = classes.iter().map(|class| class.correct).sum();
+        let is_among_top = |row: &&Row| matches!(row, Row::Class { class, top } if top.iter().any(|(predicted, _)| predicted == class));
+        let among = rows.values().filter(is_among_top).count();
+        let accuracy = correct as f64 / images as f64;
+        let mut report = Report::from_tally(phase, tally, &["images/loss"], &[]);
+        report.values.insert(0, (metric("accuracy_epoch"), accuracy));
+        report.values.push((metric("top5_epoch"), among as f64 / images as f64));
+        report.selection.push(accuracy);
+        let detail = |result: &ClassResult| {
+            let name = &self.spec.names[result.class as usize];
+            (metric(&format!("accuracy/{name}")), result.accuracy())
+        };
+        report.details = classes.iter().map(detail).collect();
         report
     }
 }
@@ -368,17 +380,26 @@ mod tests {
         let task = task(0.0, None);
         let row = |class, top: &[u32]| Row::Class {
             class,
-            top: top.to_vec(),
+            top: top.iter().map(|class| (*class, 0.2)).collect(),
         };
         let rows: Rows = [
             (0, row(0, &[0, 1, 2, 3, 4])),
             (1, row(0, &[1, 2, 3, 4, 0])),
             (2, row(6, &[1, 2, 3, 4, 5])),
             (3, row(2, &[2, 1, 3, 4, 5])),
+            (
+                4,
+                Row::Unreadable {
+                    class: Some(3),
+                    reason: "4.jpg: not an image".into(),
+                },
+            ),
         ]
         .into();
         let report = task.report(Phase::Val, &Tally::default(), &rows);
-        assert_eq!(report.values, [("images/val/top5_epoch".to_string(), 0.75)]);
+        let values = [("images/val/accuracy_epoch", 0.5), ("images/val/top5_epoch", 0.75)];
+        assert_eq!(report.values, values.map(|(name, value)| (name.to_string(), value)));
+        assert_eq!(report.the_metric(), 0.5);
         let details: Vec<(&str, f64)> = report
             .details
             .iter()

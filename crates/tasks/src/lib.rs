@@ -12,6 +12,7 @@
 //! uses `vlct_data` and `vlct_model`; it knows no optimiser, run directory or recipe.
 
 pub mod batch;
+pub mod confusion;
 pub mod description;
 pub mod error;
 pub mod evaluate;
@@ -23,6 +24,7 @@ pub mod metrics;
 pub mod mixup;
 pub mod neighbours;
 pub mod nlvr2;
+pub mod predictions;
 pub mod pretrain;
 pub mod probabilities;
 mod ranking;
@@ -42,6 +44,6 @@ pub use inputs::{InputSpec, Mode};
 pub use loader::{Loader, LoaderSpec};
 pub use metrics::{Measure, NonFinite, PendingMeasures, Phase, Ratio, Report, ReportFile, Tally};
 pub use rows::{Row, Rows, Subset};
-pub use sample::{SampleContext, SampleError};
+pub use sample::{SampleContext, SampleError, Unreadable};
 pub use spec::TaskSpec;
 pub use task::{Outcome, Task};

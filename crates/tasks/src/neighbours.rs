@@ -3,6 +3,7 @@
 //! As published for DINO: features have length 1, the similarity of two images is their cosine, and each of the `k` most similar training
 //! images votes for its class with the weight `exp(similarity / 0.07)`.
 
+use std::collections::HashSet;
 use std::sync::atomic::AtomicBool;
 
 use vlct_data::datasets::{Contents, Dataset};
@@ -71,7 +72,8 @@ pub struct NeighbourAccuracy {
 }
 
 /// Computes the accuracy on the images of `val` for each number of neighbours `ks` among the images of `train`. The tasks of both must be
-/// [`Features`]. Calls `on_batch` with each batch. Returns `None` if `stop` is set before the end.
+/// [`Features`]. Images that cannot be read are left out if the loaders replace them by others. Calls `on_batch` with each batch. Returns
+/// `None` if `stop` is set before the end.
 ///
 /// # Errors
 /// Returns an error that names the file if an image cannot be read.
@@ -84,8 +86,14 @@ pub fn accuracies(
 ) -> Result<Option<Vec<NeighbourAccuracy>>> {
     let most = ks.iter().copied().max().unwrap_or_default();
     let mut index = Index::new(model.compute().device, most);
+    // An image that replaces an unreadable one counts once.
+    let mut seen = HashSet::new();
     let is_complete = train.each(model, stop, &mut |batch, outcome| {
-        index.add(&unit_rows(outcome), &batch.classes().unwrap_or_default());
+        for (features, class, item) in samples(batch, outcome) {
+            if seen.insert(item) {
+                index.add(&features, class);
+            }
+        }
         on_batch(batch);
         Ok(())
     })?;
@@ -93,22 +101,25 @@ pub fn accuracies(
         return Ok(None);
     }
     index.finish_chunk();
-    let (mut correct, mut images) = (vec![[0usize; 2]; ks.len()], 0usize);
+    seen.clear();
+    let mut correct = vec![[0usize; 2]; ks.len()];
     let is_complete = val.each(model, stop, &mut |batch, outcome| {
-        let classes = batch.classes().unwrap_or_default();
-        let rows = index.neighbours(&unit_rows(outcome));
-        for (neighbours, class) in rows.iter().zip(&classes) {
+        let samples = samples(batch, outcome);
+        let rows = index.neighbours(samples.iter().flat_map(|(features, ..)| features).copied().collect());
+        for (neighbours, (_, class, item)) in rows.iter().zip(&samples) {
+            if !seen.insert(*item) {
+                continue;
+            }
             for (k, [first, among]) in ks.iter().zip(&mut correct) {
                 let best = vote(&neighbours[..neighbours.len().min(*k)]);
                 *first += usize::from(best.first() == Some(class));
                 *among += usize::from(best.contains(class));
             }
         }
-        images += classes.len();
         on_batch(batch);
         Ok(())
     })?;
-    let part = |count: usize| count as f64 / images.max(1) as f64;
+    let part = |count: usize| count as f64 / seen.len().max(1) as f64;
     let accuracies = ks.iter().zip(correct).map(|(k, [first, among])| NeighbourAccuracy {
         k: *k,
         accuracy: part(first),
@@ -117,30 +128,23 @@ pub fn accuracies(
     Ok(is_complete.then(|| accuracies.collect()))
 }
 
-/// Rows of features with length 1.
-struct UnitRows {
-    width: usize,
-    values: Vec<f32>,
+/// Returns the features of each image of a batch, with length 1, its class and its item.
+fn samples(batch: &Batch, outcome: &Outcome) -> Vec<(Vec<f32>, u32, usize)> {
+    let (Some(features), Some(classes)) = (&outcome.logits, batch.classes()) else {
+        return Vec::new();
+    };
+    let values = features.tensor().to_host();
+    let rows = values.chunks_exact(features.columns()).map(of_length_1);
+    let samples = rows.zip(classes).zip(&batch.items);
+    samples
+        .map(|((features, class), item)| (features, class, *item))
+        .collect()
 }
 
-fn unit_rows(outcome: &Outcome) -> UnitRows {
-    let Some(features) = &outcome.logits else {
-        return UnitRows {
-            width: 1,
-            values: Vec::new(),
-        };
-    };
-    let mut values = features.tensor().to_host().into_owned();
-    for row in values.chunks_exact_mut(features.columns()) {
-        let length = row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
-        if length > 0.0 {
-            row.iter_mut().for_each(|v| *v = (f64::from(*v) / length) as f32);
-        }
-    }
-    UnitRows {
-        width: features.columns(),
-        values,
-    }
+fn of_length_1(row: &[f32]) -> Vec<f32> {
+    let length = row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+    let scale = if length > 0.0 { 1.0 / length } else { 0.0 };
+    row.iter().map(|v| (f64::from(*v) * scale) as f32).collect()
 }
 
 /// A training image that is similar to an image.
@@ -175,11 +179,11 @@ impl Index {
         }
     }
 
-    fn add(&mut self, rows: &UnitRows, classes: &[u32]) {
-        self.width = rows.width;
-        self.values.extend(&rows.values);
-        self.classes.extend(classes);
-        if self.classes.len() >= CHUNK {
+    fn add(&mut self, features: &[f32], class: u32) {
+        self.width = features.len();
+        self.values.extend(features);
+        self.classes.push(class);
+        if self.classes.len() == CHUNK {
             self.finish_chunk();
         }
     }
@@ -197,9 +201,10 @@ impl Index {
         self.device.tensor(values.len() / self.width, self.width, values)
     }
 
-    /// Returns the nearest neighbours of each row, the most similar first. Of equally similar images, the first in the split comes first.
-    fn neighbours(&self, rows: &UnitRows) -> Vec<Vec<Neighbour>> {
-        let queries = Var::constant(self.matrix(&rows.values));
+    /// Returns the nearest neighbours of each row of features, the most similar first. Of equally similar images, the first in the split
+    /// comes first.
+    fn neighbours(&self, rows: Vec<f32>) -> Vec<Vec<Neighbour>> {
+        let queries = Var::constant(self.matrix(&rows));
         let mut found: Vec<Vec<Neighbour>> = vec![Vec::new(); queries.rows()];
         for (features, classes) in &self.chunks {
             // Similarities are computed in f32, whatever the number format of the model is.
@@ -246,13 +251,7 @@ mod tests {
     fn index(rows: &[([f32; 2], u32)], most: usize) -> Index {
         let mut index = Index::new(Device::cpu(), most);
         for (row, class) in rows {
-            index.add(
-                &UnitRows {
-                    width: 2,
-                    values: row.to_vec(),
-                },
-                &[*class],
-            );
+            index.add(row, *class);
             // The chunks have different lengths.
             if *class == 0 {
                 index.finish_chunk();
@@ -296,7 +295,7 @@ mod tests {
             let row = |(a, b): (i8, i8)| [f32::from(a) / 8.0, f32::from(b) / 8.0];
             let rows: Vec<([f32; 2], u32)> = train.iter().map(|(a, b, class)| (row((*a, *b)), *class)).collect();
             let query = row(query);
-            let found = index(&rows, most).neighbours(&UnitRows { width: 2, values: query.to_vec() });
+            let found = index(&rows, most).neighbours(query.to_vec());
             let mut all: Vec<Neighbour> = rows
                 .iter()
                 .map(|(row, class)| Neighbour { similarity: row[0] * query[0] + row[1] * query[1], class: *class })

@@ -27,8 +27,15 @@ pub enum Row {
     Class {
         /// Id of the image's class.
         class: u32,
-        /// Ids of the classes with the largest logits, the largest first.
-        top: Vec<u32>,
+        /// Ids of the classes with the largest logits and their probabilities, the largest first.
+        top: Vec<(u32, f32)>,
+    },
+    /// An image that could not be read.
+    Unreadable {
+        /// Id of the image's class; `None` if it is not known either.
+        class: Option<u32>,
+        /// What is wrong with which file and row.
+        reason: String,
     },
     /// Label scores of an item.
     Labels {

@@ -15,8 +15,6 @@ use crate::inputs::{InputSpec, Mode};
 
 /// Maximum number of replacements for one sample. If more consecutive images are unreadable, the dataset is damaged.
 const MAX_REPLACEMENTS: usize = 100;
-/// Maximum number of messages about replaced images that are kept for a sample and for a batch.
-pub(crate) const MAX_WARNINGS: usize = 4;
 /// The bit of the seed that is flipped for patch masks in evaluation, so that these masks differ from those of training.
 pub(crate) const EVALUATION_SEED_BIT: u64 = 1 << 63;
 
@@ -35,31 +33,39 @@ impl From<DataError> for SampleError {
     }
 }
 
-/// Counts replaced images and keeps the first messages.
+/// An item whose image could not be read, so that another item has replaced it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Index of the item in the dataset.
+    pub item: usize,
+    /// What is wrong with which file and row.
+    pub reason: String,
+}
+
+/// The replaced items of a sample.
 #[derive(Default)]
 pub(crate) struct Replacements {
-    pub count: usize,
-    pub warnings: Vec<String>,
+    pub unreadable: Vec<Unreadable>,
 }
 
 impl Replacements {
-    /// Counts a replacement that `error` made necessary.
+    /// Adds the replacement of `item`, which `error` made necessary.
     ///
     /// # Errors
     /// Returns `error` if nothing is replaced, and another error after [`MAX_REPLACEMENTS`] replacements.
-    pub fn record(&mut self, error: DataError, replaces: bool) -> Result<()> {
+    pub fn record(&mut self, item: usize, error: DataError, replaces: bool) -> Result<()> {
         if !replaces {
             return Err(error);
         }
-        self.count += 1;
-        if self.count > MAX_REPLACEMENTS {
+        if self.unreadable.len() == MAX_REPLACEMENTS {
             return Err(DataError::Invalid(format!(
                 "{MAX_REPLACEMENTS} consecutive images cannot be read; check the dataset. The last error: {error}"
             )));
         }
-        if self.warnings.len() < MAX_WARNINGS {
-            self.warnings.push(error.to_string());
-        }
+        self.unreadable.push(Unreadable {
+            item,
+            reason: error.to_string(),
+        });
         Ok(())
     }
 }
@@ -189,7 +195,7 @@ impl SampleContext<'_> {
             let image = example.and_then(|example| source.image(peer, &example, 0, rng));
             match image {
                 Ok(image) => return Ok(image),
-                Err(error) => self.replacements.record(error, source.replaces_unreadable)?,
+                Err(error) => self.replacements.record(peer, error, source.replaces_unreadable)?,
             }
         }
     }

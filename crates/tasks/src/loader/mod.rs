@@ -16,7 +16,7 @@ use vlct_image::Transform;
 
 use crate::batch::{Batch, Sample};
 use crate::inputs::{InputSpec, Mode};
-use crate::sample::{MAX_WARNINGS, Replacements, SampleContext, SampleError, Source};
+use crate::sample::{Replacements, SampleContext, SampleError, Source};
 use crate::task::Task;
 
 /// Settings of a [`Loader`].
@@ -184,7 +184,9 @@ impl Job for BatchJob {
             });
             match sample {
                 Ok(sample) => return Ok((sample, replacements)),
-                Err(SampleError::Unreadable(error)) => replacements.record(error, self.source.replaces_unreadable)?,
+                Err(SampleError::Unreadable(error)) => {
+                    replacements.record(item, error, self.source.replaces_unreadable)?;
+                }
                 Err(SampleError::Fatal(error)) => return Err(error),
             }
             item = rng.random_range(self.source.data.peers(first_item));
@@ -200,11 +202,7 @@ impl Job for BatchJob {
             plan.position.epoch,
             plan.position.batch,
         ]);
-        for replacements in replaced {
-            batch.replaced += replacements.count as u64;
-            batch.warnings.extend(replacements.warnings);
-        }
-        batch.warnings.truncate(MAX_WARNINGS);
+        batch.unreadable = replaced.into_iter().flat_map(|replaced| replaced.unreadable).collect();
         if self.source.mode == Mode::Train {
             self.task.finish_batch(self.source.seed, &mut batch);
         }

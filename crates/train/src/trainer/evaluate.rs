@@ -10,7 +10,7 @@ use vlct_model::Model;
 use vlct_tasks::evaluate::SplitEvaluator;
 use vlct_tasks::scoring::{RecallEvaluator, ScorePlace, StoredScores};
 use vlct_tasks::vqa::Vqa;
-use vlct_tasks::{InputSpec, LoaderSpec, Mode, Phase, Report, TaskSpec};
+use vlct_tasks::{InputSpec, LoaderSpec, Mode, Phase, Report, Rows, TaskSpec, Unreadable};
 
 use crate::data;
 use crate::error::Result;
@@ -67,6 +67,8 @@ pub(super) struct RecallRun<'a> {
 pub(super) struct Evaluated {
     /// The recalls and the metrics of the task, under the names of the original.
     pub report: Report,
+    /// The results of single items.
+    pub rows: Rows,
     /// The stored scores of retrieval.
     pub scores: Option<StoredScores>,
 }
@@ -122,14 +124,14 @@ pub(super) fn evaluate(
     }
     let (mut replaced, mut first) = (0, None);
     let results = split.tally(model, stop, &mut |batch| {
-        replaced += batch.replaced;
-        first = first.take().or_else(|| batch.warnings.first().cloned());
+        replaced += batch.unreadable.len();
+        first = first.take().or_else(|| batch.unreadable.first().cloned());
     })?;
     let Some((tally, rows)) = results else { return Ok(None) };
-    if let Some(first) = first {
+    if let Some(Unreadable { reason, .. }) = first {
         let images = counted(replaced, "unreadable image");
-        warn!("the validation has replaced {images}, such as {first}");
+        warn!("the validation has replaced {images}, such as {reason}");
     }
     report.extend(split.task.report(Phase::Val, &tally, &rows));
-    Ok(Some(Evaluated { report, scores }))
+    Ok(Some(Evaluated { report, rows, scores }))
 }

@@ -8,12 +8,12 @@ mod threads;
 mod training;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use log::{info, warn};
-use vlct_data::datasets::Published;
-use vlct_tasks::Report;
-use vlct_tasks::evaluate::Evaluator;
+use vlct_data::datasets::{Dataset, Published};
+use vlct_tasks::{Phase, Report, Rows};
 use vlct_tensor::{Device, F32Products, Precision};
 
 use crate::data::Data;
@@ -57,12 +57,23 @@ pub fn run_spec(spec: RunSpec, control: &Control) -> Result<Finished> {
     train(spec, control)
 }
 
+/// The evaluation of a split.
+pub struct Evaluation {
+    /// The metrics.
+    pub report: Report,
+    /// The split.
+    pub data: Arc<dyn Dataset>,
+    /// The results of the items of `data`. Images that cannot be read have a result, too.
+    pub rows: Rows,
+}
+
 /// Evaluates the weights of `load_path` of such a run on its validation split. Returns `None` if `stop` is set before the end.
 ///
 /// # Errors
-/// Returns an error if data or weights cannot be read, or a tensor of the model is not in the file.
-pub fn evaluate_spec(spec: &RunSpec, stop: &AtomicBool) -> Result<Option<Report>> {
-    // The result has every image, and every tensor comes from the file.
+/// Returns an error if the data or the weights cannot be read, or a tensor of the model is not in the file. An image that cannot be read
+/// is a result in [`Evaluation::rows`].
+pub fn evaluate_spec(spec: &RunSpec, stop: &AtomicBool) -> Result<Option<Evaluation>> {
+    // Every tensor comes from the file.
     let spec = &RunSpec {
         test_only: true,
         ..spec.clone()
@@ -74,8 +85,14 @@ pub fn evaluate_spec(spec: &RunSpec, stop: &AtomicBool) -> Result<Option<Report>
     if let Some(report) = weights::load_and_log(&mut model, spec)? {
         test::check_complete(spec, &report)?;
     }
-    let evaluator = evaluate::split_evaluator(spec, data.val, &data.inputs)?;
-    Ok(evaluator.run(&model, stop)?)
+    let mut split = evaluate::split_evaluator(spec, data.val.clone(), &data.inputs)?;
+    split.loader.replaces_unreadable = true;
+    let results = split.tally(&model, stop, &mut |_| ())?;
+    Ok(results.map(|(tally, rows)| Evaluation {
+        report: split.task.report(Phase::Val, &tally, &rows),
+        data: data.val,
+        rows,
+    }))
 }
 
 fn train(spec: RunSpec, control: &Control) -> Result<Finished> {

@@ -45,23 +45,21 @@ pub fn neighbours_spec(spec: &RunSpec, ks: &[usize], control: &Control) -> Resul
         limit: 0,
     };
     let (train, val) = (features(Arc::clone(&data.train)), features(Arc::clone(&data.val)));
-    let (mut done, mut replaced, mut first) = (0, 0, None);
+    let (mut done, mut unreadable, mut first) = (0, 0, None);
     let mut progress = match control.progress {
         true => Progress::counting("image", (data.train.len() + data.val.len()) as u64, 0),
         false => Progress::quiet(),
     };
     let accuracies = neighbours::accuracies(&model, [&train, &val], ks, control.stop, &mut |batch| {
         done += batch.len() as u64;
-        replaced += batch.replaced;
+        unreadable += batch.unreadable.len();
         progress.reach(done);
-        first = first.take().or_else(|| batch.warnings.first().cloned());
+        first = first.take().or_else(|| batch.unreadable.first().cloned());
     })?;
     progress.finish();
     if let Some(first) = first {
-        warn!(
-            "other images replace {}, such as {first}",
-            counted(replaced, "unreadable image")
-        );
+        let images = counted(unreadable, "image");
+        warn!("{images} could not be read and are left out, such as {}", first.reason);
     }
     Ok(accuracies)
 }

@@ -67,7 +67,7 @@ pub(super) fn run(spec: &RunSpec, control: &Control) -> Result<Finished> {
         best: None,
         best_metrics: Vec::new(),
     };
-    if let Some(Evaluated { report, scores }) = evaluated {
+    if let Some(Evaluated { report, scores, .. }) = evaluated {
         let description = Description::new(&spec.model, &spec.task, &inputs, reading, WeightsKind::Raw);
         let directory = control.run_directory.clone();
         let mut run = RunDirectory::create(spec, directory, &description, Progress::quiet())?;

@@ -17,11 +17,14 @@ use vlct_data::datasets::Split;
 use vlct_tasks::description::WeightsKind;
 use vlct_tasks::evaluate::SplitEvaluator;
 use vlct_tasks::metrics::short_name;
+use vlct_tasks::predictions;
 use vlct_tasks::scoring::{RecallEvaluator, ScorePlace};
-use vlct_tasks::{Batch, Description, Loader, NonFinite, PendingMeasures, Phase, Report, Rows, Tally, Task};
+use vlct_tasks::{
+    Batch, Description, Loader, NonFinite, PendingMeasures, Phase, Rows, Tally, Task, TaskSpec, Unreadable,
+};
 use vlct_tensor::{Tape, Tensor};
 
-use super::evaluate::{self, RecallRun};
+use super::evaluate::{self, Evaluated, RecallRun};
 use crate::data::{self, Data};
 use crate::error::{Result, TrainError};
 use crate::logs::progress::Update;
@@ -175,7 +178,7 @@ impl<'a> Trainer<'a> {
                 warn!("patience and keep_checkpoints have no effect without validations");
             }
         } else if self.spec.validation.sanity_batches > 0 && self.state.global_step == 0 {
-            self.validation_report(false, self.spec.validation.sanity_batches)?;
+            self.evaluate(false, self.spec.validation.sanity_batches)?;
         }
         self.log_forecast()?;
         match self.train_windows() {
@@ -198,7 +201,7 @@ impl<'a> Trainer<'a> {
         let full_plan = std::mem::replace(&mut self.plan, trial_plan);
         self.train_windows()?;
         self.plan = full_plan;
-        if let Some(report) = self.validation_report(false, trial_plan.batches_per_epoch)? {
+        if let Some(Evaluated { report, .. }) = self.evaluate(false, trial_plan.batches_per_epoch)? {
             let steps = self.state.global_step - first_step;
             let batches = (steps * trial_plan.grad_steps).min(trial_plan.batches_per_epoch);
             let values = if self.data.val.is_empty() {
@@ -286,7 +289,7 @@ impl<'a> Trainer<'a> {
             };
             result.samples += batch.len() as u64;
             log_replacements(&batch, result.replaced);
-            result.replaced += batch.replaced;
+            result.replaced += batch.unreadable.len() as u64;
             result.statistics.extend(self.run_micro_batch(&batch, &mut meters));
         }
         result.values = meters
@@ -327,7 +330,7 @@ impl<'a> Trainer<'a> {
 
     /// Evaluates the first `batches` batches of the validation split, all if 0, and recalls if `with_recalls` is set and the run has them.
     /// Returns `None` if the stop flag is set before the end.
-    fn validation_report(&mut self, with_recalls: bool, batches: u64) -> Result<Option<Report>> {
+    fn evaluate(&mut self, with_recalls: bool, batches: u64) -> Result<Option<Evaluated>> {
         let recall = self.recall.as_ref().filter(|_| with_recalls);
         let split = SplitEvaluator {
             limit: batches,
@@ -341,15 +344,14 @@ impl<'a> Trainer<'a> {
             all_images: self.spec.validation.recalls.is_some_and(|recalls| recalls.limit == 0),
         });
         let stop = self.stop;
-        let evaluated = self
-            .weights
-            .with_evaluated(|weights, _| evaluate::evaluate(recall, &split, &weights.model, stop))?;
-        Ok(evaluated.map(|evaluated| evaluated.report))
+        self.weights
+            .with_evaluated(|weights, _| evaluate::evaluate(recall, &split, &weights.model, stop))
     }
 
-    /// Validates the weights. Saves the last checkpoint, and the best checkpoint if the value that selects it is the best of the run.
+    /// Validates the weights. Saves the last checkpoint, and the best checkpoint if the value that selects it is the best of the run; beside
+    /// the best checkpoint of an image classifier, its predictions.
     fn validate_and_save(&mut self) -> Result<()> {
-        let Some(report) = self.validation_report(true, self.spec.validation.batches)? else {
+        let Some(Evaluated { report, rows, .. }) = self.evaluate(true, self.spec.validation.batches)? else {
             return Ok(()); // The validation is incomplete, so `validation_due` remains set.
         };
         // Training cannot reuse the buffers of evaluation, because they have other sizes.
@@ -377,6 +379,9 @@ impl<'a> Trainer<'a> {
         if let Some(run) = &mut self.run {
             if is_best {
                 run.save_best(&mut self.weights, &self.state)?;
+                if let TaskSpec::Images(images) = &self.spec.task {
+                    predictions::write(run.path(), &images.names, &*self.data.val, &rows)?;
+                }
             }
             run.save_validated(&self.weights, &self.state)?;
             run.progress().skip_pause();
@@ -525,15 +530,15 @@ fn log_replacements(batch: &Batch, before: u64) {
     /// Number of images that are reported one by one. After that, only the total is reported, each time it reaches or passes a power
     /// of two.
     const REPORTED: u64 = 20;
-    let replaced = before + batch.replaced;
-    if batch.replaced > 0 && replaced > REPORTED {
+    let replaced = before + batch.unreadable.len() as u64;
+    if replaced > before && replaced > REPORTED {
         if replaced.ilog2() > before.max(1).ilog2() {
             warn!("{replaced} unreadable images have been replaced");
         }
         return;
     }
-    for warning in &batch.warnings {
-        warn!("replaced an unreadable image ({replaced} in this run): {warning}");
+    for Unreadable { reason, .. } in &batch.unreadable {
+        warn!("replaced an unreadable image ({replaced} in this run): {reason}");
     }
 }
 
