@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, FromArgMatches};
 use log::{info, warn};
 use vlct_classes::ClassSplits;
 use vlct_tasks::confusion::Confusion;
@@ -418,6 +418,16 @@ fn summary(finished: &Finished, out: &Path) -> String {
         ),
     };
     text
+}
+
+/// Returns the settings of a run without options.
+///
+/// # Errors
+/// Returns an error if an option of the command has become required.
+pub fn default_settings() -> Result<Settings, clap::Error> {
+    let command = Imagenet::augment_args(clap::Command::new("imagenet"));
+    let matches = command.try_get_matches_from(["imagenet", "--data_path", "."])?;
+    Ok(Imagenet::from_arg_matches(&matches)?.settings())
 }
 
 impl Imagenet {

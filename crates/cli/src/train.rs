@@ -9,15 +9,13 @@ use vlct_config::NamedConfig;
 use vlct_data::datasets::{Contents, contents};
 use vlct_tasks::metrics::accuracy_margin;
 use vlct_train::fit::{self, Fit, Remark};
-use vlct_train::trainer::{self, Control, Finished};
+use vlct_train::trainer::{self, CONFIG_FILE, Control, Finished};
 use vlct_util::text::counted;
 
 use crate::args::Train;
 use crate::output::{Failure, print, with_thousands_separators};
 use crate::signals::Signals;
 
-/// Name of the configuration in a run directory.
-const CONFIG: &str = "config.toml";
 /// Name of the metric of image-text matching.
 const MATCHING: &str = "itm/val/accuracy_epoch";
 /// Name of the metric of masked words.
@@ -65,7 +63,9 @@ fn validated_captions(fit: &Fit) -> u64 {
 /// Returns the run directory of a run directory, of a directory of a checkpoint or of a checkpoint; other paths as they are.
 fn run_of(path: &Path) -> &Path {
     let mut directories = path.ancestors().take(3);
-    directories.find(|path| path.join(CONFIG).is_file()).unwrap_or(path)
+    directories
+        .find(|path| path.join(CONFIG_FILE).is_file())
+        .unwrap_or(path)
 }
 
 /// Returns the words of `vlct run with` that the arguments stand for.
@@ -74,11 +74,11 @@ fn words(args: &Train) -> Result<Vec<String>, Failure> {
     let (updates, datasets): (Vec<&String>, Vec<&String>) = args.words.iter().partition(is_update);
     let mut keys = updates.iter().filter_map(|update| update.split_once('='));
     let resumed = keys.find(|(key, _)| key.trim() == "resume_from").map(|(_, from)| from);
-    let run = datasets.iter().find(|name| Path::new(name).join(CONFIG).is_file());
+    let run = datasets.iter().find(|name| Path::new(name).join(CONFIG_FILE).is_file());
     if let Some(from) = resumed.or(run.map(|run| run.as_str())) {
         return Err(Failure::Usage(format!(
             "a run that is continued keeps its configuration, which leaves nothing to choose: vlct run with {} resume_from={from}",
-            run_of(Path::new(from)).join(CONFIG).display()
+            run_of(Path::new(from)).join(CONFIG_FILE).display()
         )));
     }
     if let Some(file) = datasets
@@ -305,7 +305,7 @@ mod tests {
         let run = directory.path().to_str().unwrap();
         std::fs::create_dir(directory.path().join("last")).unwrap();
         let command = format!("vlct run with {run}/config.toml resume_from=");
-        std::fs::write(directory.path().join(CONFIG), "").unwrap();
+        std::fs::write(directory.path().join(CONFIG_FILE), "").unwrap();
         let (from, file) = (
             format!("resume_from={run}"),
             format!("resume_from={run}/last/checkpoint.safetensors"),

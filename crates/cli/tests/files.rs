@@ -198,6 +198,7 @@ fn inspect_describes_and_verifies_run_directories() {
         "2 lines",
         "{\"step\":2}",
         "step 1234, epoch 2",
+        "the kind of model is not known",
         "the checksum matches",
         "does not exist",
     ] {

@@ -227,10 +227,13 @@ fn averages_are_evaluated_loaded_and_not_resumed() {
     let inspected = vlct().arg("inspect").arg(&run).output().expect("the program starts");
     assert_success(&inspected);
     let text = String::from_utf8_lossy(&inspected.stdout);
-    assert!(
-        text.contains("step_000004") && text.contains("averages of the weights"),
-        "{text}"
-    );
+    for part in [
+        "step_000004",
+        "averages of the weights",
+        "vision-language model for pre-training\n",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
 
     // A run resumed from a kept checkpoint removes the later ones.
     let resume = format!("resume_from={}", checkpoint::step_path(&run, 4).display());

@@ -1,5 +1,6 @@
 //! Fine-tuning of image classifiers: the settings of MAE's script `main_finetune.py`, and the run that they describe.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use log::warn;
@@ -145,6 +146,17 @@ pub struct Augmentation {
     pub mixup_mode: MixupMode,
 }
 
+/// A setting that differs between two runs, as TOML. A value that is not set is `None`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Name of the setting.
+    pub name: String,
+    /// The value of the first run.
+    pub before: Option<String>,
+    /// The value of the second run.
+    pub now: Option<String>,
+}
+
 impl Settings {
     /// Returns the peak learning rate.
     pub fn learning_rate(&self) -> f64 {
@@ -184,7 +196,56 @@ impl Settings {
         Ok(())
     }
 
-    fn samples_per_step(&self) -> u64 {
+    /// Returns the settings as TOML.
+    ///
+    /// # Errors
+    /// Returns an error if a number is too large for TOML.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|error| ConfigError::Contradiction(error.to_string()).into())
+    }
+
+    /// Reads the text of [`Self::to_toml`].
+    ///
+    /// # Errors
+    /// Returns an error if the text is not TOML, or a setting is missing or of another type.
+    pub fn from_toml(text: &str) -> Result<Self> {
+        toml::from_str(text).map_err(|error| {
+            ConfigError::Contradiction(format!("the settings of the run are damaged: {}", error.message())).into()
+        })
+    }
+
+    /// Whether TOML has settings of this kind, and not the keys of `vlct run`, none of which has this name.
+    pub(crate) fn is_text_of(text: &str) -> bool {
+        toml::from_str::<toml::Table>(text).is_ok_and(|table| table.contains_key("data_path"))
+    }
+
+    /// Returns the settings that differ from those in `before`, sorted by name.
+    pub fn changes(&self, before: &Self) -> Vec<Change> {
+        let (before, now) = (before.values(), self.values());
+        let names: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+        let change = |name: &String| Change {
+            name: name.clone(),
+            before: before.get(name).map(ToString::to_string),
+            now: now.get(name).map(ToString::to_string),
+        };
+        let changes = names.into_iter().map(change);
+        changes.filter(|change| change.before != change.now).collect()
+    }
+
+    /// Returns the values that are set, by name, those of the parts among the others.
+    fn values(&self) -> toml::Table {
+        let mut values = toml::Table::new();
+        for (name, value) in toml::Table::try_from(self).unwrap_or_default() {
+            match value {
+                toml::Value::Table(part) => values.extend(part),
+                value => drop(values.insert(name, value)),
+            }
+        }
+        values
+    }
+
+    /// Number of samples of an optimiser step.
+    pub fn samples_per_step(&self) -> u64 {
         self.batch_size.saturating_mul(self.accum_iter)
     }
 
@@ -211,7 +272,6 @@ impl Settings {
             false => (Rule::AdamWPyTorch, self.optimisation.layer_decay),
         };
         let base = Config::default();
-        let text = toml::to_string(self).map_err(|error| ConfigError::Contradiction(error.to_string()))?;
         Ok(RunSpec {
             seed: self.seed,
             test_only: false,
@@ -296,7 +356,7 @@ impl Settings {
             published: Some(PublishedSpec { keep: self.keep }),
             start_epoch: self.start_epoch,
             log_every: 1,
-            config: text,
+            config: self.to_toml()?,
         })
     }
 
@@ -403,12 +463,7 @@ impl Settings {
 /// Returns [`TrainError::OtherMicroBatchSize`] if the size of micro-batches differs, and an error if the text is not TOML.
 pub(crate) fn warn_of_changes(before: &str, now: &str) -> Result<()> {
     const WITHOUT_EFFECT_ON_RESULT: [&str; 5] = ["num_workers", "keep", "finetune", "data_path", "start_epoch"];
-    let parse = |text: &str| -> Result<Settings> {
-        toml::from_str(text).map_err(|error| {
-            ConfigError::Contradiction(format!("the settings of the run are damaged: {}", error.message())).into()
-        })
-    };
-    let (before, now) = (parse(before)?, parse(now)?);
+    let (before, now) = (Settings::from_toml(before)?, Settings::from_toml(now)?);
     // The position in an epoch is counted in micro-batches, so their size must not change.
     if before.batch_size != now.batch_size {
         return Err(TrainError::OtherMicroBatchSize {
@@ -416,19 +471,14 @@ pub(crate) fn warn_of_changes(before: &str, now: &str) -> Result<()> {
             now: now.batch_size,
         });
     }
-    let table = |settings: &Settings| toml::Table::try_from(settings).unwrap_or_default();
-    let (before, now) = (table(&before), table(&now));
-    let text = |value: Option<&toml::Value>| value.map_or("not set".to_string(), ToString::to_string);
-    let mut names: Vec<&String> = before.keys().chain(now.keys()).collect();
-    names.sort();
-    names.dedup();
-    for name in names
-        .into_iter()
-        .filter(|name| !WITHOUT_EFFECT_ON_RESULT.contains(&name.as_str()))
-    {
-        let (old, new) = (before.get(name), now.get(name));
-        if old != new {
-            warn!("{name} was {} when the run began and is {} now", text(old), text(new));
+    for Change { name, before, now } in now.changes(&before) {
+        if !WITHOUT_EFFECT_ON_RESULT.contains(&name.as_str()) {
+            let text = |value: Option<String>| value.unwrap_or_else(|| "not set".into());
+            warn!(
+                "{name} was {} when the run began and is {} now",
+                text(before),
+                text(now)
+            );
         }
     }
     Ok(())
@@ -437,6 +487,7 @@ pub(crate) fn warn_of_changes(before: &str, now: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::paths::RunSettings;
 
     /// The settings of the published command, whose 32 processes are 32 micro-batches here.
     fn published() -> Settings {
@@ -557,6 +608,35 @@ mod tests {
             let error = settings.run_spec(vec!["a".into()]).map(drop).unwrap_err().to_string();
             assert!(error.contains(part) && !error.contains('\n'), "{error}");
         }
+    }
+
+    #[test]
+    fn changes_are_those_of_single_settings() {
+        let mut other = published();
+        (other.optimisation.blr, other.keep, other.finetune) = (1e-3, Some(2), None);
+        let changes = other.changes(&published());
+        let texts = changes
+            .iter()
+            .map(|c| (&c.name[..], c.before.as_deref(), c.now.as_deref()));
+        assert_eq!(
+            texts.collect::<Vec<_>>(),
+            [
+                ("blr", Some("0.0005"), Some("0.001")),
+                ("finetune", Some("\"vlc.ckpt\""), None),
+                ("keep", None, Some("2")),
+            ]
+        );
+        assert!(published().changes(&published()).is_empty());
+    }
+
+    #[test]
+    fn settings_are_distinguished_from_keys() {
+        let text = published().to_toml().unwrap();
+        assert!(matches!(RunSettings::parse(&text), Ok(RunSettings::Classifier(read)) if *read == published()));
+        let keys = Config::default();
+        assert!(matches!(RunSettings::parse(&keys.to_toml()), Ok(RunSettings::Keys(read)) if *read == keys));
+        assert!(RunSettings::parse(&text.replace("epochs", "epoch")).is_err());
+        assert!(!vlct_config::KEYS.iter().any(|key| key.name == "data_path"));
     }
 
     #[test]

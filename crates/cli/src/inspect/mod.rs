@@ -9,15 +9,16 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use vlct_config::Config;
 use vlct_data::DataError;
 use vlct_data::webdataset::{compression, tar_stem};
 use vlct_model::checkpoint;
 use vlct_model::files;
+use vlct_train::trainer::{CONFIG_FILE, RunSettings};
 use vlct_util::{IoError, at, open_file};
 
 use crate::args::Inspect;
 use crate::data_files::data_files;
+use crate::imagenet;
 use crate::output::{Failure, print, with_thousands_separators};
 use vlct_util::text::counted;
 
@@ -114,21 +115,43 @@ fn describe_file(path: &Path, list_tensors: bool) -> Result<String, Failure> {
 }
 
 fn is_run(path: &Path) -> bool {
-    path.join("config.toml").is_file() || checkpoint::last_path(path).is_file() || checkpoint::best_path(path).is_file()
+    path.join(CONFIG_FILE).is_file() || checkpoint::last_path(path).is_file() || checkpoint::best_path(path).is_file()
+}
+
+/// Lists what differs from the settings of a run without any.
+fn describe_settings(settings: &RunSettings, text: &mut String) -> Result<(), Failure> {
+    match settings {
+        RunSettings::Keys(config) => {
+            text.push_str("  keys that differ from the base configuration:\n");
+            for key in config.changed() {
+                let _ = writeln!(text, "    {} = {}", key.name, (key.get)(config));
+            }
+        }
+        RunSettings::Classifier(settings) => {
+            text.push_str(
+                "  fine-tuning of an image classifier (vlct imagenet); options that differ from the defaults:\n",
+            );
+            for change in settings.changes(&imagenet::default_settings()?) {
+                let now = change.now.unwrap_or_else(|| "not set".into());
+                let _ = writeln!(text, "    {} = {now}", change.name);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn print_run(path: &Path) -> Result<(), Failure> {
     let mut text = format!("{}\n  run directory\n", path.display());
-    let config = path.join("config.toml");
+    let config = path.join(CONFIG_FILE);
     match std::fs::read_to_string(&config) {
         Ok(toml) => {
-            let config = Config::from_toml(&toml).map_err(|e| Failure::Failed(format!("{}: {e}", config.display())))?;
-            text.push_str("  keys that differ from the base configuration:\n");
-            for key in config.changed() {
-                let _ = writeln!(text, "    {} = {}", key.name, (key.get)(&config));
-            }
+            let settings = RunSettings::parse(&toml);
+            let settings = settings.map_err(|e| Failure::Failed(format!("{}: {e}", config.display())))?;
+            describe_settings(&settings, &mut text)?;
         }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => text.push_str("  no config.toml\n"),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let _ = writeln!(text, "  no {CONFIG_FILE}");
+        }
         Err(e) => return Err(at::<IoError>(&config)(e).into()),
     }
     if let Ok(file) = File::open(path.join("metrics.jsonl")) {

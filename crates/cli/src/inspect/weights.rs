@@ -3,9 +3,11 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use vlct_model::ModelConfig;
 use vlct_model::checkpoint;
 use vlct_model::files::mapping::abbreviate;
 use vlct_model::files::{self, FileError, NonFinite, Problem, WeightIndex};
+use vlct_tasks::{Description, TaskSpec};
 use vlct_util::text::{self, escape_control};
 
 use crate::output::{Failure, format_bytes, print, with_thousands_separators};
@@ -38,7 +40,13 @@ pub(super) fn describe(path: &Path, list_tensors: bool) -> Result<String, Failur
         error => error.into(),
     })?;
     let mut text = match &checkpoint {
-        Some(summary) => describe_checkpoint(summary),
+        Some(summary) => {
+            let model = match Description::of_file(path) {
+                Ok(description) => description.as_ref().map(describe_model).unwrap_or_default(),
+                Err(error) => format!("  the kind of model is not known: {error}\n"),
+            };
+            describe_checkpoint(summary) + &model
+        }
         None => describe_weights(&index, path),
     };
     if list_tensors && checkpoint.is_none() {
@@ -139,6 +147,41 @@ fn truncated(text: &str) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.into(),
     }
+}
+
+/// Describes kind, task and sizes of a model.
+fn describe_model(Description { model, task, .. }: &Description) -> String {
+    let several = |count: Option<usize>, noun: &str| text::counted(count.unwrap_or(0), noun);
+    let (kind, image_size, patch_size, width, depth, heads) = match model {
+        ModelConfig::Vit(vit) => {
+            let input = match vit.global_pool {
+                true => "the mean of the patches",
+                false => "the class token",
+            };
+            let kind = format!(
+                "image classifier with {} that reads {input}",
+                text::counted(vit.classes, "class")
+            );
+            (kind, vit.image_size, vit.patch_size, vit.width, vit.depth, vit.heads)
+        }
+        ModelConfig::Vlc(vlc) => {
+            let task = match task {
+                TaskSpec::Pretrain(_) => "pre-training".into(),
+                TaskSpec::Vqa(_) => format!("questions, with {}", several(vlc.heads.vqa, "answer")),
+                TaskSpec::Nlvr2(_) => "statements about pairs of images".into(),
+                TaskSpec::Retrieval(_) => "retrieval".into(),
+                TaskSpec::Labels(_) | TaskSpec::Images(_) => several(vlc.heads.labels, "label"),
+            };
+            let b = &vlc.backbone;
+            let kind = format!("vision-language model for {task}");
+            (kind, vlc.image_size, b.patch_size, b.width, b.depth, b.heads)
+        }
+    };
+    format!(
+        "  {kind}\n  images of {image_size} x {image_size} pixels in patches of {patch_size}; width {width}, {}, {}\n",
+        text::counted(depth, "block"),
+        text::counted(heads, "attention head")
+    )
 }
 
 fn describe_checkpoint(summary: &checkpoint::Summary) -> String {
