@@ -193,6 +193,44 @@ fn a_run_writes_the_published_outputs_and_its_weights_are_fine_tuned_further() {
     assert_success(&class);
     assert!(stdout_of(&class).lines().count() > 1, "{}", stdout_of(&class));
 
+    let inspected = vlct_in(directory, &["inspect", "out"]);
+    assert_success(&inspected);
+    let text = stdout_of(&inspected);
+    for part in [
+        "fine-tuning of an image classifier (vlct imagenet)",
+        "    accum_iter = 2\n",
+        "    mixup = 0.8\n",
+        "that reads the mean of the patches\n  images of 32 x 32 pixels in patches of 8; width 16, 2 blocks, 2 attention heads",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("smoothing"), "the default: {text}");
+
+    let reported = vlct_in(directory, &["report", "out"]);
+    assert_success(&reported);
+    let page = std::fs::read_to_string(out.join("report.html")).expect("a page");
+    for part in [
+        "images: top5",
+        "Confusion matrix",
+        "Accuracy of each class",
+        "Best checkpoint",
+        "Correct: <span",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    let values: Value = serde_json::from_slice(&std::fs::read(out.join("report.json")).expect("values")).expect("JSON");
+    assert_eq!(
+        values["metrics"]["images/val/top5_epoch"]["value"],
+        log[1]["test_acc5"].as_f64().expect("a number") / 100.0
+    );
+    let images: u64 = values["classes"]
+        .as_object()
+        .expect("classes")
+        .values()
+        .filter_map(|class| class["images"].as_u64())
+        .sum();
+    assert_eq!(images, rows.len() as u64);
+
     // The published file begins another run; a new number of classes has a new head.
     std::fs::remove_dir_all(directory.join("data/classes/train/circle")).expect("a class");
     std::fs::remove_dir_all(directory.join("data/classes/val/circle")).expect("a class");

@@ -1,6 +1,7 @@
 //! The content of a report.
 
 use image::RgbImage;
+use vlct_tasks::confusion::Confusion;
 
 /// The results of a run: metrics, curves and example images. Empty parts have no section on the page.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +28,8 @@ pub struct ReportData {
     pub retrieval: Vec<Retrieval>,
     /// Answers, truth values or labels that the model predicted.
     pub answers: Vec<AnswerExample>,
+    /// The predictions of an image classifier for its held-out images, by class.
+    pub classes: Option<Confusion>,
     /// Facts about the data, as pairs of a name and a text.
     pub dataset: Vec<(String, String)>,
     /// Stages of the run, as pairs of a name and seconds.

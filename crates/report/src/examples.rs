@@ -86,8 +86,8 @@ pub fn make_examples(
 }
 
 /// Turns normalised pixels `[3, size, size]` back into an image.
-pub(crate) fn rgb_image(config: &Config, pixels: &[f32]) -> Result<RgbImage> {
-    Ok(denormalise(pixels, config.image_size)?)
+pub(crate) fn rgb_image(size: usize, pixels: &[f32]) -> Result<RgbImage> {
+    Ok(denormalise(pixels, size)?)
 }
 
 /// Masks patches as in training and replaces them by the model's predictions.
@@ -97,9 +97,9 @@ fn reconstruction(model: &Vlc, config: &Config, e: &Candidates, i: usize) -> Res
     let mask = PatchMask::from_noise(&noise, config.mask_ratio);
     let result = reconstruct(model, &e.texts[i], &e.images[i], &mask);
     Ok(Reconstruction {
-        original: rgb_image(config, &e.images[i])?,
-        masked: rgb_image(config, &result.masked)?,
-        reconstruction: rgb_image(config, &result.reconstructed)?,
+        original: rgb_image(config.image_size, &e.images[i])?,
+        masked: rgb_image(config.image_size, &result.masked)?,
+        reconstruction: rgb_image(config.image_size, &result.reconstructed)?,
         caption: e.captions[i].clone(),
     })
 }
@@ -135,7 +135,7 @@ fn masked_caption(model: &Vlc, config: &Config, e: &Candidates, i: usize) -> Res
         }
     };
     Ok(MaskedCaption {
-        image: rgb_image(config, &e.images[i])?,
+        image: rgb_image(config.image_size, &e.images[i])?,
         tokens: (1..text.len() - 1).map(token).collect(),
     })
 }
@@ -163,7 +163,7 @@ fn heat_map(
     // Position 0 of the text is [CLS].
     let map = align(model, text, &e.images[i]).row(word + 1..word + 2);
     Ok(Some(HeatMap {
-        image: rgb_image(config, &e.images[i])?,
+        image: rgb_image(config.image_size, &e.images[i])?,
         tokens,
         word,
         columns: model.config().grid(),
@@ -179,7 +179,7 @@ fn retrieval(config: &Config, e: &Candidates, caption: usize) -> Result<Retrieva
     order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
     let hit = |p: &usize| -> Result<Hit> {
         Ok(Hit {
-            image: rgb_image(config, &e.images[*p])?,
+            image: rgb_image(config.image_size, &e.images[*p])?,
             score: scores[*p] as f64,
             is_own: *p == caption,
         })

@@ -5,6 +5,7 @@
 //! programs. Equal data gives equal bytes. [`quickstart`] generates data, trains on it and reports the results; [`run`] reports any run.
 
 mod chart;
+mod classes;
 mod data;
 mod examples;
 mod html;
@@ -21,6 +22,7 @@ use std::{
 };
 
 use serde_json::{Map, Value, json};
+use vlct_tasks::confusion::ClassResult;
 use vlct_util::atomic;
 
 pub use data::{
@@ -68,8 +70,8 @@ impl ReportData {
     }
 
     /// Returns the values of the page: `{"format": "vlct-report-1", "title": …, "metrics": {key: {"value", "chance",
-    /// "baseline", "from_scratch"}}, "curves": {name: [[x, y], …]}, "timings": {name: seconds, "total": seconds}, "facts": {name: text}, "faults": [text, …]}`. A value that
-    /// is unknown or not finite is `null`.
+    /// "baseline", "from_scratch"}}, "curves": {name: [[x, y], …]}, "classes": {name: {"images", "correct"}}, "timings": {name: seconds,
+    /// "total": seconds}, "facts": {name: text}, "faults": [text, …]}`. A value that is unknown or not finite is `null`.
     pub fn metrics(&self) -> Value {
         let metrics = self.metrics.iter().map(|metric| {
             let values = json!({
@@ -82,6 +84,13 @@ impl ReportData {
         });
         let curves = self.charts.iter().flat_map(|chart| &chart.curves);
         let curves = curves.map(|curve| (curve.name.clone(), json!(curve.points)));
+        let classes = self.classes.iter().flat_map(|confusion| {
+            let of_class = |result: ClassResult| {
+                let values = json!({"images": result.images, "correct": result.correct});
+                (confusion.name(result.class).to_string(), values)
+            };
+            confusion.classes().into_iter().map(of_class)
+        });
         let timings = self
             .timings
             .iter()
@@ -93,6 +102,7 @@ impl ReportData {
             "title": self.title,
             "metrics": metrics.collect::<Map<_, _>>(),
             "curves": curves.collect::<Map<_, _>>(),
+            "classes": classes.collect::<Map<_, _>>(),
             "timings": timings.collect::<Map<_, _>>(),
             "facts": facts.collect::<Map<_, _>>(),
             "faults": self.faults,

@@ -2,7 +2,7 @@
 
 use super::{
     AnswerExample, HeatMap, MaskedCaption, Metric, NumberFormat, Reconstruction, ReportData, ReportError, Result,
-    Retrieval, Token, chart,
+    Retrieval, Token, chart, classes,
     html::{add, duration, escape, join_tokens, number, percent},
     images,
 };
@@ -95,6 +95,12 @@ fn sections(data: &ReportData) -> Result<Vec<Section>> {
             "Each chart shows one quantity over the training steps. The faint line shows the recorded values, the strong \
              line a moving average of them.",
             curves_html(data),
+        ),
+        section(
+            "classes",
+            "Classes",
+            "The predictions of the best checkpoint for the held-out images, the classes with the lowest accuracies first.",
+            data.classes.as_ref().map(classes::classes_html).unwrap_or_default(),
         ),
         section(
             "words",

@@ -6,20 +6,25 @@ use std::sync::atomic::AtomicBool;
 
 use log::{info, warn};
 use serde_json::Value;
+use vlct_classes::ClassDataset;
 use vlct_config::Config;
 use vlct_data::datasets::{Answer, Dataset, Split, TableDataset};
 use vlct_data::loader::Position;
 use vlct_model::checkpoint::{self, best_path, last_path};
 use vlct_model::files::Scope;
 use vlct_model::{Model, Vlc};
+use vlct_tasks::confusion::Confusion;
 use vlct_tasks::evaluate::evaluate_batches;
+use vlct_tasks::images::ImagesSpec;
 use vlct_tasks::labels::Labels;
+use vlct_tasks::predictions::{PREDICTIONS_FILE, read_confusion};
 use vlct_tasks::probabilities::{sigmoid, softmax, top};
 use vlct_tasks::scoring::RetrievalScorer;
 use vlct_tasks::text_baseline::baseline_scores;
-use vlct_tasks::{InputSpec, Loader, LoaderSpec, Mode, TaskSpec};
+use vlct_tasks::{Description, InputSpec, Loader, LoaderSpec, Mode, TaskSpec};
+use vlct_train::imagenet::Settings;
 use vlct_train::spec::{self, RunSpec};
-use vlct_train::trainer;
+use vlct_train::trainer::{self, RunSettings, Threads};
 use vlct_train::{TrainError, data, weights};
 use vlct_util::text::counted;
 
@@ -64,27 +69,42 @@ pub struct WrittenReport {
 /// examples, and a message says so.
 pub fn report(options: &RunReportOptions) -> Result<WrittenReport> {
     let run = &options.run;
-    let config = trainer::read_config(run)?;
+    let settings = RunSettings::read(run)?;
     let mut faults = Vec::new();
     let Records { values, damaged } = records(run).unwrap_or_else(|error| {
         faults.push(error.to_string());
         Records::default()
     });
     let mut page = ReportData {
-        title: format!("Run {}", config.exp_name),
-        summary: summary(&config, &values),
+        title: title(&settings, run),
+        summary: summary(&settings, &values),
         baseline:
             "The numbers of the last validation. Recalls and accuracies are fractions; losses have no upper limit."
                 .into(),
         charts: charts(&values),
-        config: config.to_toml(),
+        classes: classes(&settings, run, &mut faults),
+        config: match &settings {
+            RunSettings::Keys(config) => config.to_toml(),
+            RunSettings::Classifier(settings) => settings.to_toml()?,
+        },
         ..ReportData::default()
     };
+    page.dataset.extend(best_checkpoint(run));
     let mut metrics = metrics(&values);
     if !options.without_examples {
-        trainer::use_threads(trainer::Threads::from_spec(&spec::compute(&config)))?;
         let checkpoint = sound_checkpoint(run, &mut faults);
-        match add_examples(&mut page, &mut metrics, &config, checkpoint.as_deref()) {
+        let checkpoint = checkpoint.as_deref();
+        let added = match &settings {
+            RunSettings::Keys(config) => {
+                trainer::use_threads(Threads::from_spec(&spec::compute(config)))?;
+                add_examples(&mut page, &mut metrics, config, checkpoint)
+            }
+            RunSettings::Classifier(settings) => {
+                trainer::use_threads(Threads::default())?;
+                add_classifier_examples(&mut page, &mut metrics, settings, checkpoint)
+            }
+        };
+        match added {
             Ok(()) => {}
             Err(error) => info!("the page has no examples: {error}"),
         }
@@ -127,17 +147,64 @@ fn sound_checkpoint(run: &Path, faults: &mut Vec<String>) -> Option<PathBuf> {
     sound
 }
 
-fn summary(config: &Config, records: &[Value]) -> String {
-    let tasks: Vec<&str> = config.loss_names.active().collect();
+/// Reads the predictions of a classifier that its run has written.
+fn classes(settings: &RunSettings, run: &Path, faults: &mut Vec<String>) -> Option<Confusion> {
+    if let RunSettings::Keys(_) = settings {
+        return None;
+    }
+    let path = run.join(PREDICTIONS_FILE);
+    if !path.is_file() {
+        info!(
+            "the page has no classes: there is no {}; vlct imagenet --eval --output_dir {} writes it",
+            path.display(),
+            run.display()
+        );
+        return None;
+    }
+    let confusion = read_confusion(&path);
+    confusion.map_err(|error| faults.push(error.to_string())).ok()
+}
+
+/// Returns the position of the best checkpoint; `None` if there is none, or it cannot be read.
+fn best_checkpoint(run: &Path) -> Option<(String, String)> {
+    let state = checkpoint::read_state(&best_path(run)).ok()??;
+    let number = |key: &str| state.get(key).and_then(Value::as_u64);
+    let (step, epoch) = (number(checkpoint::STEP_KEY)?, number(checkpoint::EPOCH_KEY)?);
+    let metric = state.get(checkpoint::METRIC_KEY).and_then(Value::as_f64);
+    let metric = metric.map_or(String::new(), |metric| format!(", val/the_metric {metric:.4}"));
+    Some(("Best checkpoint".into(), format!("step {step}, epoch {epoch}{metric}")))
+}
+
+fn title(settings: &RunSettings, run: &Path) -> String {
+    match settings {
+        RunSettings::Keys(config) => format!("Run {}", config.exp_name),
+        RunSettings::Classifier(_) => {
+            let run = std::path::absolute(run).unwrap_or_else(|_| run.to_path_buf());
+            let name = run.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            format!("Image classifier {name}")
+        }
+    }
+}
+
+fn summary(settings: &RunSettings, records: &[Value]) -> String {
+    let (subject, batch_size) = match settings {
+        RunSettings::Keys(config) => {
+            let tasks: Vec<&str> = config.loss_names.active().collect();
+            let subject = format!("Trained for {} on {}", tasks.join(", "), config.datasets.join(", "));
+            (subject, config.batch_size)
+        }
+        RunSettings::Classifier(settings) => {
+            let subject = format!("Fine-tuned {} on {}", settings.model, settings.data_path.display());
+            (subject, settings.samples_per_step())
+        }
+    };
     let last = |key: &str| records.iter().rev().find_map(|record| record[key].as_f64());
     let steps = last("step").unwrap_or(0.0);
     let seconds = last("time").unwrap_or(0.0);
     format!(
-        "Trained for {} on {}: {} of {} in {}.",
-        tasks.join(", "),
-        config.datasets.join(", "),
+        "{subject}: {} of {} in {}.",
         counted(format!("{steps:.0}"), "optimiser step"),
-        counted(config.batch_size, "sample"),
+        counted(batch_size, "sample"),
         counted(format!("{seconds:.0}"), "second")
     )
 }
@@ -148,6 +215,16 @@ fn is_held_out(name: &str) -> bool {
         || name.starts_with("recalls")
         || name.starts_with("nlvr2/dev/")
         || name.starts_with("nlvr2/test/")
+}
+
+/// Whether the record name `name` is a number of a single label or class.
+fn is_detail(name: &str) -> bool {
+    const DETAILS: [&str; 3] = [
+        "labels/val/auroc/",
+        "labels/val/average_precision/",
+        "images/val/accuracy/",
+    ];
+    DETAILS.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Whether larger values of the metric are better and its range is 0 to 1.
@@ -165,14 +242,12 @@ fn metrics(records: &[Value]) -> Vec<Metric> {
     let Some(last) = records.iter().rev().find(has_held_out).and_then(Value::as_object) else {
         return Vec::new();
     };
-    let is_detail =
-        |name: &str| name.starts_with("labels/val/auroc/") || name.starts_with("labels/val/average_precision/");
     let shown = last.iter().filter(|(name, _)| is_held_out(name) && !is_detail(name));
     shown
         .filter_map(|(name, value)| {
             Some(Metric {
                 key: name.clone(),
-                name: name.trim_end_matches("_epoch").replace("/val/", ": ").replace('_', " "),
+                name: short_title(name),
                 value: value.as_f64()?,
                 format: if is_fraction(name) {
                     NumberFormat::Percent
@@ -188,7 +263,8 @@ fn metrics(records: &[Value]) -> Vec<Metric> {
         .collect()
 }
 
-/// Returns a chart of each quantity of training with its held-out counterpart, and of the norm of the gradients.
+/// Returns a chart of each quantity of training with its held-out counterpart, of the norm of the gradients, and of each held-out quantity
+/// without a counterpart in training.
 fn charts(records: &[Value]) -> Vec<Chart> {
     let mut names: Vec<&str> = Vec::new();
     for name in records
@@ -201,18 +277,24 @@ fn charts(records: &[Value]) -> Vec<Chart> {
             names.push(name);
         }
     }
+    let held_out = held_out_names(records);
+    let of_training: Vec<String> = names.iter().map(|name| held_out_name(name)).collect();
+    names.extend(held_out.into_iter().filter(|name| {
+        let is_measured_again = curve(records, name).len() > 1;
+        is_measured_again && !of_training.iter().any(|paired| paired == name)
+    }));
     let chart = |name: &&str| {
         let mut curves = vec![Curve {
             name: (*name).to_string(),
             points: thin(curve(records, name)),
         }];
-        let held_out = format!("{}_epoch", name.replace("/train/", "/val/"));
+        let held_out = held_out_name(name);
         let points = curve(records, &held_out);
-        if points.len() > 1 {
+        if points.len() > 1 && held_out != *name {
             curves.push(Curve { name: held_out, points });
         }
         Chart {
-            title: name.replace("/train/", ": ").replace('_', " "),
+            title: short_title(name),
             explanation: match *name {
                 "grad_norm" => "The norm of all gradients, before clipping.".into(),
                 name if is_fraction(name) => "Higher is better.".into(),
@@ -224,6 +306,34 @@ fn charts(records: &[Value]) -> Vec<Chart> {
         }
     };
     names.iter().map(chart).collect()
+}
+
+/// Returns the names of the means over held-out data, in the order in which they occur.
+fn held_out_names(records: &[Value]) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::new();
+    for record in records.iter().filter_map(Value::as_object) {
+        for name in record.keys() {
+            let is_mean = name.contains("/val/") && name.ends_with("_epoch") && !is_detail(name);
+            if is_mean && !names.contains(&name.as_str()) {
+                names.push(name);
+            }
+        }
+    }
+    names
+}
+
+/// Returns the name of the held-out counterpart of a quantity of training; other names as they are.
+fn held_out_name(name: &str) -> String {
+    match name.contains("/train/") {
+        true => format!("{}_epoch", name.replace("/train/", "/val/")),
+        false => name.to_string(),
+    }
+}
+
+/// Returns a name for people: `vqa: score` for `vqa/val/score_epoch`.
+fn short_title(name: &str) -> String {
+    let name = name.trim_end_matches("_epoch");
+    name.replace("/train/", ": ").replace("/val/", ": ").replace('_', " ")
 }
 
 /// Adds baselines of the metrics, and examples of the validation split with the weights of `checkpoint`.
@@ -239,10 +349,7 @@ fn add_examples(
     if held_out.is_empty() {
         return Ok(());
     }
-    page.dataset = vec![
-        ("Held-out rows".into(), held_out.rows().to_string()),
-        ("Held-out items".into(), held_out.len().to_string()),
-    ];
+    page.dataset.extend(size_of(&*held_out));
     let train = data::open(&spec, Split::Train)?;
     let baselines = baseline_scores(&spec.task, &*train, &*held_out).map_err(TrainError::from)?;
     let compared = [
@@ -261,8 +368,7 @@ fn add_examples(
     let Some(checkpoint) = checkpoint else {
         return Ok(());
     };
-    let mut model = weights::fresh_model(&spec);
-    weights::load_file(&mut model, checkpoint, Scope::Model, false)?;
+    let model = read_model(&spec, checkpoint)?;
     let inputs = data::inputs_of_checkpoint(&spec, checkpoint)?;
     match &spec.task {
         TaskSpec::Pretrain(_) | TaskSpec::Retrieval(_) => {
@@ -278,9 +384,57 @@ fn add_examples(
             page.heat_maps = heat_maps;
             page.retrieval = retrieval;
         }
-        _ => page.answers = answers(&model, config, &spec, &inputs, &held_out)?,
+        _ => page.answers = answers(&model, &spec, &inputs, held_out)?,
     }
     Ok(())
+}
+
+/// Adds the results of random guessing to the metrics of a classifier, and examples of its validation images with the weights of
+/// `checkpoint`, which has the names of the classes.
+fn add_classifier_examples(
+    page: &mut ReportData,
+    metrics: &mut [Metric],
+    settings: &Settings,
+    checkpoint: Option<&Path>,
+) -> Result<()> {
+    let Some(checkpoint) = checkpoint else {
+        return Ok(());
+    };
+    let description = Description::of_file(checkpoint).map_err(TrainError::from)?;
+    let Some(TaskSpec::Images(ImagesSpec { names, .. })) = description.map(|description| description.task) else {
+        return Ok(());
+    };
+    for (key, guesses) in [("images/val/accuracy_epoch", 1), ("images/val/top5_epoch", 5)] {
+        if let Some(metric) = metrics.iter_mut().find(|metric| metric.key == key) {
+            metric.chance = Some(guesses.min(names.len()) as f64 / names.len() as f64);
+        }
+    }
+    page.baseline += " Chance is a guess among all classes.";
+    let held_out = ClassDataset::open(&settings.data_path, Split::Val, &settings.rules())?;
+    if held_out.is_empty() {
+        return Ok(());
+    }
+    page.dataset.extend(size_of(&held_out));
+    page.dataset.push(("Classes".into(), names.len().to_string()));
+    let spec = settings.run_spec(names)?;
+    let model = read_model(&spec, checkpoint)?;
+    page.answers = answers(&model, &spec, &data::inputs(&spec)?, Arc::new(held_out))?;
+    Ok(())
+}
+
+/// Returns the facts about the size of the validation split.
+fn size_of(held_out: &dyn Dataset) -> [(String, String); 2] {
+    [
+        ("Held-out rows".into(), held_out.rows().to_string()),
+        ("Held-out items".into(), held_out.len().to_string()),
+    ]
+}
+
+/// Reads the weights of the model from a checkpoint.
+fn read_model(spec: &RunSpec, checkpoint: &Path) -> Result<Model> {
+    let mut model = weights::fresh_model(spec);
+    weights::load_file(&mut model, checkpoint, Scope::Model, false)?;
+    Ok(model)
 }
 
 /// Returns the index of the longest word of at least three letters.
@@ -317,30 +471,35 @@ fn candidates(model: &Vlc, spec: &RunSpec, inputs: &Arc<InputSpec>, data: &Arc<T
     })
 }
 
-/// Returns the predictions of the first items of the split.
+/// Returns the predictions of items at equal distances in the split, so that a split that is sorted by class shows several classes. An
+/// image that cannot be read is replaced.
 fn answers(
     model: &Model,
-    config: &Config,
     spec: &RunSpec,
     inputs: &Arc<InputSpec>,
-    data: &Arc<TableDataset>,
+    data: Arc<dyn Dataset>,
 ) -> Result<Vec<AnswerExample>> {
     let task = spec.task.build(&spec.model).map_err(TrainError::from)?;
     let loader_spec = LoaderSpec {
-        batch_size: EXAMPLES,
+        batch_size: 1,
+        prefetch: 1,
+        replaces_unreadable: true,
         ..data::loader_spec(spec, Mode::Evaluate)
     };
-    let loader = Loader::new(
-        task.clone(),
-        data.clone(),
-        Arc::clone(inputs),
-        loader_spec,
-        Position::default(),
-    );
+    let count = EXAMPLES.min(data.len());
+    let batch_at = |example: usize| {
+        let start = Position {
+            epoch: 0,
+            batch: (example * data.len() / count) as u64,
+        };
+        Loader::new(task.clone(), data.clone(), Arc::clone(inputs), loader_spec, start)?
+            .next()
+            .transpose()
+    };
+    let batches = (0..count).filter_map(|example| batch_at(example).transpose());
     let mut examples = Vec::new();
     let mut failure = None;
     let no_stop = AtomicBool::new(false);
-    let batches = loader.map_err(TrainError::from)?.take(1);
     evaluate_batches(&*task, model, batches, &no_stop, &mut |batch, outcome| {
         let Some(logits) = &outcome.logits else { return Ok(()) };
         let (columns, values) = (logits.columns(), logits.tensor().to_host());
@@ -356,7 +515,7 @@ fn answers(
             let example = data.example(*item)?;
             let images: vlct_train::Result<Vec<_>> = images_of(sample)
                 .iter()
-                .map(|pixels| rgb_image(config, pixels))
+                .map(|pixels| rgb_image(spec.data.image_size, pixels))
                 .collect();
             match images {
                 Ok(images) => examples.push(AnswerExample {
@@ -440,6 +599,24 @@ mod tests {
         assert_eq!(titles, ["vqa: loss", "vqa: score", "grad norm"]);
         assert_eq!(charts[0].curves[1].points, [(20.0, 3.5), (30.0, 3.0)]);
         assert_eq!(charts[2].curves.len(), 1);
+    }
+
+    #[test]
+    fn quantities_that_only_validations_have_get_a_chart() {
+        let record = |step: u64, top5: f64| {
+            json!({"step": step, "images/val/accuracy_epoch": 0.5, "images/val/top5_epoch": top5, "images/val/accuracy/cat": top5,
+                "val/the_metric": 0.5})
+        };
+        let training = json!({"step": 1, "images/train/accuracy": 0.1});
+        let records = [training, record(10, 0.75), record(20, 0.875)];
+        let charts = charts(&records);
+        let titles: Vec<&str> = charts.iter().map(|chart| &chart.title[..]).collect();
+        assert_eq!(titles, ["images: accuracy", "images: top5"]);
+        assert_eq!(charts[1].curves.len(), 1);
+        assert_eq!(charts[1].curves[0].points, [(10.0, 0.75), (20.0, 0.875)]);
+        let metrics = metrics(&records);
+        let names: Vec<&str> = metrics.iter().map(|metric| &metric.name[..]).collect();
+        assert_eq!(names, ["images: accuracy", "images: top5"], "no single classes");
     }
 
     #[test]

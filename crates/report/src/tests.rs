@@ -3,6 +3,7 @@
 use image::{Rgb, RgbImage};
 use proptest::prelude::*;
 use serde_json::json;
+use vlct_tasks::confusion::Confusion;
 
 use super::*;
 
@@ -87,6 +88,10 @@ fn full_report(edge: u32) -> ReportData {
         explanation: explanation.into(),
     };
     ReportData {
+        classes: Some(Confusion::new(
+            ["<cat>", "dog & wolf"].map(String::from).to_vec(),
+            [(0, 0), (0, 1), (1, 1)],
+        )),
         faults: vec!["best/checkpoint.safetensors: the <checksum> does not match".into()],
         title: "A small VLC, trained from captions alone".into(),
         summary: "A model of 3.1 million parameters was trained for ten minutes on 8,000 synthetic images with their captions."
@@ -292,6 +297,7 @@ fn writes_page_and_metrics() {
     let text = fs::read_to_string(path.with_file_name(JSON_NAME)).unwrap();
     let json: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(json["format"], "vlct-report-1");
+    assert_eq!(json["classes"]["<cat>"], json!({"images": 2, "correct": 1}));
     assert_eq!(json["faults"].as_array().unwrap().len(), 1);
     assert!(
         full_report(32)

@@ -29,6 +29,7 @@ pub fn assemble(
     let records = records(run_directory)?.values;
     let captions = e.held_out.len();
     Ok(ReportData {
+        classes: None,
         faults: Vec::new(),
         title: "VLC quickstart".into(),
         summary: format!(
