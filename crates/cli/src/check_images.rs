@@ -8,8 +8,8 @@ use clap::Args;
 use log::{error, info};
 use serde_json::json;
 use vlct_image::check::{Checker, Flaw, Verdict, files_under};
-use vlct_train::logs::Progress;
-use vlct_train::logs::progress::suspend;
+use vlct_logs::Progress;
+use vlct_logs::progress::suspend;
 use vlct_util::{IoError, at};
 
 use crate::output::{Failure, print};

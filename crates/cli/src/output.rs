@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::hints::with_hint;
 use indicatif::{HumanBytes, HumanCount};
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use vlct_train::logs::progress::suspend;
+use vlct_logs::progress::suspend;
 
 /// The reason why a command ends without success.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ pub(crate) struct Records {
 /// # Errors
 /// Returns an error if the file cannot be read, or no line of it is a record.
 pub(crate) fn records(run_directory: &Path) -> Result<Records> {
-    let path = run_directory.join(vlct_train::logs::metrics::FILE_NAME);
+    let path = run_directory.join(vlct_logs::metrics::FILE_NAME);
     let bytes = std::fs::read(&path).map_err(at::<TrainError>(&path))?;
     let text = String::from_utf8_lossy(&bytes);
     let values: Vec<Value> = text
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn damaged_lines_are_left_out_and_a_file_without_records_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join(vlct_train::logs::metrics::FILE_NAME);
+        let path = directory.path().join(vlct_logs::metrics::FILE_NAME);
         std::fs::write(&path, b"{\"step\": 1}\n\xff{\n{\"step\": 3}\n{\"st").unwrap();
         let read = records(directory.path()).unwrap();
         assert_eq!(

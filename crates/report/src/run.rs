@@ -22,9 +22,9 @@ use vlct_tasks::probabilities::{sigmoid, softmax, top};
 use vlct_tasks::scoring::RetrievalScorer;
 use vlct_tasks::text_baseline::baseline_scores;
 use vlct_tasks::{Description, InputSpec, Loader, LoaderSpec, Mode, TaskSpec};
-use vlct_train::imagenet::Settings;
+use vlct_train::imagenet::{RunSettings, Settings};
 use vlct_train::spec::{self, RunSpec};
-use vlct_train::trainer::{self, RunSettings, Threads};
+use vlct_train::trainer::{self, Threads};
 use vlct_train::{TrainError, data, weights};
 use vlct_util::text::counted;
 
@@ -113,7 +113,7 @@ pub fn report(options: &RunReportOptions) -> Result<WrittenReport> {
     page.faults.clone_from(&faults);
     // A run that was killed may have a truncated last line, so this is not a failure.
     if damaged > 0 {
-        let path = run.join(vlct_train::logs::metrics::FILE_NAME);
+        let path = run.join(vlct_logs::metrics::FILE_NAME);
         let lines = counted(damaged, "line");
         let note = format!("{}: {lines} left out, not JSON", path.display());
         warn!("{note}");
@@ -155,9 +155,8 @@ fn classes(settings: &RunSettings, run: &Path, faults: &mut Vec<String>) -> Opti
     let path = run.join(PREDICTIONS_FILE);
     if !path.is_file() {
         info!(
-            "the page has no classes: there is no {}; vlct imagenet --eval --output_dir {} writes it",
-            path.display(),
-            run.display()
+            "the page has no classes: there is no {}, which an evaluation with this output directory writes",
+            path.display()
         );
         return None;
     }
@@ -330,7 +329,7 @@ fn held_out_name(name: &str) -> String {
     }
 }
 
-/// Returns a name for people: `vqa: score` for `vqa/val/score_epoch`.
+/// Returns the title of a quantity: `vqa: score` for `vqa/val/score_epoch`.
 fn short_title(name: &str) -> String {
     let name = name.trim_end_matches("_epoch");
     name.replace("/train/", ": ").replace("/val/", ": ").replace('_', " ")

@@ -1,11 +1,11 @@
 //! Errors of a run.
 
-use crate::logs::LogError;
 use std::path::PathBuf;
 use vlct_config::ConfigError;
 use vlct_data::DataError;
 use vlct_data::datasets::Split;
 use vlct_image::ImageError;
+use vlct_logs::LogError;
 use vlct_model::checkpoint::{self, CheckpointError};
 use vlct_model::files::mapping::AdaptError;
 use vlct_model::files::{FileError, StateError};

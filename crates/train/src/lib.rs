@@ -6,7 +6,6 @@ pub mod error;
 pub mod fit;
 pub mod groups;
 pub mod imagenet;
-pub mod logs;
 mod memory;
 mod names;
 mod paths;

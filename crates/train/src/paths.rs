@@ -6,7 +6,6 @@ use vlct_model::{checkpoint, files};
 use vlct_util::at;
 
 use crate::error::{Result, TrainError};
-use crate::imagenet::Settings;
 use vlct_config::Config;
 
 /// Name of the file with the configuration in a run directory.
@@ -52,36 +51,6 @@ pub(crate) fn config_of(checkpoint: &Path) -> Option<Config> {
     read_config(&directory_of(checkpoint)?).ok()
 }
 
-/// The settings that a run wrote to its directory.
-#[derive(Clone, Debug, PartialEq)]
-pub enum RunSettings {
-    /// The keys of `vlct run` and `vlct train`.
-    Keys(Box<Config>),
-    /// The settings of `vlct imagenet`.
-    Classifier(Box<Settings>),
-}
-
-impl RunSettings {
-    /// Reads the text of a `config.toml`.
-    ///
-    /// # Errors
-    /// Returns an error if the text has the settings of no run.
-    pub fn parse(text: &str) -> Result<Self> {
-        match Settings::is_text_of(text) {
-            true => Ok(Self::Classifier(Box::new(Settings::from_toml(text)?))),
-            false => Ok(Self::Keys(Box::new(Config::from_toml(text)?))),
-        }
-    }
-
-    /// Reads `config.toml` in a run directory.
-    ///
-    /// # Errors
-    /// Returns an error if the file cannot be read or has the settings of no run.
-    pub fn read(run: &Path) -> Result<Self> {
-        Self::parse(&read_text(run)?)
-    }
-}
-
 /// Reads the configuration that a run of `vlct run` wrote to its directory.
 ///
 /// # Errors
@@ -90,7 +59,8 @@ pub fn read_config(run: &Path) -> Result<Config> {
     Ok(Config::from_toml(&read_text(run)?)?)
 }
 
-fn read_text(run: &Path) -> Result<String> {
+/// Reads the text of `config.toml` in a run directory.
+pub(crate) fn read_text(run: &Path) -> Result<String> {
     let path = run.join(CONFIG_FILE);
     if !path.exists() {
         return Err(TrainError::NotARun {

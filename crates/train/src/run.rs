@@ -10,11 +10,11 @@ use vlct_util::lock::{Lock, try_lock};
 use vlct_util::{at, atomic};
 
 use crate::error::{Result, TrainError};
-use crate::logs::{Progress, RunLog};
 use crate::paths::CONFIG_FILE;
 use crate::spec::RunSpec;
 use crate::state::RunState;
 use crate::weights::Weights;
+use vlct_logs::{Progress, RunLog};
 use vlct_model::checkpoint;
 use vlct_tasks::Description;
 use vlct_tasks::description::WeightsKind;

@@ -13,7 +13,8 @@ use vlct_data::DataError;
 use vlct_data::webdataset::{compression, tar_stem};
 use vlct_model::checkpoint;
 use vlct_model::files;
-use vlct_train::trainer::{CONFIG_FILE, RunSettings};
+use vlct_train::imagenet::RunSettings;
+use vlct_train::trainer::CONFIG_FILE;
 use vlct_util::{IoError, at, open_file};
 
 use crate::args::Inspect;

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Value, json};
+use vlct_logs::progress::Progress;
 use vlct_predict::retrieve::{Cache, Retrieval, read_image};
 use vlct_predict::{PredictError, Record, batches, records};
 use vlct_tasks::probabilities::top;
-use vlct_train::logs::progress::Progress;
 
 use super::format::{Answer, Cell, FormatOptions, Printer, number};
 use super::options::{BatchOptions, ModelOptions};

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 use vlct_data::datasets::{Contents, Table};
+use vlct_logs::progress::Progress;
 use vlct_predict::similarities::{Series, Similarities, chart};
 use vlct_predict::{PredictError, Preparation, batches, npy, records};
 use vlct_prepare::tables::{self, ColumnNames, ImageSource, TableFormat};
-use vlct_train::logs::progress::Progress;
 use vlct_util::{IoError, at, atomic, read_at_most};
 
 use super::format::number;

@@ -9,10 +9,10 @@ use std::time::Instant;
 use clap::Args;
 use log::{info, warn};
 use vlct_image::{Background, Reading};
+use vlct_logs::Progress;
 use vlct_prepare::{
     self as prepare, Coverage, Downscale, ImageProcessing, LabelCounts, Outcome, Plan, Report, WriteOptions,
 };
-use vlct_train::logs::Progress;
 use vlct_util::text::{counted, escape_control, quoted};
 
 use crate::output::{Failure, format_bytes, print, with_thousands_separators};

@@ -18,8 +18,8 @@ const NOT_LIBRARIES: [&str; 3] = ["cli", "fuzz", "golden"];
 /// Maximum number of lines of a crate, not counting tests.
 const MAX_LINES: usize = 9_000;
 
-/// Options of other programs that messages may name.
-const FOREIGN_OPTIONS: [&str; 2] = ["--sparse", "tar --sort=name"];
+/// Options of other programs that messages may name, and a variable of a style sheet.
+const FOREIGN_OPTIONS: [&str; 3] = ["--sparse", "tar --sort=name", "--share:"];
 
 /// Returns the crates of the workspace that the crate `name` depends on, including dev-dependencies.
 fn dependencies(name: &str) -> BTreeSet<String> {

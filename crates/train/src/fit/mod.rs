@@ -18,7 +18,6 @@ use vlct_text::Tokenizer;
 use vlct_util::text::counted;
 
 use crate::error::Result;
-use crate::logs::duration_text;
 use crate::paths;
 use crate::spec;
 use crate::texts::CutTexts;
@@ -26,6 +25,7 @@ use crate::trainer::{self, Threads};
 use crate::vocabulary;
 use crate::weights;
 use vlct_config::{Config, NamedConfig, Value, resolve};
+use vlct_logs::duration_text;
 
 pub use facts::{Divisible, Facts};
 use given::{WeightSizes, sizes_of_weights};

@@ -14,8 +14,8 @@ use vlct_tasks::{InputSpec, LoaderSpec, Mode, Phase, Report, Rows, TaskSpec, Unr
 
 use crate::data;
 use crate::error::Result;
-use crate::logs::progress;
 use crate::spec::RunSpec;
+use vlct_logs::progress;
 
 use super::scoring_log::ScoringLog;
 use vlct_util::text::counted;

@@ -24,7 +24,7 @@ use crate::spec::{self, RunSpec};
 use crate::weights;
 use vlct_config::{AUTO, Config};
 
-pub use crate::paths::{CONFIG_FILE, RunSettings, read_config};
+pub use crate::paths::{CONFIG_FILE, read_config};
 pub use neighbours::neighbours_spec;
 pub use threads::{Threads, use_threads};
 pub use training::{Control, Finished};

@@ -13,9 +13,9 @@ use super::training::Control;
 use super::{Threads, use_threads};
 use crate::data::{Data, loader_spec};
 use crate::error::Result;
-use crate::logs::Progress;
 use crate::spec::RunSpec;
 use crate::weights;
+use vlct_logs::Progress;
 
 /// Computes the accuracy of nearest neighbours, for each number of neighbours `ks`, on the features of the weights of `load_path` of such
 /// a run. Returns `None` if it is stopped before the end.

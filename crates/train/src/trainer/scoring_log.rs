@@ -5,7 +5,7 @@ use std::path::Path;
 use log::{info, warn};
 use vlct_tasks::scoring::{Event, Found, ScorePlace, Stage};
 
-use crate::logs::{Progress, duration_text};
+use vlct_logs::{Progress, duration_text};
 use vlct_util::text::counted;
 
 /// Logs the events of a scoring and shows its progress.

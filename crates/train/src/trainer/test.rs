@@ -17,11 +17,11 @@ use super::evaluate::{self, Evaluated, RecallRun};
 use super::training::{Control, Finished};
 use crate::data;
 use crate::error::{Result, TrainError};
-use crate::logs::Progress;
 use crate::paths;
 use crate::run::RunDirectory;
 use crate::spec::RunSpec;
 use crate::weights;
+use vlct_logs::Progress;
 
 /// The directory of submission files in the working directory, as in the original.
 const SUBMISSIONS: &str = "result";

@@ -14,9 +14,9 @@ use vlct_tensor::optimizer::{Hyperparameters, Optimizer};
 use super::Trainer;
 use crate::data;
 use crate::error::Result;
-use crate::logs::duration_text;
 use crate::memory;
 use crate::plan::Plan;
+use vlct_logs::duration_text;
 use vlct_util::text::counted;
 
 /// Smallest number of remaining micro-batches for which a run measures its speed: the measurement takes the time of two.

@@ -27,7 +27,6 @@ use vlct_tensor::{Tape, Tensor};
 use super::evaluate::{self, Evaluated, RecallRun};
 use crate::data::{self, Data};
 use crate::error::{Result, TrainError};
-use crate::logs::progress::Update;
 use crate::plan::{Plan, Window};
 use crate::published::{self, EpochRecord, TestRecord};
 use crate::run::{self, RunDirectory};
@@ -35,6 +34,7 @@ use crate::schedule::Schedule;
 use crate::spec::RunSpec;
 use crate::state::RunState;
 use crate::weights::Weights;
+use vlct_logs::progress::Update;
 use vlct_model::{BatchStatistics, checkpoint};
 use vlct_util::text::counted;
 

@@ -11,7 +11,6 @@ use super::{Control, Finished, is_out_of_patience};
 use crate::data::Data;
 use crate::error::{Result, TrainError};
 use crate::imagenet;
-use crate::logs::progress::Progress;
 use crate::paths;
 use crate::plan::Plan;
 use crate::run::{self, RunDirectory};
@@ -19,6 +18,7 @@ use crate::spec::{self, RunSpec};
 use crate::state::{DataIdentity, RunState};
 use crate::weights::Weights;
 use vlct_config::{AUTO, Config, KEYS};
+use vlct_logs::progress::Progress;
 use vlct_util::text::counted;
 
 /// The state and run directory of the checkpoint from which a run continues.

@@ -1,0 +1,9 @@
+//! Fine-tuning of image classifiers: the settings of MAE's scripts `main_finetune.py` and `main_linprobe.py`, and the run that they describe.
+
+mod run;
+mod saved;
+mod settings;
+
+pub use saved::RunSettings;
+pub(crate) use saved::warn_of_changes;
+pub use settings::{Augmentation, Change, Optimisation, Settings, Sizes};

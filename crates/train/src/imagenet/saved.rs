@@ -1,0 +1,95 @@
+//! The settings that a run has written to its directory or its checkpoints.
+
+use std::path::Path;
+
+use log::warn;
+use vlct_config::Config;
+
+use super::settings::{Change, Settings};
+use crate::error::{Result, TrainError};
+use crate::paths;
+
+/// The settings that a run wrote to its directory.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RunSettings {
+    /// The keys of `vlct run` and `vlct train`.
+    Keys(Box<Config>),
+    /// The settings of `vlct imagenet`.
+    Classifier(Box<Settings>),
+}
+
+impl RunSettings {
+    /// Reads the text of a `config.toml`.
+    ///
+    /// # Errors
+    /// Returns an error if the text has the settings of no run.
+    pub fn parse(text: &str) -> Result<Self> {
+        match Settings::is_text_of(text) {
+            true => Ok(Self::Classifier(Box::new(Settings::from_toml(text)?))),
+            false => Ok(Self::Keys(Box::new(Config::from_toml(text)?))),
+        }
+    }
+
+    /// Reads `config.toml` in a run directory.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be read or has the settings of no run.
+    pub fn read(run: &Path) -> Result<Self> {
+        Self::parse(&paths::read_text(run)?)
+    }
+}
+
+/// Warns of settings, as TOML, that have changed since a run began and affect its result.
+///
+/// # Errors
+/// Returns [`TrainError::OtherMicroBatchSize`] if the size of micro-batches differs, and an error if the text is not TOML.
+pub(crate) fn warn_of_changes(before: &str, now: &str) -> Result<()> {
+    const WITHOUT_EFFECT_ON_RESULT: [&str; 5] = ["num_workers", "keep", "finetune", "data_path", "start_epoch"];
+    let (before, now) = (Settings::from_toml(before)?, Settings::from_toml(now)?);
+    // The position in an epoch is counted in micro-batches, so their size must not change.
+    if before.batch_size != now.batch_size {
+        return Err(TrainError::OtherMicroBatchSize {
+            before: before.batch_size,
+            now: now.batch_size,
+        });
+    }
+    for Change { name, before, now } in now.changes(&before) {
+        if !WITHOUT_EFFECT_ON_RESULT.contains(&name.as_str()) {
+            let text = |value: Option<String>| value.unwrap_or_else(|| "not set".into());
+            warn!(
+                "{name} was {} when the run began and is {} now",
+                text(before),
+                text(now)
+            );
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::settings::tests::published;
+    use super::*;
+
+    #[test]
+    fn settings_are_distinguished_from_keys() {
+        let text = published().to_toml().unwrap();
+        assert!(matches!(RunSettings::parse(&text), Ok(RunSettings::Classifier(read)) if *read == published()));
+        let keys = Config::default();
+        assert!(matches!(RunSettings::parse(&keys.to_toml()), Ok(RunSettings::Keys(read)) if *read == keys));
+        assert!(RunSettings::parse(&text.replace("epochs", "epoch")).is_err());
+        assert!(!vlct_config::KEYS.iter().any(|key| key.name == "data_path"));
+    }
+
+    #[test]
+    fn another_micro_batch_cannot_be_resumed() {
+        let text = |settings: &Settings| toml::to_string(settings).unwrap();
+        let mut other = published();
+        other.batch_size = 16;
+        assert!(warn_of_changes(&text(&published()), &text(&other)).is_err());
+        other.batch_size = 32;
+        other.epochs = 120;
+        assert!(warn_of_changes(&text(&published()), &text(&other)).is_ok());
+        assert!(warn_of_changes("x", &text(&other)).is_err());
+    }
+}
