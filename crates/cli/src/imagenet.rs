@@ -11,7 +11,7 @@ use vlct_tasks::mixup::MixupMode;
 use vlct_tasks::neighbours::NeighbourAccuracy;
 use vlct_tasks::predictions::{self, PREDICTIONS_FILE};
 use vlct_tasks::{Row, Rows};
-use vlct_train::imagenet::{Augmentation, Optimisation, Settings, Sizes};
+use vlct_train::imagenet::{Augmentation, HFLIP, MIN_CROP_AREA, Optimisation, Settings, Sizes};
 use vlct_train::spec::RunSpec;
 use vlct_train::trainer::{self, Control, Evaluation, Finished, Threads, use_threads};
 use vlct_util::text::{counted, escape_control};
@@ -99,6 +99,12 @@ pub struct Imagenet {
         default_value_if("linear_probe", "true", "")
     )]
     aa: String,
+    /// Smallest area of a random crop, as a fraction of the image
+    #[arg(long = "min_crop_area", value_name = "X", default_value_t = MIN_CROP_AREA, value_parser = parse_probability)]
+    min_crop_area: f64,
+    /// Probability that an image is mirrored; 0 for images such as digits, whose mirror images have another meaning
+    #[arg(long, value_name = "P", default_value_t = HFLIP, value_parser = parse_probability)]
+    hflip: f64,
     /// Label smoothing
     #[arg(long, value_name = "X", default_value = "0.1", default_value_if("linear_probe", "true", "0"), value_parser = parse_probability)]
     smoothing: f64,
@@ -477,6 +483,8 @@ impl Imagenet {
             augmentation: Augmentation {
                 color_jitter: self.color_jitter,
                 aa: self.aa.clone(),
+                min_crop_area: self.min_crop_area,
+                hflip: self.hflip,
                 smoothing: self.smoothing,
                 reprob: self.reprob,
                 remode: self.remode.clone(),

@@ -47,6 +47,7 @@ fn main() {
     let augment = ClassificationAugment {
         colour: ColourAugment::Policy(policy),
         erasing: Some(Erasing::new(0.25, ErasingMode::Pixel, 1).expect("settings")),
+        ..ClassificationAugment::default()
     };
     let mut specs = TransformKind::ALL
         .map(|kind| (kind.name(), TransformSpec::Named(kind)))

@@ -11,14 +11,30 @@ use crate::augment::{Drawn, Erasing, Jitter, Policy};
 use crate::resize::{LevelMap, resize_into};
 use crate::{Result, normalise, recycle};
 
-/// The augmentation of [`TransformSpec::ClassificationTrain`](super::TransformSpec::ClassificationTrain) beside crop and mirroring.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// The augmentation of [`TransformSpec::ClassificationTrain`](super::TransformSpec::ClassificationTrain). The default is that of the
+/// published fine-tuning without a policy and without erasing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClassificationAugment {
     /// The change of colours and shapes.
     pub colour: ColourAugment,
     /// Random erasing.
     pub erasing: Option<Erasing>,
+    /// Smallest area of a random crop, as a fraction of the image, from 0 to 1.
+    pub min_area: f64,
+    /// Probability that an image is mirrored.
+    pub mirroring: f64,
+}
+
+impl Default for ClassificationAugment {
+    fn default() -> Self {
+        Self {
+            colour: ColourAugment::None,
+            erasing: None,
+            min_area: MIN_AREA,
+            mirroring: 0.5,
+        }
+    }
 }
 
 /// The change of colours and shapes of an image of the final size. A policy excludes colour jitter, as for timm.
@@ -55,8 +71,8 @@ impl ClassificationAugment {
         out: &mut [f32],
     ) -> Result<Duration> {
         let (width, height) = image.dimensions();
-        let crop = random_resized_crop(width, height, MIN_AREA, rng);
-        let flip = rng.random_bool(0.5);
+        let crop = random_resized_crop(width, height, self.min_area.clamp(0.0, 1.0), rng);
+        let flip = rng.random_bool(self.mirroring.clamp(0.0, 1.0));
         let changes = self.colour.draw(rng);
         // Without changes, which a policy often draws, the resize normalises.
         let level_map = if changes.is_empty() {

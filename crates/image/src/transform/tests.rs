@@ -20,7 +20,11 @@ fn classification(policy: Option<&str>, jitter: f64, erasing: f64) -> TransformS
         None => ColourAugment::None,
     };
     let erasing = (erasing > 0.0).then(|| Erasing::new(erasing, ErasingMode::Pixel, 1).unwrap());
-    TransformSpec::ClassificationTrain(Box::new(ClassificationAugment { colour, erasing }))
+    TransformSpec::ClassificationTrain(Box::new(ClassificationAugment {
+        colour,
+        erasing,
+        ..ClassificationAugment::default()
+    }))
 }
 
 /// Returns a specification of each kind.

@@ -6,4 +6,4 @@ mod settings;
 
 pub use saved::RunSettings;
 pub(crate) use saved::warn_of_changes;
-pub use settings::{Augmentation, Change, Optimisation, Settings, Sizes};
+pub use settings::{Augmentation, Change, HFLIP, MIN_CROP_AREA, Optimisation, Settings, Sizes};

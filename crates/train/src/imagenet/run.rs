@@ -11,7 +11,7 @@ use vlct_tasks::images::ImagesSpec;
 use vlct_tasks::mixup::MixupSpec;
 use vlct_tensor::optimizer::Rule;
 
-use super::settings::{Augmentation, Settings, Sizes};
+use super::settings::{Augmentation, HFLIP, MIN_CROP_AREA, Settings, Sizes};
 use crate::error::Result;
 use crate::plan::Length;
 use crate::spec::{
@@ -131,6 +131,8 @@ impl Settings {
             ("color_jitter", augmentation.color_jitter.is_some()),
             ("smoothing", augmentation.smoothing > 0.0),
             ("reprob", augmentation.reprob > 0.0),
+            ("min_crop_area", augmentation.min_crop_area != MIN_CROP_AREA),
+            ("hflip", augmentation.hflip != HFLIP),
             ("mixup and cutmix", self.mixup().is_some()),
         ];
         if let Some((flags, _)) = not_used.iter().find(|(_, is_set)| *is_set) {
@@ -200,6 +202,8 @@ impl Settings {
             reprob,
             remode,
             recount,
+            min_crop_area,
+            hflip,
             ..
         } = &self.augmentation;
         let colour = match (self.has_no_policy(), color_jitter) {
@@ -212,7 +216,12 @@ impl Settings {
             true => Some(Erasing::new(*reprob, mode, *recount)?),
             false => None,
         };
-        Ok(ClassificationAugment { colour, erasing })
+        Ok(ClassificationAugment {
+            colour,
+            erasing,
+            min_area: *min_crop_area,
+            mirroring: *hflip,
+        })
     }
 }
 

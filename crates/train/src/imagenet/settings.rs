@@ -16,6 +16,19 @@ use crate::error::{Result, TrainError};
 /// Samples for which the base learning rate is stated.
 const BASE_BATCH: f64 = 256.0;
 
+/// Smallest area of a random crop, as published.
+pub const MIN_CROP_AREA: f64 = 0.08;
+/// Probability that an image is mirrored, as published.
+pub const HFLIP: f64 = 0.5;
+
+fn min_crop_area() -> f64 {
+    MIN_CROP_AREA
+}
+
+fn hflip() -> f64 {
+    HFLIP
+}
+
 /// The settings of a run. The names and defaults are those of the flags of the published script.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
@@ -113,6 +126,12 @@ pub struct Augmentation {
     pub color_jitter: Option<f64>,
     /// Augmentation policy, as timm names it; empty for none.
     pub aa: String,
+    /// Smallest area of a random crop, as a fraction of the image.
+    #[serde(default = "min_crop_area")]
+    pub min_crop_area: f64,
+    /// Probability that an image is mirrored.
+    #[serde(default = "hflip")]
+    pub hflip: f64,
     /// Label smoothing.
     pub smoothing: f64,
     /// Probability of random erasing.
@@ -288,6 +307,8 @@ pub(super) mod tests {
             augmentation: Augmentation {
                 color_jitter: None,
                 aa: "rand-m9-mstd0.5-inc1".into(),
+                min_crop_area: MIN_CROP_AREA,
+                hflip: HFLIP,
                 smoothing: 0.1,
                 reprob: 0.25,
                 remode: "pixel".into(),
