@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use vlct_image::TransformKind;
+use vlct_image::augment::{Erasing, ErasingMode};
+use vlct_image::{ClassificationAugment, ColourAugment, ImageError, TransformKind, TransformSpec};
 
 use crate::bench_answer::BenchAnswer;
 use crate::check_images::CheckImages;
@@ -345,13 +346,15 @@ pub enum BenchTask {
     Vqa(BenchSteps),
     /// Answers to questions: forward only
     Infer(BenchSteps),
+    /// A fine-tuning step of an image classifier: forward, backward, optimiser
+    Imagenet(BenchSteps),
     Score(BenchScore),
     Answer(BenchAnswer),
     Gemm(BenchGemm),
     Loader(BenchLoader),
 }
 
-/// Options of `pretrain`, `vqa` and `infer`.
+/// Options of `pretrain`, `vqa`, `infer` and `imagenet`.
 #[derive(Args)]
 #[command(
     after_help = "Prints a JSON object: task, style (the measured program, always vlct), precision, image_size, batch, seconds_per_step (the median), \
@@ -444,9 +447,10 @@ pub struct BenchLoader {
     /// Image files, .arrow files, or directories of them
     #[arg(value_name = "DATA", required = true)]
     pub data: Vec<PathBuf>,
-    /// Transform of the images: mae, mae_randaug or mae_test
-    #[arg(long, value_name = "NAME", default_value_t = TransformKind::Mae)]
-    pub transform: TransformKind,
+    /// Transform of the images: mae, mae_randaug or mae_test, or those of vlct imagenet: classification_train (as published),
+    /// classification_eval or linear_probe_train
+    #[arg(long, value_name = "NAME", default_value = "mae", value_parser = parse_transform)]
+    pub transform: TransformSpec,
     /// Side of the transformed images in pixels
     #[arg(long, value_name = "N", default_value_t = 384, value_parser = parse_count)]
     pub image_size: usize,
@@ -459,6 +463,30 @@ pub struct BenchLoader {
     /// Also print a profile to standard error: time per image of decoding, augmentation and resizing
     #[arg(long)]
     pub profile: bool,
+}
+
+fn parse_transform(text: &str) -> Result<TransformSpec, String> {
+    match text {
+        "classification_train" => {
+            let policy = "rand-m9-mstd0.5-inc1"
+                .parse()
+                .map_err(|error: ImageError| error.to_string())?;
+            let erasing = Erasing::new(0.25, ErasingMode::Pixel, 1).map_err(|error| error.to_string())?;
+            Ok(TransformSpec::ClassificationTrain(Box::new(ClassificationAugment {
+                colour: ColourAugment::Policy(policy),
+                erasing: Some(erasing),
+                ..ClassificationAugment::default()
+            })))
+        }
+        "classification_eval" => Ok(TransformSpec::ClassificationEval),
+        "linear_probe_train" => Ok(TransformSpec::LinearProbeTrain),
+        name => {
+            let named: Result<TransformKind, ImageError> = name.parse();
+            named
+                .map(TransformSpec::from)
+                .map_err(|error| format!("{error}, classification_train, classification_eval, linear_probe_train"))
+        }
+    }
 }
 
 fn parse_side(text: &str) -> Result<usize, String> {

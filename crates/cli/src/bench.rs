@@ -23,6 +23,7 @@ pub fn run(args: &Bench) -> Result<(), Failure> {
         BenchTask::Pretrain(args) => bench_steps(Workload::Pretrain, args),
         BenchTask::Vqa(args) => bench_steps(Workload::Vqa, args),
         BenchTask::Infer(args) => bench_steps(Workload::Infer, args),
+        BenchTask::Imagenet(args) => bench_steps(Workload::Imagenet, args),
         BenchTask::Score(args) => bench_score(args),
         BenchTask::Answer(args) => bench_answer::run(args),
         BenchTask::Gemm(args) => bench_gemm(args),
@@ -87,7 +88,7 @@ fn bench_loader(args: &BenchLoader) -> Result<(), Failure> {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
-    let transform = Transform::new(args.transform, args.image_size)?;
+    let transform = Transform::from_spec(&args.transform, args.image_size)?;
     let rate = measure_images(
         Images::read(&args.data)?,
         transform,

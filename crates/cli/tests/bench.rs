@@ -78,7 +78,7 @@ fn rejects_pinning_more_threads_than_cpus() {
 
 #[test]
 fn every_task_prints_one_line_with_the_documented_keys() {
-    for task in ["pretrain", "vqa", "infer"] {
+    for task in ["pretrain", "vqa", "infer", "imagenet"] {
         let options = "--precision f32 --image-size 32 --batch 2 --steps 1 --threads 1";
         let line = measure(task, options);
         let keys: Vec<&str> = line.keys().map(String::as_str).collect();
@@ -175,11 +175,13 @@ fn measures_the_loader_with_every_transform_and_kind_of_data() {
         directory.path().join("a.jpg"),
         arrow.join("coco_caption_karpathy_train.arrow"),
     );
-    let data: [(&str, &str, &[&Path]); 4] = [
+    let data: [(&str, &str, &[&Path]); 6] = [
         ("mae", "1", &[directory.path()]),
         ("mae_randaug", "2", &[&file, &table]),
         ("mae_test", "1", &[&arrow]),
         ("mae", "3", &[&table]),
+        ("classification_train", "1", &[&file]),
+        ("classification_eval", "1", &[&file]),
     ];
     for (transform, threads, data) in data {
         let output = run_loader(&["--transform", transform, "--threads", threads], data);

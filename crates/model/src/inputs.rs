@@ -29,6 +29,15 @@ impl Sequence {
         token_type: 1,
         mask: None,
     };
+
+    /// The sequence of image 0 alone, all patches visible, as the tasks of image classifiers have it.
+    pub const FIRST_IMAGE: Self = Self {
+        group: 0,
+        text: None,
+        image: Some(0),
+        token_type: 0,
+        mask: None,
+    };
 }
 
 /// One batch for [`Vlc::encode`](crate::Vlc::encode).

@@ -74,13 +74,7 @@ impl Task for Images {
         };
         Ok(Sample {
             item: cx.item(),
-            sequences: vec![Sequence {
-                group: 0,
-                text: None,
-                image: Some(0),
-                token_type: 0,
-                mask: None,
-            }],
+            sequences: vec![Sequence::FIRST_IMAGE],
             images: vec![cx.image(0, &mut cx.rng(Purpose::Augmentation))?],
             texts: Vec::new(),
             target,
@@ -272,13 +266,7 @@ mod tests {
                     .collect::<Vec<_>>(),
             )],
             texts: Vec::new(),
-            sequences: vec![Sequence {
-                group: 0,
-                text: None,
-                image: Some(0),
-                token_type: 0,
-                mask: None,
-            }],
+            sequences: vec![Sequence::FIRST_IMAGE],
             target: Target::Class(*class),
         });
         let mut batch = Batch::collate(Position { epoch: 1, batch: 2 }, samples.collect());

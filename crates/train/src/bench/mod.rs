@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use synthetic::Synthetic;
 use vlct_data::random::{Purpose, stream};
 use vlct_model::config::{Backbone, Heads};
-use vlct_model::initialise::initialise;
-use vlct_model::{Model, ModelConfig, Vlc, VlcConfig};
+use vlct_model::initialise::{initialise, initialise_vit};
+use vlct_model::{Model, Vit, VitConfig, Vlc, VlcConfig};
+use vlct_tasks::images::ImagesSpec;
 use vlct_tasks::pretrain::PretrainSpec;
 use vlct_tasks::vqa::VqaSpec;
 use vlct_tasks::{Task, TaskSpec};
@@ -24,7 +25,7 @@ pub use vlct_tensor::{Device, Precision};
 use vlct_text::MaskingConfig;
 
 /// The measured work. The model is the base model with the heads for masked language modelling and image-text matching; for `Vqa` and
-/// `Infer` it also has the question-answering head.
+/// `Infer` it also has the question-answering head. For `Imagenet` it is the image classifier of the base size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Workload {
     /// A pre-training step with all losses: forward, backward, AdamW.
@@ -33,6 +34,8 @@ pub enum Workload {
     Vqa,
     /// The forward pass of question answering, all patches visible.
     Infer,
+    /// A fine-tuning step of an image classifier with 1,000 classes: forward, backward, AdamW.
+    Imagenet,
 }
 
 impl Workload {
@@ -42,6 +45,7 @@ impl Workload {
             Workload::Pretrain => "pretrain",
             Workload::Vqa => "vqa",
             Workload::Infer => "infer",
+            Workload::Imagenet => "imagenet",
         }
     }
 }
@@ -89,6 +93,9 @@ const MASK_RATIO: f64 = 0.6;
 
 /// Number of answers, as in the published fine-tuning on VQAv2.
 const ANSWERS: usize = 3129;
+
+/// Number of classes of an image classifier, as in ImageNet-1K.
+const CLASSES: usize = 1000;
 
 /// The operations of the measured steps (see [`vlct_tensor::profile`]), displayed as a table.
 pub struct Profile {
@@ -148,7 +155,7 @@ impl std::fmt::Display for Profile {
 }
 
 /// Measures steps of the base model on synthetic batches. Captions have 9 to 18 tokens, as in MS-COCO; pre-training masks 15 % of them.
-/// Training uses dropout.
+/// Training uses dropout, except that of image classifiers, which smooths labels by 0.1.
 ///
 /// Also returns the profile of the measured steps if [`BenchOptions::profile`] is set.
 pub fn measure(options: BenchOptions) -> (BenchResult, Option<Profile>) {
@@ -160,7 +167,11 @@ pub fn measure(options: BenchOptions) -> (BenchResult, Option<Profile>) {
         profile,
         steps,
     } = options;
-    let mut model = base_model(image_size, (workload != Workload::Pretrain).then_some(ANSWERS));
+    let mut model = match workload {
+        Workload::Imagenet => base_classifier(image_size),
+        Workload::Pretrain => base_model(image_size, None).into(),
+        Workload::Vqa | Workload::Infer => base_model(image_size, Some(ANSWERS)).into(),
+    };
     model.set_compute(Compute {
         precision,
         recompute: false,
@@ -175,23 +186,28 @@ pub fn measure(options: BenchOptions) -> (BenchResult, Option<Profile>) {
             masking: MaskingConfig {
                 whole_word: false,
                 probability: 0.15,
-                max_text_len: model.config().max_text_len,
+                max_text_len: MAX_TEXT_LEN,
             },
             mask_ratio: Some(MASK_RATIO),
         }),
         Workload::Vqa | Workload::Infer => TaskSpec::Vqa(VqaSpec::default()),
+        Workload::Imagenet => TaskSpec::Images(ImagesSpec {
+            names: (0..CLASSES).map(|class| class.to_string()).collect(),
+            smoothing: 0.1,
+            mixup: None,
+        }),
     };
-    let patches = model.config().patches();
     let task = spec
-        .build(&ModelConfig::Vlc(model.config().clone()))
+        .build(&model.config())
         .unwrap_or_else(|error| unreachable!("{error}"));
     let mut synthetic = match workload {
-        Workload::Pretrain => Synthetic::pretrain(batch, image_size, patches),
+        Workload::Pretrain => Synthetic::pretrain(batch, image_size, model.config().vlc().patches()),
+        Workload::Imagenet => Synthetic::imagenet(batch, image_size, CLASSES),
         Workload::Vqa | Workload::Infer => Synthetic::vqa(batch, image_size, workload == Workload::Vqa),
     };
-    let model = Model::from(model);
     let times = match workload {
-        Workload::Pretrain | Workload::Vqa => time_training_steps(model, options, &*task, synthetic),
+        Workload::Pretrain | Workload::Vqa => time_training_steps(model, Rule::AdamW, options, &*task, synthetic),
+        Workload::Imagenet => time_training_steps(model, Rule::AdamWPyTorch, options, &*task, synthetic),
         Workload::Infer => time_calls(steps, profile, |step| {
             let tape = Tape::inference(model.compute());
             task.forward(&model, &tape, synthetic.batch_of_step(step, false));
@@ -216,6 +232,16 @@ pub fn measure(options: BenchOptions) -> (BenchResult, Option<Profile>) {
     (result, profile)
 }
 
+/// Maximum number of tokens of a text, as published.
+const MAX_TEXT_LEN: usize = 40;
+
+fn base_classifier(image_size: usize) -> Model {
+    let config = VitConfig::from_name("vit_base_patch16", image_size, CLASSES);
+    let mut model = Vit::new(config.unwrap_or_else(|| unreachable!("a published name")));
+    initialise_vit(&mut model, |i| stream(0, Purpose::Initialisation, 0, i));
+    model.into()
+}
+
 fn base_model(image_size: usize, answers: Option<usize>) -> Vlc {
     let backbone = Backbone::from_name("mae_vit_base_patch16").unwrap_or_else(|| unreachable!("a published name"));
     let heads = Heads {
@@ -228,7 +254,7 @@ fn base_model(image_size: usize, answers: Option<usize>) -> Vlc {
         image_size,
         backbone,
         vocab_size: 30522,
-        max_text_len: 40,
+        max_text_len: MAX_TEXT_LEN,
         token_types: 2,
         drop_rate: 0.1,
         heads,
@@ -238,8 +264,14 @@ fn base_model(image_size: usize, answers: Option<usize>) -> Vlc {
 }
 
 /// Returns the seconds of each training step.
-fn time_training_steps(mut model: Model, options: BenchOptions, task: &dyn Task, mut synthetic: Synthetic) -> Vec<f64> {
-    let mut optimizer = Optimizer::new(Rule::AdamW, model.parameters());
+fn time_training_steps(
+    mut model: Model,
+    rule: Rule,
+    options: BenchOptions,
+    task: &dyn Task,
+    mut synthetic: Synthetic,
+) -> Vec<f64> {
+    let mut optimizer = Optimizer::new(rule, model.parameters());
     let mut gradients = Gradients::new(model.parameters());
     time_calls(options.steps, options.profile, |step| {
         let tape = Tape::new(model.compute());

@@ -67,6 +67,21 @@ impl Synthetic {
         }
     }
 
+    /// Makes a batch of images, each of one of `classes` classes.
+    pub fn imagenet(batch: usize, image_size: usize, classes: usize) -> Self {
+        let samples = images(batch, image_size).enumerate().map(|(i, [image, _])| Sample {
+            item: i,
+            images: vec![image],
+            texts: Vec::new(),
+            sequences: vec![Sequence::FIRST_IMAGE],
+            target: Target::Class((i % classes) as u32),
+        });
+        Self {
+            batch: Batch::collate(Position::default(), samples.collect()),
+            patches: None,
+        }
+    }
+
     /// Returns the batch with the patch masks of a step and, in training, its dropout.
     pub fn batch_of_step(&mut self, step: u64, training: bool) -> &Batch {
         self.batch.dropout = training.then_some([0, Purpose::Dropout as u64, step, 0]);
