@@ -26,11 +26,12 @@ pub fn quoted(text: &str) -> String {
     }
 }
 
-/// Returns a count with a noun, in the singular for 1 and in the regular plural otherwise: `1 row`, `2 rows`, `2 classes`.
+/// Returns a count with a noun, in the singular for 1 and in the plural otherwise: `1 row`, `2 rows`, `2 classes`, `2 epochs`.
 pub fn counted(count: impl std::fmt::Display, noun: &str) -> String {
     let count = count.to_string();
     let plural = match count.as_str() {
         "1" => "",
+        _ if noun.ends_with("epoch") => "s",
         _ if ["s", "x", "ch", "sh"].iter().any(|end| noun.ends_with(end)) => "es",
         _ => "s",
     };
@@ -87,6 +88,7 @@ mod tests {
         );
         assert_eq!(counted("1,000", "row"), "1,000 rows");
         assert_eq!([1, 2].map(|count| counted(count, "class")), ["1 class", "2 classes"]);
+        assert_eq!(counted(3, "epoch"), "3 epochs");
     }
 
     #[test]
