@@ -13,7 +13,8 @@ use vlct_tasks::predictions::{self, PREDICTIONS_FILE};
 use vlct_tasks::{Row, Rows};
 use vlct_train::imagenet::{Augmentation, HFLIP, MIN_CROP_AREA, Optimisation, Settings, Sizes};
 use vlct_train::spec::RunSpec;
-use vlct_train::trainer::{self, Control, Evaluation, Finished, Threads, use_threads};
+use vlct_train::trainer::classifiers::{self, Evaluation};
+use vlct_train::trainer::{Control, Finished, Threads, use_threads};
 use vlct_util::text::{counted, escape_control};
 use vlct_util::{IoError, at};
 
@@ -280,7 +281,6 @@ pub fn run(args: &Imagenet) -> Result<(), Failure> {
     }
     let splits = ClassSplits::open(&settings.data_path, &settings.rules())?;
     let classes = splits.train.class_names().to_vec();
-    drop(splits);
     if let Some(expected) = args.nb_classes
         && expected != classes.len()
     {
@@ -290,12 +290,12 @@ pub fn run(args: &Imagenet) -> Result<(), Failure> {
             classes.len()
         )));
     }
-    let mut spec = settings.run_spec(classes.clone())?;
+    let mut spec = settings.run_spec(classes)?;
     if args.eval {
-        return evaluate(args, spec, &classes, &signals);
+        return evaluate(args, spec, splits, &signals);
     }
     if let Some(ks) = &args.knn {
-        return neighbours(args, &spec, ks, &signals);
+        return neighbours(args, &spec, splits, ks, &signals);
     }
     let out = args.output_dir.clone().unwrap_or_else(|| DEFAULT_OUTPUT.into());
     spec.weights.resume_from = args.resume.clone();
@@ -305,7 +305,7 @@ pub fn run(args: &Imagenet) -> Result<(), Failure> {
         progress: true,
         run_directory: Some(out.clone()),
     };
-    let finished = trainer::run_spec(spec, &control)?;
+    let finished = classifiers::train(spec, splits, &control)?;
     print(&summary(&finished, &out))?;
     signals.check()
 }
@@ -314,8 +314,9 @@ pub fn run(args: &Imagenet) -> Result<(), Failure> {
 /// and writes the predictions if `--output_dir` is given.
 ///
 /// # Errors
-/// Returns the errors of [`trainer::evaluate_spec`], and an error if images could not be read, after everything else.
-fn evaluate(args: &Imagenet, mut spec: RunSpec, classes: &[String], signals: &Signals) -> Result<(), Failure> {
+/// Returns the errors of [`classifiers::evaluate`], and an error if images could not be read, after everything else.
+fn evaluate(args: &Imagenet, mut spec: RunSpec, splits: ClassSplits, signals: &Signals) -> Result<(), Failure> {
+    let classes = splits.train.class_names().to_vec();
     spec.weights.load_path = args.weights();
     if spec.weights.load_path.is_none() {
         return Err(Failure::Usage("--eval needs weights: --finetune FILE".into()));
@@ -324,7 +325,8 @@ fn evaluate(args: &Imagenet, mut spec: RunSpec, classes: &[String], signals: &Si
     if let Some(out) = &args.output_dir {
         std::fs::create_dir_all(out).map_err(at::<IoError>(out))?;
     }
-    if let Some(Evaluation { report, data, rows }) = trainer::evaluate_spec(&spec, signals.stop_flag())? {
+    let control = evaluation_control(signals);
+    if let Some(Evaluation { report, data, rows }) = classifiers::evaluate(&spec, splits, &control)? {
         let value = |name: &str| {
             let metric = report.values.iter().find(|(key, _)| key == name);
             metric.map_or(f64::NAN, |(_, value)| *value)
@@ -335,9 +337,9 @@ fn evaluate(args: &Imagenet, mut spec: RunSpec, classes: &[String], signals: &Si
             100.0 * value("images/val/top5_epoch"),
             value("images/val/loss_epoch")
         ))?;
-        print(&describe_mistakes(&Confusion::of_rows(classes, &rows)))?;
+        print(&describe_mistakes(&Confusion::of_rows(&classes, &rows)))?;
         if let Some(out) = &args.output_dir {
-            predictions::write(out, classes, &*data, &rows)?;
+            predictions::write(out, &classes, &*data, &rows)?;
             info!("predictions: {}", out.join(PREDICTIONS_FILE).display());
         }
         check_readable(&rows)?;
@@ -345,17 +347,28 @@ fn evaluate(args: &Imagenet, mut spec: RunSpec, classes: &[String], signals: &Si
     signals.check()
 }
 
-/// Prints the accuracy of nearest neighbours on the features of the given weights.
-fn neighbours(args: &Imagenet, spec: &RunSpec, ks: &[usize], signals: &Signals) -> Result<(), Failure> {
-    if args.finetune.is_none() {
-        warn!("the encoder has random weights: --finetune FILE loads weights");
-    }
-    let control = Control {
+/// Returns the control of an evaluation, which writes no run directory.
+fn evaluation_control(signals: &Signals) -> Control<'_> {
+    Control {
         stop: signals.stop_flag(),
         progress: true,
         run_directory: None,
-    };
-    if let Some(accuracies) = trainer::neighbours_spec(spec, ks, &control)? {
+    }
+}
+
+/// Prints the accuracy of nearest neighbours on the features of the given weights.
+fn neighbours(
+    args: &Imagenet,
+    spec: &RunSpec,
+    splits: ClassSplits,
+    ks: &[usize],
+    signals: &Signals,
+) -> Result<(), Failure> {
+    if args.finetune.is_none() {
+        warn!("the encoder has random weights: --finetune FILE loads weights");
+    }
+    let control = evaluation_control(signals);
+    if let Some(accuracies) = classifiers::neighbours(spec, splits, ks, &control)? {
         let mut text = String::new();
         for NeighbourAccuracy { k, accuracy, top5 } in accuracies {
             let _ = writeln!(text, "* k {k} Acc@1 {:.3} Acc@5 {:.3}", 100.0 * accuracy, 100.0 * top5);

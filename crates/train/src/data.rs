@@ -45,10 +45,10 @@ impl Data {
     /// # Errors
     /// Returns the errors of [`inputs`] and [`open`], or those of [`ClassSplits::open`].
     pub fn open(spec: &RunSpec) -> Result<Self> {
-        let inputs = inputs(spec)?;
         if let Some(path) = &spec.data.classes {
-            return Self::of_classes(ClassSplits::open(path, &spec.data.rules)?, inputs);
+            return Self::of_classes(ClassSplits::open(path, &spec.data.rules)?, spec);
         }
+        let inputs = inputs(spec)?;
         let (train, val) = (open(spec, Split::Train)?, open(spec, Split::Val)?);
         let texts = TextStatistics::sample(&train, &inputs.tokenizer)?;
         Ok(Self {
@@ -78,13 +78,17 @@ impl Data {
         }
     }
 
-    fn of_classes(splits: ClassSplits, inputs: Arc<InputSpec>) -> Result<Self> {
+    /// Makes the data of a run on the splits of images with one class each.
+    ///
+    /// # Errors
+    /// Returns an error if a file cannot be read.
+    pub(crate) fn of_classes(splits: ClassSplits, spec: &RunSpec) -> Result<Self> {
         let ClassSplits { train, val } = splits;
         for note in train.notes().iter().chain(val.notes()) {
             warn!("{note}");
         }
         Ok(Self {
-            inputs,
+            inputs: inputs(spec)?,
             size: format!(
                 "{} of {}",
                 counted(train.len(), "image"),

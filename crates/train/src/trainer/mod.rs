@@ -1,19 +1,17 @@
 //! Training: accumulation windows, validation, checkpoints, logs, resumption.
 
+pub mod classifiers;
 pub mod evaluate;
-mod neighbours;
 mod scoring_log;
 mod test;
 mod threads;
 mod training;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use log::{info, warn};
-use vlct_data::datasets::{Dataset, Published};
-use vlct_tasks::{Phase, Report, Rows};
+use vlct_data::datasets::Published;
 use vlct_tensor::{Device, F32Products, Precision};
 
 use crate::data::Data;
@@ -21,11 +19,9 @@ use crate::error::Result;
 use crate::paths;
 use crate::plan::grad_steps;
 use crate::spec::{self, RunSpec};
-use crate::weights;
 use vlct_config::{AUTO, Config};
 
 pub use crate::paths::{CONFIG_FILE, read_config};
-pub use neighbours::neighbours_spec;
 pub use threads::{Threads, use_threads};
 pub use training::{Control, Finished};
 
@@ -44,62 +40,29 @@ pub fn run(config: &Config, control: &Control) -> Result<Finished> {
     spec.resolve_names()?;
     match spec.test_only {
         true => test::run(&spec, control),
-        false => train(spec, control),
+        false => {
+            let data = Data::open(&spec)?;
+            train(spec, data, control)
+        }
     }
 }
 
-/// Trains a run whose names are resolved, such as that of [`imagenet::Settings`](crate::imagenet::Settings).
-///
-/// # Errors
-/// Returns the errors of [`run`].
-pub fn run_spec(spec: RunSpec, control: &Control) -> Result<Finished> {
-    use_threads(Threads::from_spec(&spec.compute))?;
-    train(spec, control)
-}
-
-/// The evaluation of a split.
-pub struct Evaluation {
-    /// The metrics.
-    pub report: Report,
-    /// The split.
-    pub data: Arc<dyn Dataset>,
-    /// The results of the items of `data`. Images that cannot be read have a result, too.
-    pub rows: Rows,
-}
-
-/// Evaluates the weights of `load_path` of such a run on its validation split. Returns `None` if `stop` is set before the end.
-///
-/// # Errors
-/// Returns an error if the data or the weights cannot be read, or a tensor of the model is not in the file. An image that cannot be read
-/// is a result in [`Evaluation::rows`].
-pub fn evaluate_spec(spec: &RunSpec, stop: &AtomicBool) -> Result<Option<Evaluation>> {
-    // Every tensor comes from the file.
-    let spec = &RunSpec {
-        test_only: true,
-        ..spec.clone()
-    };
-    use_threads(Threads::from_spec(&spec.compute))?;
-    let data = Data::open(spec)?;
-    data.check_validation(spec)?;
-    let mut model = weights::fresh_model(spec);
-    if let Some(report) = weights::load_and_log(&mut model, spec)? {
-        test::check_complete(spec, &report)?;
-    }
-    let mut split = evaluate::split_evaluator(spec, data.val.clone(), &data.inputs)?;
-    split.loader.replaces_unreadable = true;
-    let results = split.tally(&model, stop, &mut |_| ())?;
-    Ok(results.map(|(tally, rows)| Evaluation {
-        report: split.task.report(Phase::Val, &tally, &rows),
-        data: data.val,
-        rows,
-    }))
-}
-
-fn train(spec: RunSpec, control: &Control) -> Result<Finished> {
-    match training::Trainer::begin(spec, control)? {
+fn train(spec: RunSpec, data: Data, control: &Control) -> Result<Finished> {
+    match training::Trainer::begin(spec, data, control)? {
         training::Begun::Training(trainer) => trainer.train(),
         training::Begun::Complete(finished) => Ok(finished),
     }
+}
+
+/// Measures the seconds of a micro-batch of a run on this machine, as [`seconds_per_step`] does.
+///
+/// # Errors
+/// Returns the errors of [`classifiers::train`], except those of weight files, which are not read.
+pub fn seconds_per_micro_batch(spec: &RunSpec, stop: &AtomicBool) -> Result<Option<f64>> {
+    let mut spec = spec.clone();
+    // The speed does not depend on the weights.
+    (spec.weights.load_path, spec.weights.pretrain_path) = (None, None);
+    training::seconds_per_micro_batch(&spec, stop)
 }
 
 /// Measures the seconds of an optimiser step on this machine: with the loader, without validations. Trains a few micro-batches from random
@@ -112,10 +75,8 @@ pub fn seconds_per_step(config: &Config, stop: &AtomicBool) -> Result<Option<f64
     use_threads(Threads::from_spec(&spec::compute(config)))?;
     let mut spec = RunSpec::resolve(&resolve_f32_products(config.clone())?)?;
     spec.resolve_names()?;
-    // The speed does not depend on the weights.
-    (spec.weights.load_path, spec.weights.pretrain_path) = (None, None);
     let micro_batches = grad_steps(config.batch_size, config.per_gpu_batchsize, 1, 1)?;
-    let seconds = training::seconds_per_micro_batch(&spec, stop)?;
+    let seconds = seconds_per_micro_batch(&spec, stop)?;
     Ok(seconds.map(|seconds| seconds * micro_batches as f64))
 }
 

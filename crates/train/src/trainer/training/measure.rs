@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use super::{Begun, Control, Trainer};
+use crate::data::Data;
 use crate::error::Result;
 use crate::plan::Length;
 use crate::spec::RunSpec;
@@ -34,7 +35,8 @@ pub(crate) fn seconds_per_micro_batch(spec: &RunSpec, stop: &AtomicBool) -> Resu
         progress: false,
         run_directory: None,
     };
-    let Begun::Training(mut trainer) = Trainer::begin(spec, &control)? else {
+    let data = Data::open(&spec)?;
+    let Begun::Training(mut trainer) = Trainer::begin(spec, data, &control)? else {
         return Ok(None); // A trial run is never complete.
     };
     let plan = trainer.plan;

@@ -109,9 +109,8 @@ struct WindowResult {
 }
 
 impl<'a> Trainer<'a> {
-    /// Opens data and weights, and begins the run directory unless a resumed run has nothing left to do.
-    pub fn begin(spec: RunSpec, control: &Control<'a>) -> Result<Begun<'a>> {
-        let data = Data::open(&spec)?;
+    /// Opens the weights of a run on `data`, and begins the run directory unless a resumed run has nothing left to do.
+    pub fn begin(spec: RunSpec, data: Data, control: &Control<'a>) -> Result<Begun<'a>> {
         let plan = plan(&spec, &data)?;
         // The evaluators are made before training, so that an unsuitable dataset is an error now and not at the first validation.
         let recall = match spec.trial {
