@@ -13,6 +13,7 @@ pub fn run(args: &Quickstart) -> Result<(), Failure> {
     let options = QuickstartOptions {
         out: args.out.clone(),
         minutes: args.minutes,
+        with_imagenet: args.with_imagenet,
         updates: args.updates.clone(),
     };
     let result = match quickstart::run(&options, signals.stop_flag()) {
@@ -42,14 +43,18 @@ fn predict_command(trial: &Trial) -> String {
     let task = match trial.task {
         TrialTask::Answer => "vqa",
         TrialTask::Truth => "nlvr2",
-        TrialTask::Label => "classify",
+        TrialTask::Label | TrialTask::Class => "classify",
         TrialTask::Fill => "fill",
     };
     // Labels can be predicted without a text, so it is an option.
-    let option = if task == "classify" { "--text " } else { "" };
+    let text = match trial.task {
+        TrialTask::Class => String::new(),
+        TrialTask::Label => format!(" --text {:?}", trial.text),
+        _ => format!(" {:?}", trial.text),
+    };
     let images: Vec<String> = trial.images.iter().map(|path| path.display().to_string()).collect();
     let (run, images) = (trial.run.display(), images.join(" "));
-    format!("vlct predict {task} --load {run} {images} {option}{:?}", trial.text)
+    format!("vlct predict {task} --load {run} {images}{text}")
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The quickstart: generates synthetic data, pre-trains on it, evaluates the model, fine-tunes it and writes a report.
 
+mod classes;
 mod error;
 mod evaluation;
 mod fine_tuning;
@@ -33,6 +34,8 @@ pub struct QuickstartOptions {
     pub out: PathBuf,
     /// Approximate total time in minutes.
     pub minutes: f64,
+    /// Whether an image classifier is fine-tuned too, in a twentieth of `minutes` in addition.
+    pub with_imagenet: bool,
     /// Values of configuration keys (`KEY=VALUE`), which replace those of the recipe.
     pub updates: Vec<String>,
 }
@@ -152,25 +155,52 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
             Err(error) => return Err(error),
         }
     }
+    let mut classifier = None;
+    if options.with_imagenet && !stop.load(Ordering::Relaxed) {
+        let length = match fixed_steps {
+            Some(steps) => RunLength::Steps((steps as f64 * classes::STEPS) as u64),
+            None => RunLength::Seconds(seconds * classes::SHARE),
+        };
+        let control = Control {
+            stop,
+            progress: true,
+            run_directory: None,
+        };
+        let directory = with_suffix(&run_directory, "classes");
+        match classes::run(&config, &run_directory, &directory, length, &control) {
+            Ok(result) => classifier = Some(result),
+            Err(QuickstartError::Stopped) => {}
+            Err(error) => return Err(error),
+        }
+    }
     timings.push(("fine-tuning".to_string(), tuning.elapsed().as_secs_f64()));
 
     info!("5/5  writing the report");
     let writing = Instant::now();
     let examples = make_examples(model.vlc(), &config, &results.candidates, &first_shape)?;
     timings.push(("report".to_string(), writing.elapsed().as_secs_f64()));
+    let fine_tuned_metrics = fine_tuned.iter().map(|result| result.metric());
+    let fine_tuned_metrics = fine_tuned_metrics
+        .chain(classifier.as_ref().map(|result| result.metric()))
+        .collect();
     let data = report::assemble(
         &config,
         &run_directory,
         &finished,
         results,
         examples,
-        &fine_tuned,
+        fine_tuned_metrics,
         timings,
     )?;
     let metric_lines = report::metric_lines(&data);
     let report = data.write(&options.out)?;
     let pretrained = (&config, run_directory.as_path());
-    let trials = predictions::trials(&options.out.join("examples"), pretrained, &fine_tuned)?;
+    let trials = predictions::trials(
+        &options.out.join("examples"),
+        pretrained,
+        &fine_tuned,
+        classifier.as_ref(),
+    )?;
     Ok(QuickstartResult {
         report,
         metric_lines,

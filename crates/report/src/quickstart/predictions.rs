@@ -10,6 +10,7 @@ use vlct_train::spec::RunSpec;
 use vlct_train::{TrainError, data};
 use vlct_util::{at, atomic};
 
+use super::classes::Classifier;
 use super::error::Result;
 use super::fine_tuning::FineTuned;
 
@@ -22,6 +23,8 @@ pub enum TrialTask {
     Truth,
     /// A label.
     Label,
+    /// The class of an image.
+    Class,
     /// The word at a mask.
     Fill,
 }
@@ -35,15 +38,21 @@ pub struct Trial {
     pub run: PathBuf,
     /// The files of the images.
     pub images: Vec<PathBuf>,
-    /// The question, statement, text or caption with a mask.
+    /// The question, statement, text or caption with a mask; empty for a class.
     pub text: String,
 }
 
-/// Writes held-out images to `directory` and returns a trial for each fine-tuned task with a text, and one of the pre-trained model.
+/// Writes held-out images to `directory` and returns a trial for each fine-tuned task with a text, one of the pre-trained model, and one of
+/// the image classifier if there is one.
 ///
 /// # Errors
 /// Returns an error if the data cannot be read or an image cannot be written.
-pub(super) fn trials(directory: &Path, pretrained: (&Config, &Path), fine_tuned: &[FineTuned]) -> Result<Vec<Trial>> {
+pub(super) fn trials(
+    directory: &Path,
+    pretrained: (&Config, &Path),
+    fine_tuned: &[FineTuned],
+    classifier: Option<&Classifier>,
+) -> Result<Vec<Trial>> {
     std::fs::create_dir_all(directory).map_err(at::<TrainError>(directory))?;
     let mut trials = Vec::new();
     for result in fine_tuned {
@@ -69,6 +78,16 @@ pub(super) fn trials(directory: &Path, pretrained: (&Config, &Path), fine_tuned:
         images,
         text: mask_word(&caption),
     });
+    if let Some(classifier) = classifier {
+        let path = directory.join("class.png");
+        atomic::write(&path, |out| out.write_all(&classifier.image)).map_err(at::<TrainError>(&path))?;
+        trials.push(Trial {
+            task: TrialTask::Class,
+            run: classifier.run.clone(),
+            images: vec![path],
+            text: String::new(),
+        });
+    }
     Ok(trials)
 }
 

@@ -1,7 +1,6 @@
 //! Assembles the report from the results.
 
 use super::evaluation::Evaluation;
-use super::fine_tuning::FineTuned;
 use crate::examples::Examples;
 use crate::records::{curve, records, thin};
 use crate::{Chart, Curve, Metric, NumberFormat, ReportData};
@@ -23,7 +22,7 @@ pub fn assemble(
     finished: &Finished,
     e: Evaluation,
     examples: Examples,
-    fine_tuned: &[FineTuned],
+    fine_tuned: Vec<Metric>,
     timings: Vec<(String, f64)>,
 ) -> Result<ReportData> {
     let records = records(run_directory)?.values;
@@ -40,10 +39,7 @@ pub fn assemble(
             counted(config.batch_size, "sample"),
             finished.seconds
         ),
-        metrics: metrics(&e, &records)
-            .into_iter()
-            .chain(fine_tuned.iter().map(FineTuned::metric))
-            .collect(),
+        metrics: metrics(&e, &records).into_iter().chain(fine_tuned).collect(),
         baseline: format!(
             "Chance is the expected value of random guessing. The text-only baseline predicts a masked word from the words beside \
              it, without the image, by interpolated n-gram counts over all training captions. Like the model, it is evaluated at the \
