@@ -62,7 +62,7 @@ fn files_that_only_this_crate_cannot_read_are_not_bad() {
     for (name, bytes, reason) in [
         ("photo.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic".to_vec(), "HEIC"),
         ("web.avif", b"\0\0\0\x1cftypavif\0\0\0\0".to_vec(), "AVIF"),
-        ("scan.ppm", b"P6 1 1 255 abc".to_vec(), "PPM"),
+        ("depths.pfm", b"Pf 1 1 -1 abcd".to_vec(), "PFM"),
         ("arithmetic.jpg", arithmetic, "arithmetic coding"),
     ] {
         let path = directory.path().join(name);

@@ -15,7 +15,7 @@ pub(super) fn error(start: &[u8]) -> ImageError {
     }
     let start: Vec<String> = start.iter().take(8).map(|b| format!("{b:02x}")).collect();
     ImageError::Decode(format!(
-        "not a JPEG, PNG, GIF, BMP, TIFF or WebP file (it begins with {})",
+        "not a JPEG, PNG, GIF, BMP, TIFF, WebP or PPM file (it begins with {})",
         start.join(" ")
     ))
 }
@@ -68,7 +68,8 @@ fn other_format(start: &[u8]) -> Option<&'static str> {
         return Some(name);
     }
     match *start {
-        [b'P', b'0'..=b'7' | b'y' | b'f' | b'F', b' ' | b'\t' | b'\r' | b'\n', ..] => Some("PPM"),
+        [b'P', b'f' | b'F', b' ' | b'\t' | b'\r' | b'\n', ..] => Some("PFM"),
+        [b'P', b'7', b'\n', ..] => Some("PAM"),
         [10, 0 | 2 | 3 | 4 | 5, ..] => Some("PCX"),
         [_, _, _, _, 0x11 | 0x12, 0xaf, ..] => Some("FLI"),
         [12 | 40 | 52 | 56 | 64 | 108 | 124, 0, 0, 0, ..] => Some("DIB"),
@@ -101,7 +102,8 @@ mod tests {
             (b"\0\0\0\x1cftypavif\0\0\0\0", "AVIF"),
             (b"\xff\x0a\0\0", "JPEG XL"),
             (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
-            (b"P6 1 1 255 abc", "PPM"),
+            (b"Pf 1 1 -1 abcd", "PFM"),
+            (b"P7\nWIDTH 1", "PAM"),
             (b"8BPS\0\x01", "Photoshop"),
             (&[0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 4, 0, 24, 0], "CUR"),
             (&[3, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 4, 0, 24, 0], "TGA"),

@@ -1,7 +1,7 @@
 //! Decoding of image files to RGB, like Pillow's `Image.open(…).convert("RGB")`. Lossy formats may differ from Pillow by about one level.
 //!
-//! The formats are JPEG (baseline and progressive; grey, colour, CMYK and YCCK), PNG, GIF (first frame), BMP, TIFF (first page)
-//! and WebP (first frame). JPEG with arithmetic coding and TIFF with a palette or floating-point pixels are not supported.
+//! The formats are JPEG (baseline and progressive; grey, colour, CMYK and YCCK), PNG, GIF (first frame), BMP, TIFF (first page),
+//! WebP (first frame), PPM, PGM and PBM. JPEG with arithmetic coding and TIFF with a palette or floating-point pixels are not supported.
 //! By default, transparency is dropped, not blended, and the orientation tag is not applied ([`Reading`]); colour profiles are
 //! ignored.
 //!
@@ -22,6 +22,7 @@ mod foreign;
 mod gif;
 mod jpeg;
 mod png;
+mod pnm;
 mod samples;
 mod tiff;
 mod webp;
@@ -74,6 +75,9 @@ pub(super) fn format_of(start: &[u8]) -> Result<ImageFormat> {
     if tiff::is_tiff(start) {
         return Ok(ImageFormat::Tiff);
     }
+    if pnm::is_pnm(start) {
+        return Ok(ImageFormat::Pnm);
+    }
     image::guess_format(start)
         .ok()
         .filter(|format| SUPPORTED.contains(format))
@@ -89,6 +93,7 @@ pub(super) fn memory_for(bytes: &[u8]) -> u64 {
         ImageFormat::Gif => gif::dimensions(bytes),
         ImageFormat::Bmp => bmp::dimensions(bytes),
         ImageFormat::Tiff => tiff::dimensions(bytes),
+        ImageFormat::Pnm => pnm::dimensions(bytes),
         _ => webp::dimensions(bytes),
     });
     // A file without a readable size is rejected before memory is allocated.
@@ -98,7 +103,9 @@ pub(super) fn memory_for(bytes: &[u8]) -> u64 {
 }
 
 /// The usual extensions of files of the supported formats, in lower case.
-pub const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "gif", "bmp", "tif", "tiff", "webp"];
+pub const EXTENSIONS: [&str; 12] = [
+    "jpg", "jpeg", "png", "gif", "bmp", "tif", "tiff", "webp", "ppm", "pgm", "pbm", "pnm",
+];
 
 /// Extensions of formats that are known and not read, in lower case. Lists of images include such files, so that they are left out by name.
 pub const FOREIGN_EXTENSIONS: [&str; 5] = ["heic", "heif", "avif", "jxl", "jp2"];
@@ -109,6 +116,7 @@ pub fn is_image_extension(extension: &str) -> bool {
     all.any(|known| known.eq_ignore_ascii_case(extension))
 }
 
+/// The supported formats that are known by a magic number alone.
 const SUPPORTED: [ImageFormat; 6] = [
     ImageFormat::Jpeg,
     ImageFormat::Png,
@@ -131,6 +139,7 @@ fn decode_as(bytes: &[u8], format: ImageFormat, reading: Reading) -> Result<Deco
         ImageFormat::Gif => gif::decode(bytes)?,
         ImageFormat::Bmp => bmp::decode(bytes)?,
         ImageFormat::Tiff => tiff::decode(bytes)?,
+        ImageFormat::Pnm => pnm::decode(bytes)?,
         _ => webp::decode(bytes)?,
     };
     let decoded = convert::to_rgb(samples, reading.background).map_err(damaged)?;
@@ -200,7 +209,7 @@ mod tests {
         assert!(decode_error(b"<html>").contains("not a JPEG"));
         assert!(decode_error(&[0; 400]).contains("00 00 00 00 00 00 00 00"));
         // A known format that is not supported.
-        assert!(decode_error(b"P6 1 1 255 abc").contains("PPM"));
+        assert!(decode_error(b"Pf 1 1 -1 abcd").contains("PFM"));
     }
 
     #[test]
@@ -323,6 +332,7 @@ mod tests {
             "rgb.bmp",
             "rgb.tif",
             "lossy.webp",
+            "rgb.ppm",
         ] {
             let bytes = golden(name);
             assert_eq!(decode_upright(&bytes).unwrap(), decode(&bytes).unwrap(), "{name}");

@@ -27,10 +27,11 @@ import bmp
 import gif
 import jpeg
 import png
+import pnm
 import tiff
 import webp
 
-MODULES = {"jpeg": jpeg, "png": png, "gif": gif, "bmp": bmp, "tiff": tiff, "webp": webp}
+MODULES = {"jpeg": jpeg, "png": png, "gif": gif, "bmp": bmp, "tiff": tiff, "webp": webp, "pnm": pnm}
 
 
 def is_lossy(module, data):
@@ -63,7 +64,7 @@ def outcome(read, data, lossy):
 
 def has_second(module, name):
     """Whether the file is read over white too. Keys of grey of a few bits and keys out of range are as in the standard, not as in Pillow."""
-    if module == "jpeg":
+    if module in ("jpeg", "pnm"):
         return False
     if module == "png":
         return not ("key" in name and ("wide" in name or "colour 0" in name)) and "too many" not in name and "colour 2 depth 16" not in name and "eXIf bad" not in name
