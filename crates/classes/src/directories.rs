@@ -15,8 +15,6 @@ use vlct_util::text::counted;
 use vlct_util::{IoError, at, open_file};
 use xxhash_rust::xxh3::Xxh3;
 
-/// Extensions of torchvision's `IMG_EXTENSIONS` that [`EXTENSIONS`] lacks. Files with these extensions are listed but cannot be decoded.
-const OTHER_LISTED_EXTENSIONS: [&str; 2] = ["ppm", "pgm"];
 /// Maximum size of an image file in bytes.
 const MAX_IMAGE_BYTES: u64 = 512 << 20;
 /// Maximum number of extensions of other files that a note lists.
@@ -76,9 +74,8 @@ struct Listing {
 
 /// Returns whether a file is an image by its extension, in upper or lower case.
 fn is_image(name: &str) -> bool {
-    let mut extensions = EXTENSIONS.iter().chain(&OTHER_LISTED_EXTENSIONS);
     let extension = name.rsplit_once('.').map(|(_, extension)| extension);
-    extension.is_some_and(|extension| extensions.any(|known| known.eq_ignore_ascii_case(extension)))
+    extension.is_some_and(|extension| EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension)))
 }
 
 impl FileNames {
