@@ -13,6 +13,8 @@ use vlct_predict::{Head, PredictError};
 use vlct_prepare::error::{PrepareError, VgqaFile};
 use vlct_train::TrainError;
 
+use crate::shell::shell_word;
+
 /// Returns the message of an error, followed by a hint if there is one.
 pub fn with_hint(error: &(dyn Error + 'static)) -> String {
     match hint(error) {
@@ -188,7 +190,7 @@ fn missing_files_hint(directory: &Path, missing: &[MissingFile]) -> String {
 
 /// Returns the command that makes the files of a dataset.
 fn prepare_command(name: &str, data_root: &Path) -> String {
-    let out = data_root.display();
+    let out = shell_word(data_root.display());
     match Published::find(name) {
         Some(dataset) => format!("vlct prepare {} --root RAW --out {out}", dataset.preparation),
         None => format!("vlct prepare jsonl --root IMAGES --annotations FILE.jsonl --name {name} --out {out}"),

@@ -19,6 +19,7 @@ use vlct_util::text::{counted, escape_control};
 use vlct_util::{IoError, at};
 
 use crate::output::{Failure, print};
+use crate::shell::shell_word;
 use crate::signals::Signals;
 
 /// The model if there are no weights that determine its sizes, as in the script.
@@ -428,7 +429,7 @@ fn summary(finished: &Finished, out: &Path) -> String {
             let _ = writeln!(text, "  {label}: {:.2} %", 100.0 * value);
         }
     }
-    let out = out.display();
+    let out = shell_word(out.display());
     let _ = match finished.interrupted {
         true => writeln!(text, "continue: the same command with --resume {out}"),
         false => writeln!(

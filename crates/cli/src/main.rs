@@ -18,6 +18,7 @@ mod prepare;
 mod quickstart;
 mod report;
 mod run;
+mod shell;
 mod signals;
 mod train;
 mod values;

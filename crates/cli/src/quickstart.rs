@@ -5,6 +5,7 @@ use vlct_report::quickstart::{self, QuickstartError, QuickstartOptions, Trial, T
 
 use crate::args::Quickstart;
 use crate::output::{Failure, print};
+use crate::shell::shell_word;
 use crate::signals::Signals;
 
 /// Runs the quickstart.
@@ -52,8 +53,8 @@ fn predict_command(trial: &Trial) -> String {
         TrialTask::Label => format!(" --text {:?}", trial.text),
         _ => format!(" {:?}", trial.text),
     };
-    let images: Vec<String> = trial.images.iter().map(|path| path.display().to_string()).collect();
-    let (run, images) = (trial.run.display(), images.join(" "));
+    let images: Vec<String> = trial.images.iter().map(|path| shell_word(path.display())).collect();
+    let (run, images) = (shell_word(trial.run.display()), images.join(" "));
     format!("vlct predict {task} --load {run} {images}{text}")
 }
 

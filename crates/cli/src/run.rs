@@ -12,6 +12,7 @@ use vlct_util::{IoError, at, atomic};
 
 use crate::args::Run;
 use crate::output::{Failure, print};
+use crate::shell::shell_word;
 use crate::signals::Signals;
 
 /// The commands and their help.
@@ -200,7 +201,7 @@ fn parse<S: AsRef<str>>(words: &[S]) -> Result<Request<'_>, Failure> {
 fn suggestion(word: &str) -> String {
     let is_update = word.contains('=') || word.ends_with(".json") || word.ends_with(".toml");
     if is_update || NamedConfig::find(word).is_some() || Key::find(word).is_some() {
-        return format!("updates come after `with`, as in vlct run with {word}");
+        return format!("updates come after `with`, as in vlct run with {}", shell_word(word));
     }
     let names = COMMANDS.map(|(name, _)| name);
     format!("the commands are {}; updates come after `with`", names.join(", "))

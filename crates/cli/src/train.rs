@@ -14,6 +14,7 @@ use vlct_util::text::counted;
 
 use crate::args::Train;
 use crate::output::{Failure, print, with_thousands_separators};
+use crate::shell::shell_word;
 use crate::signals::Signals;
 
 /// Name of the metric of image-text matching.
@@ -77,8 +78,9 @@ fn words(args: &Train) -> Result<Vec<String>, Failure> {
     let run = datasets.iter().find(|name| Path::new(name).join(CONFIG_FILE).is_file());
     if let Some(from) = resumed.or(run.map(|run| run.as_str())) {
         return Err(Failure::Usage(format!(
-            "a run that is continued keeps its configuration, which leaves nothing to choose: vlct run with {} resume_from={from}",
-            run_of(Path::new(from)).join(CONFIG_FILE).display()
+            "a run that is continued keeps its configuration, which leaves nothing to choose: vlct run with {} resume_from={}",
+            shell_word(run_of(Path::new(from)).join(CONFIG_FILE).display()),
+            shell_word(from)
         )));
     }
     if let Some(file) = datasets
@@ -86,7 +88,8 @@ fn words(args: &Train) -> Result<Vec<String>, Failure> {
         .find(|name| name.ends_with(".toml") || name.ends_with(".json"))
     {
         return Err(Failure::Usage(format!(
-            "{file} is a configuration, which leaves nothing to choose: `vlct run with {file}` trains with it"
+            "{file} is a configuration, which leaves nothing to choose: `vlct run with {}` trains with it",
+            shell_word(file)
         )));
     }
     if let Some(path) = datasets
@@ -96,7 +99,7 @@ fn words(args: &Train) -> Result<Vec<String>, Failure> {
         return Err(Failure::Usage(format!(
             "{path} is a path, not the name of a dataset: `vlct prepare` makes a dataset of images and captions, such as vlct prepare csv \
              --root IMAGES --annotations TABLE.csv --name photos --out {}",
-            args.data_root.display()
+            shell_word(args.data_root.display())
         )));
     }
     if !datasets.is_empty()
@@ -148,7 +151,7 @@ fn check_contents(data_root: &Path, name: &str) -> Result<(), Failure> {
     Err(Failure::Failed(format!(
         "{name} is a dataset of {contents}, and `vlct train` pre-trains on images with captions: fine-tune a pre-trained model on it, with \
          vlct run with data_root={} datasets={name} {named_config} per_gpu_batchsize=8 load_path=RUN (docs/fine-tuning.md)",
-        data_root.display()
+        shell_word(data_root.display())
     )))
 }
 
@@ -211,7 +214,6 @@ fn to_json(fit: &Fit) -> serde_json::Value {
 
 /// Describes the result of a run and names the commands that use it.
 fn summary(finished: &Finished, run: &Path, held_out: u64) -> String {
-    let run = run.display();
     let mut text = String::new();
     let metric = |name: &str| {
         finished
@@ -244,13 +246,15 @@ fn summary(finished: &Finished, run: &Path, held_out: u64) -> String {
     if let Some(accuracy) = metric(MASKED_WORDS) {
         let _ = writeln!(text, "  masked words of held-out captions: {:.1} %", 100.0 * accuracy);
     }
-    let _ = writeln!(text, "run: {run}");
+    let _ = writeln!(text, "run: {}", run.display());
+    let word = shell_word(run.display());
     if finished.interrupted {
-        let _ = writeln!(text, "continue: vlct run with {run}/config.toml resume_from={run}");
+        let config = shell_word(run.join(CONFIG_FILE).display());
+        let _ = writeln!(text, "continue: vlct run with {config} resume_from={word}");
     } else {
         let _ = writeln!(
             text,
-            "try it:\n  vlct report {run}\n  vlct predict match --load {run} IMAGE \"TEXT\""
+            "try it:\n  vlct report {word}\n  vlct predict match --load {word} IMAGE \"TEXT\""
         );
     }
     text
@@ -343,5 +347,10 @@ mod tests {
         );
         finished.interrupted = false;
         assert!(summary(&finished, Path::new("r"), 200).contains("vlct predict match --load r"));
+        let text = summary(&finished, Path::new("my runs/r"), 200);
+        assert!(
+            text.contains("run: my runs/r\n") && text.contains("vlct report 'my runs/r'"),
+            "{text}"
+        );
     }
 }

@@ -10,6 +10,7 @@ use vlct_util::{IoError, at, atomic};
 
 use crate::args::Vocabulary;
 use crate::output::{Failure, check_directory, print, with_thousands_separators};
+use crate::shell::shell_word;
 
 /// Share of unknown words, in percent, from which a size is said to be small.
 const WARN_UNKNOWN_PERCENT: f64 = 1.0;
@@ -66,7 +67,7 @@ pub fn run(args: &Vocabulary) -> Result<(), Failure> {
         "{} of {}, {} of them different\n\
          wrote {out}: {}\n\
          tokens per word: {:.2} (bert-base-uncased: {:.2}); unknown words: {:.2} % (bert-base-uncased: {:.2} %)\n\
-         train with it: vlct train {} --data-root {} tokenizer={out}\n",
+         train with it: vlct train {} --data-root {} tokenizer={}\n",
         counted(with_thousands_separators(texts), "text"),
         counted(with_thousands_separators(words), "word"),
         with_thousands_separators(distinct),
@@ -76,7 +77,8 @@ pub fn run(args: &Vocabulary) -> Result<(), Failure> {
         own.unknown_percent,
         english.unknown_percent,
         args.datasets.join(" "),
-        args.data_root.display(),
+        shell_word(args.data_root.display()),
+        shell_word(&out),
     ))
 }
 
