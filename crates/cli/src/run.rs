@@ -5,7 +5,8 @@ use std::io::Write;
 use std::path::Path;
 
 use log::{info, warn};
-use vlct_config::{Config, Key, NAMED_CONFIGS, NamedConfig};
+use vlct_config::{Config, Key, NAMED_CONFIGS, NamedConfig, Resolved};
+use vlct_train::fit;
 use vlct_train::spec::{self, RunSpec};
 use vlct_train::trainer::{self, Control};
 use vlct_util::{IoError, at, atomic};
@@ -104,10 +105,15 @@ fn train_or_evaluate(config: &Config) -> Result<(), Failure> {
     signals.check()
 }
 
+/// Returns the configuration, with the sizes of the model that it begins with, and logs notes.
 fn resolve(updates: &[&str]) -> Result<Config, Failure> {
-    let resolved = vlct_config::resolve(updates)?;
-    resolved.notes.iter().for_each(|note| info!("note: {note}"));
-    Ok(resolved.config)
+    let Resolved { mut config, mut notes } = vlct_config::resolve(updates)?;
+    let sizes = fit::take_sizes(&mut config, updates)?;
+    if !sizes.is_empty() {
+        notes.push(format!("as in the model of load_path: {sizes}"));
+    }
+    notes.iter().for_each(|note| info!("note: {note}"));
+    Ok(config)
 }
 
 fn save_config(config: &Config, path: &Path) -> Result<(), Failure> {

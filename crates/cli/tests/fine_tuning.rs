@@ -3,6 +3,8 @@
 mod support;
 
 use std::path::{Path, PathBuf};
+#[cfg(unix)]
+use std::process::Command;
 
 use serde_json::Value;
 use support::kills::{KilledRun, resume_words, run_words};
@@ -104,6 +106,64 @@ fn metric(run: &Path, name: &str) -> f64 {
 
 fn json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))).expect("JSON")
+}
+
+/// `vlct train` names the command for a dataset without captions. It trains on data in a directory whose name has a space, with a model
+/// that is smaller than the published one.
+#[cfg(unix)]
+#[test]
+fn the_suggested_command_fine_tunes_a_small_run_as_printed() {
+    let directory = TempDir::new().expect("temporary directory");
+    let directory = directory.path();
+    write_data(directory);
+    std::fs::rename(directory.join("data"), directory.join("my data")).expect("renamed");
+    let words = [
+        &["quickstart", "data_root=my data", "max_steps=2", "log_dir=runs"][..],
+        &TINY,
+        &["tokenizer=my data/vocab.txt"],
+    ];
+    assert_success(&run_with(
+        directory,
+        &words.concat().iter().map(|word| word.to_string()).collect::<Vec<_>>(),
+    ));
+    let run = only_run(directory, "runs");
+
+    let output = vlct()
+        .current_dir(directory)
+        .args(["train", "colours", "--data-root", "my data"])
+        .output();
+    let message = stderr_of(&output.expect("the program starts"));
+    let command = message
+        .split_once("with vlct ")
+        .and_then(|(_, rest)| rest.split_once(" (docs/"));
+    let (command, _) = command.unwrap_or_else(|| panic!("no command in {message}"));
+    let command = command.replace("load_path=RUN", &format!("load_path={}", run.display()));
+    let shell = |more: &str| {
+        let line = format!(
+            "'{}' {command} max_steps=2 log_dir=tuned sanity_steps=0 {more}",
+            env!("CARGO_BIN_EXE_vlct")
+        );
+        let output = Command::new("sh").current_dir(directory).args(["-c", &line]).output();
+        output.expect("a shell")
+    };
+    let output = shell("");
+    assert_success(&output);
+    let messages = stderr_of(&output);
+    assert!(
+        messages.contains("as in the model of load_path: ") && messages.contains("hidden_size=32"),
+        "{messages}"
+    );
+    let config = std::fs::read_to_string(only_run(directory, "tuned").join("config.toml")).expect("a configuration");
+    for line in [
+        "image_size = 32\n",
+        "heads = 2\n",
+        "max_text_len = 24\n",
+        "tokenizer = \"my data/vocab.txt\"\n",
+    ] {
+        assert!(config.contains(line), "{line} is not in {config}");
+    }
+    let output = shell("hidden_size=64");
+    assert_one_line_error("a given size stays", &output, &["hidden_size=64 contradicts"]);
 }
 
 #[test]

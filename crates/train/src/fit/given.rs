@@ -1,5 +1,6 @@
-//! What the weight files that a run begins with determine.
+//! What the words of a run and the weight files that it begins with determine.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use vlct_model::config::Backbone;
@@ -8,8 +9,11 @@ use vlct_model::sizes::{self, GivenHeads, Part, Sizes};
 use vlct_model::{ModelConfig, VlcConfig};
 use vlct_tasks::Description;
 
+use super::sizes::Candidate;
 use crate::error::{Result, TrainError};
-use vlct_config::{Config, Value};
+use crate::paths;
+use log::warn;
+use vlct_config::{Config, KEYS, NamedConfig, Value};
 
 /// The keys of the sizes of the model in `load_path`, with their values.
 #[derive(Debug, Default)]
@@ -20,6 +24,62 @@ pub(super) struct WeightSizes {
     pub assumed: Vec<(&'static str, Value)>,
     /// The assumptions by which these numbers were derived, as sentences.
     pub assumptions: Vec<String>,
+}
+
+/// Sets the sizes of the model, and the tokenizer, to those of `load_path`, if `words`, the words of the configuration after `with`, set no
+/// size but `image_size`. Keys that the words set stay as they are. Returns the keys that change, with their values; empty if none changes.
+///
+/// Models of the published base size keep the image size of the configuration, as in [`sizes_of_weights`]. A file that cannot be read
+/// changes nothing, because the run that loads it reports why.
+///
+/// # Errors
+/// Returns an error if a word or a size is not valid.
+pub fn take_sizes(config: &mut Config, words: &[&str]) -> Result<String> {
+    let given = given_keys(words)?;
+    let is_model_given = given.iter().any(|key| key != "image_size" && Candidate::has_key(key));
+    if config.load_path.is_empty() || is_model_given || config.load_partial || config.resume_from.is_some() {
+        return Ok(String::new());
+    }
+    let Ok(weights) = sizes_of_weights(config) else {
+        return Ok(String::new());
+    };
+    let before = config.clone();
+    let tokenizer = config_of_weights(&config.load_path).map(|run| ("tokenizer", Value::Str(run.tokenizer)));
+    for (key, value) in weights.known.into_iter().chain(weights.assumed).chain(tokenizer) {
+        if !given.contains(key) {
+            config.set(key, &value)?;
+        }
+    }
+    let changed: Vec<String> = KEYS
+        .iter()
+        .filter(|key| (key.get)(config) != (key.get)(&before))
+        .map(|key| format!("{}={}", key.name, (key.get)(config)))
+        .collect();
+    if !changed.is_empty() {
+        weights.assumptions.iter().for_each(|assumption| warn!("{assumption}"));
+    }
+    Ok(changed.join(" "))
+}
+
+/// Returns the configuration of the run that `load_path` belongs to; `None` if it is not the path of a run.
+pub(super) fn config_of_weights(load_path: &str) -> Option<Config> {
+    paths::config_of(&paths::find_weights(Path::new(load_path)).ok()?)
+}
+
+/// Returns the keys that words after `with` set. Dictionaries count as a whole.
+pub(super) fn given_keys(words: &[&str]) -> Result<HashSet<String>> {
+    let mut keys = HashSet::new();
+    for word in words {
+        match word.split_once('=') {
+            Some((key, _)) => drop(keys.insert(key.trim().split('.').next().unwrap_or_default().to_string())),
+            None => match NamedConfig::find(word.trim()) {
+                Some(named) => keys.extend(named.settings()?.into_iter().map(|(key, _)| key)),
+                // Files have whole configurations, of which nothing is replaced.
+                None => keys.extend(KEYS.iter().map(|key| key.name.to_string())),
+            },
+        }
+    }
+    Ok(keys)
 }
 
 /// Returns the sizes of the model in `load_path`; empty without `load_path`. Reads the header of this file and of `pretrain_path`.
@@ -166,8 +226,8 @@ mod tests {
         assert!(!names(&model).contains(&"decoder_depth"));
     }
 
-    #[test]
-    fn numbers_of_heads_that_a_file_does_not_state_are_assumptions() {
+    /// Returns a model whose width leaves the numbers of heads open.
+    fn small_model() -> vlct_model::Vlc {
         let backbone = Backbone {
             patch_size: 8,
             width: 128,
@@ -177,7 +237,7 @@ mod tests {
             decoder_depth: 1,
             decoder_heads: 4,
         };
-        let model = vlct_model::Vlc::new(VlcConfig {
+        vlct_model::Vlc::new(VlcConfig {
             image_size: 16,
             backbone,
             vocab_size: 104,
@@ -185,7 +245,12 @@ mod tests {
             token_types: 2,
             drop_rate: 0.0,
             heads: Default::default(),
-        });
+        })
+    }
+
+    #[test]
+    fn numbers_of_heads_that_a_file_does_not_state_are_assumptions() {
+        let model = small_model();
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("x.safetensors");
         files::write(&file, &model.state_dict(), &files::Style::Vlc.into()).unwrap();
@@ -211,5 +276,43 @@ mod tests {
         files::write(&file, &model.state_dict(), &header).unwrap();
         let found = sizes("seed=0");
         assert_eq!((found.assumed, found.assumptions), (Vec::new(), Vec::new()));
+    }
+
+    #[test]
+    fn a_run_takes_the_sizes_of_its_weights_unless_it_sets_any() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("x.safetensors");
+        files::write(&file, &small_model().state_dict(), &files::Style::Vlc.into()).unwrap();
+        let load_path = format!("load_path={}", file.display());
+        let take = |word: &str| {
+            let words = ["task_finetune_labels", &load_path, word];
+            let mut config = resolve(&words).unwrap().config;
+            let changed = take_sizes(&mut config, &words).unwrap();
+            (config, changed)
+        };
+        let (config, changed) = take("seed=0");
+        assert_eq!(
+            (config.image_size, config.hidden_size, config.heads),
+            (16, Some(128), Some(2))
+        );
+        assert!(
+            changed.contains("hidden_size=128") && changed.contains("max_text_len=16"),
+            "{changed}"
+        );
+        assert_eq!(take("image_size=32").0.image_size, 32);
+        assert_eq!(take("image_size=32").0.hidden_size, Some(128));
+        let missing = format!("load_path={}", directory.path().join("none").display());
+        for word in [
+            "hidden_size=128",
+            "depth=1",
+            "load_partial=True",
+            "load_path=''",
+            "resume_from=x",
+            &missing,
+        ] {
+            let (config, changed) = take(word);
+            assert_eq!(changed, "", "{word}");
+            assert_eq!(config.image_size, Config::default().image_size, "{word}");
+        }
     }
 }

@@ -18,17 +18,17 @@ use vlct_text::Tokenizer;
 use vlct_util::text::counted;
 
 use crate::error::Result;
-use crate::paths;
 use crate::spec;
 use crate::texts::CutTexts;
 use crate::trainer::{self, Threads};
 use crate::vocabulary;
 use crate::weights;
-use vlct_config::{Config, NamedConfig, Value, resolve};
+use vlct_config::{Config, Value, resolve};
 use vlct_logs::duration_text;
 
 pub use facts::{Divisible, Facts};
-use given::{WeightSizes, sizes_of_weights};
+pub use given::take_sizes;
+use given::{WeightSizes, config_of_weights, given_keys, sizes_of_weights};
 use sizes::{Candidate, FROM_SCRATCH, FROM_WEIGHTS};
 
 /// Largest number of samples per optimiser step that is chosen.
@@ -229,22 +229,6 @@ pub fn fit(words: &[String], hours: f64, stop: &AtomicBool) -> Result<Option<Fit
     }))
 }
 
-/// Returns the keys that words after `with` set. Dictionaries count as a whole.
-fn given_keys(words: &[&str]) -> Result<HashSet<String>> {
-    let mut keys = HashSet::new();
-    for word in words {
-        match word.split_once('=') {
-            Some((key, _)) => drop(keys.insert(key.trim().split('.').next().unwrap_or_default().to_string())),
-            None => match NamedConfig::find(word.trim()) {
-                Some(named) => keys.extend(named.settings()?.into_iter().map(|(key, _)| key)),
-                // Files have whole configurations, of which nothing is replaced.
-                None => keys.extend(vlct_config::KEYS.iter().map(|key| key.name.to_string())),
-            },
-        }
-    }
-    Ok(keys)
-}
-
 impl Chooser<'_> {
     /// Sets the values whose keys the user has not set, and records them with the reason.
     fn choose(&mut self, values: Vec<(&'static str, Value)>, reason: String) -> Result<()> {
@@ -314,10 +298,7 @@ impl Chooser<'_> {
     /// `load_path`.
     fn choose_text(&mut self, weights: WeightSizes) -> Result<()> {
         let load_path = self.config.load_path.clone();
-        if let Some(run) = paths::find_weights(Path::new(&load_path))
-            .ok()
-            .and_then(|path| paths::config_of(&path))
-        {
+        if let Some(run) = config_of_weights(&load_path) {
             let reason = format!("as in the run {load_path}");
             return self.choose(sizes::sizes_of_run(&run), reason);
         }
