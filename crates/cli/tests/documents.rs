@@ -142,6 +142,7 @@ fn create_files() -> tempfile::TempDir {
     };
     synthetic::write(&path_of("data"), &config, &mut |_, _| ()).expect("synthetic datasets");
     fs::rename(path_of("data/classes"), path_of("IMAGENET")).expect("renamed");
+    copy(&path_of("IMAGENET"), &path_of("digits"));
     for split in ["train", "val", "test"] {
         let table = path_of(&format!("data/colors_{split}_0.arrow"));
         copy(&table, &path_of(&format!("data/tickets_{split}_0.arrow")));
