@@ -440,6 +440,10 @@ fn contradictions_of_data_and_weights_are_one_line() {
     // The checkpoint of labels has no question-answering head.
     assert!(stderr_of(&output).contains("vqa_classifier"), "{}", stderr_of(&output));
     let output = vqa(&["test_only=True", &load_path]);
-    assert_one_line_error("no head", &output, &["vqa_classifier", "weights that were trained for this task"]);
+    assert_one_line_error(
+        "no head",
+        &output,
+        &["vqa_classifier", "weights that were trained for this task"],
+    );
     assert!(!directory.join("result").exists(), "a random head must not answer");
 }
