@@ -52,7 +52,10 @@ fn specifications_have_a_serialised_form() {
     assert_eq!(json(TransformSpec::ClassificationEval), "\"classification_eval\"");
     assert_eq!(
         json(classification(Some("rand-m9-mstd0.5-inc1"), 0.0, 0.25)),
-        r#"{"classification_train":{"colour":{"policy":"rand-m9-mstd0.5-inc1"},"erasing":{"probability":0.25,"mode":"pixel","count":1}}}"#
+        concat!(
+            r#"{"classification_train":{"colour":{"policy":"rand-m9-mstd0.5-inc1"},"#,
+            r#""erasing":{"probability":0.25,"mode":"pixel","count":1},"min_area":0.08,"mirroring":0.5}}"#
+        )
     );
     assert!(serde_json::from_str::<TransformSpec>("\"mae_other\"").is_err());
 }
