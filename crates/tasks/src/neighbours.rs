@@ -213,7 +213,9 @@ impl Index {
                 ..Compute::default()
             });
             let similarities = tape.linear(&queries, features, None, None);
-            let values = similarities.tensor().to_host();
+            let mut values = similarities.tensor().to_host().into_owned();
+            // -0 becomes 0, so that the order of the images decides between them.
+            values.iter_mut().for_each(|similarity| *similarity += 0.0);
             for (found, similarities) in found.iter_mut().zip(values.chunks_exact(classes.len())) {
                 found.extend(top(similarities, self.most).into_iter().map(|i| Neighbour {
                     similarity: similarities[i],
@@ -298,7 +300,7 @@ mod tests {
             let found = index(&rows, most).neighbours(query.to_vec());
             let mut all: Vec<Neighbour> = rows
                 .iter()
-                .map(|(row, class)| Neighbour { similarity: row[0] * query[0] + row[1] * query[1], class: *class })
+                .map(|(row, class)| Neighbour { similarity: row[0] * query[0] + row[1] * query[1] + 0.0, class: *class })
                 .collect();
             all.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));
             all.truncate(most);
