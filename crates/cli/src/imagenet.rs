@@ -275,10 +275,8 @@ pub fn run(args: &Imagenet) -> Result<(), Failure> {
     // Reading weights and listing images use the threads, too.
     use_threads(Threads::default())?;
     let mut settings = args.settings();
-    if args.model.is_none()
-        && let Some(weights) = args.weights()
-    {
-        settings.use_sizes_of(&weights)?;
+    if let Some(weights) = args.weights() {
+        settings.use_weights(&weights, args.model.is_none())?;
     }
     let splits = ClassSplits::open(&settings.data_path, &settings.rules())?;
     let classes = splits.train.class_names().to_vec();
@@ -470,6 +468,7 @@ impl Imagenet {
                 width: self.width,
                 depth: self.depth,
                 heads: self.heads,
+                layer_norm_eps: None,
             },
             input_size: self.input_size,
             linear_probe: self.linear_probe,

@@ -393,6 +393,7 @@ fn file_with_optimizer() -> Vec<u8> {
     let training = Training {
         epoch: 1,
         heads: 1,
+        layer_norm_eps: 1e-6,
         groups: vec![Group {
             settings: vec![("lr", Setting::Number(0.1)), ("betas", Setting::Pair([0.9, 0.999]))],
             parameters: 1,

@@ -1,6 +1,7 @@
 //! A model of either kind, for the trainer and the tasks.
 
 use crate::batch_norm::BatchStatistics;
+use crate::blocks::BACKBONE_EPS;
 use crate::config::VlcConfig;
 use crate::files::mapping::AdaptError;
 use crate::files::{LoadReport, Options, WeightIndex};
@@ -45,6 +46,14 @@ impl ModelConfig {
         match self {
             Self::Vlc(config) => config.image_size,
             Self::Vit(config) => config.image_size,
+        }
+    }
+
+    /// ε of the layer norms of the encoder.
+    pub fn layer_norm_eps(&self) -> f32 {
+        match self {
+            Self::Vlc(_) => BACKBONE_EPS,
+            Self::Vit(config) => config.layer_norm_eps,
         }
     }
 

@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 
 use indexmap::IndexMap;
 
+use crate::blocks::BACKBONE_EPS;
 use crate::config::{Backbone, Heads, VlcConfig};
 pub use crate::files::GivenHeads;
 use crate::files::heads::Statements;
@@ -45,6 +46,8 @@ pub struct EncoderSizes {
     pub depth: usize,
     /// Number of attention heads.
     pub heads: usize,
+    /// ε of the layer norms, if the file states another one than MAE's.
+    pub layer_norm_eps: Option<f32>,
     /// The assumption about the number of heads, if the file does not state it.
     pub assumption: Option<Assumption>,
 }
@@ -172,6 +175,7 @@ pub fn derive(file: &WeightIndex, given: GivenHeads) -> Result<Sizes, SizeError>
         depth,
         heads,
         assumption,
+        ..
     } = derive_encoder(&tensors, &statements, BACKBONE_PREFIX, given.encoder)?;
     let mut assumptions: Vec<Assumption> = assumption.into_iter().collect();
     let (decoder_width, decoder_depth, decoder_heads) =
@@ -253,6 +257,7 @@ fn derive_encoder(
         width,
         depth: tensors.blocks(&format!("{prefix}blocks"))?,
         heads,
+        layer_norm_eps: statements.layer_norm_eps().filter(|eps| *eps != BACKBONE_EPS),
         assumption: stated.is_none().then_some(Assumption {
             part: Part::Encoder,
             heads,

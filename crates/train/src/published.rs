@@ -100,6 +100,7 @@ pub(crate) fn save(run: &Path, weights: &Weights, rule: Rule, epoch: u64, rate: 
     let training = Training {
         epoch,
         heads: weights.model.config().heads(),
+        layer_norm_eps: weights.model.config().layer_norm_eps(),
         groups: weights.groups.iter().map(group).collect(),
         parameters: members.filter_map(state).collect(),
     };

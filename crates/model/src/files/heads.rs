@@ -14,6 +14,8 @@ pub(crate) const ENCODER_HYPER_PARAMETER: &str = "num_heads";
 /// Key of the number of heads of the decoder in the hyper-parameters of a PyTorch file. The files of the original do not have it.
 pub(crate) const DECODER_HYPER_PARAMETER: &str = "decoder_heads";
 
+/// Key of the ε of the layer norms, in descriptions, in configurations of Hugging Face's models, and in PyTorch files of this program.
+pub(crate) const LAYER_NORM_EPS: &str = "layer_norm_eps";
 /// Keys of the numbers of heads of the encoder and the decoder in the configuration of a model of Hugging Face.
 const HUGGING_FACE: [&str; 2] = ["num_attention_heads", "decoder_num_attention_heads"];
 
@@ -80,6 +82,13 @@ impl<'f> Statements<'f> {
     /// Returns the published backbone that `vit` names.
     fn backbone(&self) -> Option<Backbone> {
         Backbone::from_name(self.config.get("vit")?.as_str()?)
+    }
+
+    /// Returns the ε of the layer norms, which the descriptions of image classifiers and the configurations of Hugging Face's models have.
+    pub(crate) fn layer_norm_eps(&self) -> Option<f32> {
+        let described = || self.description.get("model")?.get(LAYER_NORM_EPS);
+        let value = described().or_else(|| self.config.get(LAYER_NORM_EPS))?.as_f64()? as f32;
+        (value > 0.0 && value < 1.0).then_some(value)
     }
 
     fn described(&self, key: &str) -> Option<usize> {

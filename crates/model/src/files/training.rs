@@ -77,6 +77,7 @@ mod tests {
         let training = Training {
             epoch: 7,
             heads: 2,
+            layer_norm_eps: 1e-12,
             groups: vec![group(2), group(1)],
             parameters: vec![state(3), state(4), state(0)],
         };
@@ -91,7 +92,11 @@ mod tests {
         let mapped = files::map(&path).unwrap();
         let index = files::index(&mapped).unwrap();
         assert_eq!(index.tensors.len(), 3, "the weights alone");
-        assert_eq!(index.summary.hyper_parameters["config"]["num_heads"], 2);
+        let config = &index.summary.hyper_parameters["config"];
+        assert_eq!(
+            (&config["num_heads"], config["layer_norm_eps"].as_f64()),
+            (&2.into(), Some(1e-12f32.into()))
+        );
         let stored = training(&mapped).unwrap().unwrap();
         assert_eq!(stored.epoch, 7);
         let steps: Vec<u64> = stored.parameters.iter().map(|parameter| parameter.step).collect();

@@ -136,6 +136,7 @@ fn settings(pretrain: &Config) -> Settings {
             width: pretrain.hidden_size,
             depth: pretrain.depth,
             heads: pretrain.heads,
+            layer_norm_eps: None,
         },
         input_size: pretrain.image_size,
         linear_probe: false,

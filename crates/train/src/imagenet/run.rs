@@ -42,7 +42,7 @@ impl Settings {
                 .map(|path| spec::tag(&path.to_string_lossy()))
                 .unwrap_or_default(),
             compute: spec::compute(&base),
-            model: ModelConfig::Vit(self.model(classes.len())?),
+            model: ModelConfig::Vit(self.vit(classes.len())?),
             weights: WeightsSpec {
                 pretrain_path: None,
                 load_path: self.finetune.clone(),
@@ -153,7 +153,7 @@ impl Settings {
     }
 
     /// Returns the sizes of the model.
-    fn model(&self, classes: usize) -> std::result::Result<VitConfig, ConfigError> {
+    pub(super) fn vit(&self, classes: usize) -> std::result::Result<VitConfig, ConfigError> {
         let Some(named) = VitConfig::from_name(&self.model, self.input_size, classes) else {
             return Err(ConfigError::Contradiction(format!(
                 "unknown model {:?}: vit_base_patch16, vit_large_patch16 and vit_huge_patch14 are known",
@@ -165,12 +165,14 @@ impl Settings {
             width,
             depth,
             heads,
+            layer_norm_eps,
         } = self.sizes;
         let config = VitConfig {
             patch_size: patch_size.unwrap_or(named.patch_size),
             width: width.unwrap_or(named.width),
             depth: depth.unwrap_or(named.depth),
             heads: heads.unwrap_or(named.heads),
+            layer_norm_eps: layer_norm_eps.unwrap_or(named.layer_norm_eps),
             global_pool: self.global_pool,
             drop_path: self.drop_path as f32,
             linear_probe: self.linear_probe,

@@ -5,7 +5,7 @@ use std::path::Path;
 use log::warn;
 use vlct_config::Config;
 
-use super::settings::{Change, Settings};
+use super::settings::{Change, Settings, Sizes};
 use crate::error::{Result, TrainError};
 use crate::paths;
 
@@ -53,7 +53,7 @@ pub(crate) fn warn_of_changes(before: &str, now: &str) -> Result<()> {
             now: now.batch_size,
         });
     }
-    for Change { name, before, now } in now.changes(&before) {
+    for Change { name, before, now } in with_all_sizes(now).changes(&with_all_sizes(before)) {
         if !WITHOUT_EFFECT_ON_RESULT.contains(&name.as_str()) {
             let text = |value: Option<String>| value.unwrap_or_else(|| "not set".into());
             warn!(
@@ -64,6 +64,22 @@ pub(crate) fn warn_of_changes(before: &str, now: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Replaces the name of the model by its sizes, so that the same sizes are the same settings, whether they were named, given or taken from
+/// weights.
+fn with_all_sizes(mut settings: Settings) -> Settings {
+    if let Ok(model) = settings.vit(1) {
+        settings.model.clear();
+        settings.sizes = Sizes {
+            patch_size: Some(model.patch_size),
+            width: Some(model.width),
+            depth: Some(model.depth),
+            heads: Some(model.heads),
+            layer_norm_eps: Some(model.layer_norm_eps),
+        };
+    }
+    settings
 }
 
 #[cfg(test)]
@@ -79,6 +95,26 @@ mod tests {
         assert!(matches!(RunSettings::parse(&keys.to_toml()), Ok(RunSettings::Keys(read)) if *read == keys));
         assert!(RunSettings::parse(&text.replace("epochs", "epoch")).is_err());
         assert!(!vlct_config::KEYS.iter().any(|key| key.name == "data_path"));
+    }
+
+    #[test]
+    fn sizes_are_compared_however_they_are_given() {
+        let mut given = published();
+        given.model = "vit_large_patch16".into();
+        given.sizes = Sizes {
+            width: Some(768),
+            depth: Some(12),
+            heads: Some(12),
+            ..Sizes::default()
+        };
+        assert_eq!(with_all_sizes(given.clone()), with_all_sizes(published()));
+        given.sizes.heads = Some(6);
+        let changes = with_all_sizes(given).changes(&with_all_sizes(published()));
+        assert_eq!(changes.len(), 1);
+        assert_eq!(
+            (changes[0].name.as_str(), changes[0].now.as_deref()),
+            ("heads", Some("6"))
+        );
     }
 
     #[test]

@@ -92,6 +92,9 @@ pub struct Sizes {
     /// Number of attention heads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heads: Option<usize>,
+    /// ε of the layer norms; `None` means MAE's 1e-6.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer_norm_eps: Option<f32>,
 }
 
 /// Update rule, learning rates and weight decay.
@@ -174,16 +177,16 @@ impl Settings {
         optimisation.lr.unwrap_or(optimisation.blr * samples / BASE_BATCH)
     }
 
-    /// Uses the sizes of the encoder in the weight file or run directory `path` where none are set. A file that has no encoder changes
-    /// nothing.
+    /// Uses the ε of the layer norms that the weight file or run directory `path` states and, if `takes_sizes` is set, the sizes of its
+    /// encoder where none are set. A file that has no encoder changes nothing.
     ///
     /// # Errors
-    /// Returns an error if the file cannot be read, or the number of attention heads is unknown.
-    pub fn use_sizes_of(&mut self, path: &Path) -> Result<()> {
+    /// Returns an error if the file cannot be read, or the number of attention heads is needed and unknown.
+    pub fn use_weights(&mut self, path: &Path, takes_sizes: bool) -> Result<()> {
         let file = files::map(path)?;
         let encoder = match sizes::encoder(&files::index(&file)?, self.sizes.heads) {
             Ok(encoder) => encoder,
-            Err(source @ SizeError::UnknownHeads { .. }) => {
+            Err(source @ SizeError::UnknownHeads { .. }) if takes_sizes => {
                 return Err(TrainError::UnknownHeads {
                     path: path.to_path_buf(),
                     source,
@@ -191,6 +194,10 @@ impl Settings {
             }
             Err(_) => return Ok(()),
         };
+        self.sizes.layer_norm_eps = encoder.layer_norm_eps;
+        if !takes_sizes {
+            return Ok(());
+        }
         if let Some(assumption) = encoder.assumption {
             warn!(
                 "{}: {assumption}; the setting heads names another number",
@@ -340,5 +347,39 @@ pub(super) mod tests {
             ]
         );
         assert!(published().changes(&published()).is_empty());
+    }
+
+    #[test]
+    fn weights_of_hugging_face_determine_epsilon_and_sizes() {
+        for directory in vlct_golden::vilt_directories("vit") {
+            let config = vlct_golden::json(directory.join("config.json"));
+            let size = |key: &str| config[key].as_u64().map(|size| size as usize);
+            let mut settings = published();
+            settings.use_weights(&directory, false).unwrap();
+            let eps = config["layer_norm_eps"].as_f64().map(|eps| eps as f32);
+            let only_eps = Sizes {
+                layer_norm_eps: eps,
+                ..Sizes::default()
+            };
+            assert_eq!(settings.sizes, only_eps);
+            settings.use_weights(&directory, true).unwrap();
+            let found = settings.sizes;
+            assert_eq!(
+                (
+                    found.patch_size,
+                    found.width,
+                    found.depth,
+                    found.heads,
+                    found.layer_norm_eps
+                ),
+                (
+                    size("patch_size"),
+                    size("hidden_size"),
+                    size("num_hidden_layers"),
+                    size("num_attention_heads"),
+                    eps
+                )
+            );
+        }
     }
 }

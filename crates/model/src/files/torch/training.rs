@@ -17,6 +17,8 @@ pub struct Training<'a> {
     pub epoch: u64,
     /// Number of attention heads of the encoder.
     pub heads: usize,
+    /// ε of the layer norms.
+    pub layer_norm_eps: f32,
     /// The parameter groups of the optimiser.
     pub groups: Vec<Group>,
     /// The state of each parameter, in the order of the groups.

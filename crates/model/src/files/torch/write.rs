@@ -7,7 +7,7 @@ use zip::{CompressionMethod, DateTime};
 
 use super::super::GivenHeads;
 use super::super::error::Problem;
-use super::super::heads::{DECODER_HYPER_PARAMETER, ENCODER_HYPER_PARAMETER};
+use super::super::heads::{DECODER_HYPER_PARAMETER, ENCODER_HYPER_PARAMETER, LAYER_NORM_EPS};
 use super::super::state::{Dtype, StateDict, StoredTensor, TensorData, write_chunks};
 use super::super::{Header, Style};
 use super::tensor::storage_class;
@@ -85,7 +85,7 @@ pub(in super::super) fn write(out: impl Write + Seek, state: &StateDict, header:
             content.number("global_step", header.global_step);
             let version = content.pickle.text("pytorch-lightning_version");
             version.text(LIGHTNING_VERSION).set_item();
-            write_heads(&mut content.pickle, header.heads);
+            write_configuration(&mut content.pickle, header.heads, None);
             content.weights("state_dict", weights);
         }
         Style::Mae => content.weights("model", weights),
@@ -107,7 +107,7 @@ pub(in super::super) fn write_training(
         encoder: Some(training.heads),
         decoder: None,
     };
-    write_heads(&mut content.pickle, heads);
+    write_configuration(&mut content.pickle, heads, Some(training.layer_norm_eps));
     content.write(out)
 }
 
@@ -220,9 +220,9 @@ impl<'a> Content<'a> {
     }
 }
 
-/// Writes the numbers of attention heads where Lightning has the configuration: `{"hyper_parameters": {"config": {"num_heads": …}}}`.
-fn write_heads(pickle: &mut Writer, heads: GivenHeads) {
-    if heads == GivenHeads::default() {
+/// Writes what the tensors do not tell where Lightning has the configuration: `{"hyper_parameters": {"config": {"num_heads": …}}}`.
+fn write_configuration(pickle: &mut Writer, heads: GivenHeads, layer_norm_eps: Option<f32>) {
+    if heads == GivenHeads::default() && layer_norm_eps.is_none() {
         return;
     }
     pickle.text("hyper_parameters").empty_dict().text("config").empty_dict();
@@ -233,6 +233,9 @@ fn write_heads(pickle: &mut Writer, heads: GivenHeads) {
         if let Some(heads) = heads {
             pickle.text(key).int(heads as i64).set_item();
         }
+    }
+    if let Some(eps) = layer_norm_eps {
+        pickle.text(LAYER_NORM_EPS).float(eps.into()).set_item();
     }
     pickle.set_item().set_item();
 }
