@@ -129,15 +129,7 @@ mod tests {
     fn write(path: &Path, change: impl FnOnce(&mut Value)) {
         let mut model = Vit::new(config());
         initialise::initialise_vit(&mut model, ChaCha8Rng::seed_from_u64);
-        let parameters = model.parameters();
-        let tensors: Vec<_> = parameters
-            .iter()
-            .map(|(id, p)| TensorRef {
-                name: &p.name,
-                shape: &p.shape,
-                data: parameters.tensor(id),
-            })
-            .collect();
+        let tensors: Vec<_> = TensorRef::of_parameters(model.parameters()).collect();
         let mut description = json!({
             "model": config(),
             "task": {"images": {"names": ["cat", "dog"], "smoothing": 0.0, "mixup": null}},

@@ -121,12 +121,7 @@ impl Weights {
 
     /// Returns the tensors of the model, in the order of the state dict.
     pub fn model_tensors(&self) -> impl Iterator<Item = TensorRef<'_>> {
-        let parameters = self.model.parameters();
-        parameters.iter().map(|(id, p)| TensorRef {
-            name: &p.name,
-            shape: &p.shape,
-            data: parameters.tensor(id),
-        })
+        TensorRef::of_parameters(self.model.parameters())
     }
 
     /// Writes weights, moments, averages, `state` and `description` to the checkpoint file `path`.

@@ -195,15 +195,7 @@ pub fn write_label_checkpoint(run: &Path, vocabulary: &Path, several: bool) {
         None,
         WeightsKind::Raw,
     );
-    let parameters = model.parameters();
-    let tensors: Vec<TensorRef> = parameters
-        .iter()
-        .map(|(id, p)| TensorRef {
-            name: &p.name,
-            shape: &p.shape,
-            data: parameters.tensor(id),
-        })
-        .collect();
+    let tensors: Vec<TensorRef> = TensorRef::of_parameters(model.parameters()).collect();
     let path = checkpoint::best_path(run);
     std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
     let description = serde_json::to_value(&description).expect("JSON");

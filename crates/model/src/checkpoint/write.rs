@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::Value;
-use vlct_tensor::Tensor;
+use vlct_tensor::{Parameters, Tensor};
 use vlct_util::atomic::{self, Output, remove_leftovers};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -30,6 +30,17 @@ pub struct TensorRef<'a> {
     /// The values, row-major; their number is the product of `shape`. Values that are not in host memory are copied when the tensor
     /// is written.
     pub data: Tensor,
+}
+
+impl<'a> TensorRef<'a> {
+    /// Returns the tensors of all parameters, in their order.
+    pub fn of_parameters(parameters: &'a Parameters) -> impl Iterator<Item = Self> {
+        parameters.iter().map(|(id, parameter)| Self {
+            name: &parameter.name,
+            shape: &parameter.shape,
+            data: parameters.tensor(id),
+        })
+    }
 }
 
 /// Saves `tensors` (in this order), `state` and `description` at `path` and returns the file's size in bytes.

@@ -243,12 +243,7 @@ mod tests {
     fn numbers_of_heads_are_kept_in_every_format() {
         let directory = &vlct_golden::directories("model")[0];
         let model = model(directory, 2, Heads::default());
-        let parameters = model.parameters();
-        let tensors = parameters.iter().map(|(id, p)| TensorRef {
-            name: &p.name,
-            shape: &p.shape,
-            data: parameters.tensor(id),
-        });
+        let tensors = TensorRef::of_parameters(model.parameters());
         let temporary = tempfile::tempdir().unwrap();
         let path = |name: &str| temporary.path().join(name);
         let description = serde_json::json!({"model": model.config()});
