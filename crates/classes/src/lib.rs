@@ -97,10 +97,7 @@ impl ClassDataset {
         let found: HashSet<&str> = found.iter().map(String::as_str).collect();
         let lacking: Vec<&String> = classes.iter().filter(|class| !found.contains(class.as_str())).collect();
         if !lacking.is_empty() {
-            let count = match lacking.len() {
-                1 => "1 class".to_string(),
-                count => format!("{count} classes"),
-            };
+            let count = counted(lacking.len(), "class");
             let (of, names) = (data_path.display(), list_names(&lacking));
             notes.push(format!("{of}: the split {split} has no images of {count}: {names}"));
         }

@@ -12,4 +12,4 @@ pub mod text;
 
 pub use error::{IoError, at};
 pub use map::MappedFile;
-pub use read::{open_file, read_at_most};
+pub use read::{open_file, read_at_most, read_open_file};

@@ -20,20 +20,37 @@ pub fn open_file(path: &Path) -> Result<File, IoError> {
 }
 
 /// Reads a file of at most `limit` bytes; `limit` is a whole number of MiB. `what` is the kind of file that the caller expects, for
-/// the error message: `more than 1 MiB, so not {what}`.
+/// the error message: `more than 1 MiB, so not {what}`. The file can be a pipe.
 ///
 /// # Errors
 /// Returns an error if the file cannot be read or is larger than `limit`.
 pub fn read_at_most(path: &Path, limit: u64, what: &str) -> Result<Vec<u8>, IoError> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(limit + 1).read_to_end(&mut bytes))
-        .map_err(at::<IoError>(path))?;
-    if bytes.len() as u64 > limit {
+    read_open_file(File::open(path).map_err(at(path))?, path, limit, what)
+}
+
+/// Reads an open file, such as that of [`open_file`], as [`read_at_most`] does. `path` is its path, for the error message.
+///
+/// # Errors
+/// Returns an error if the file cannot be read or is larger than `limit`.
+pub fn read_open_file(file: File, path: &Path, limit: u64, what: &str) -> Result<Vec<u8>, IoError> {
+    let too_large = || {
         let reason = format!("more than {} MiB, so not {what}", limit >> 20);
-        return Err(at(path)(io::Error::new(io::ErrorKind::FileTooLarge, reason)));
+        at(path)(io::Error::new(io::ErrorKind::FileTooLarge, reason))
+    };
+    // 0 for a pipe.
+    let length = file.metadata().map_err(at::<IoError>(path))?.len();
+    if length > limit {
+        return Err(too_large());
     }
-    Ok(bytes)
+    let mut bytes = Vec::with_capacity(length as usize);
+    // A file that grows meanwhile is read to the limit only.
+    file.take(limit + 1)
+        .read_to_end(&mut bytes)
+        .map_err(at::<IoError>(path))?;
+    match bytes.len() as u64 > limit {
+        true => Err(too_large()),
+        false => Ok(bytes),
+    }
 }
 
 #[cfg(test)]
