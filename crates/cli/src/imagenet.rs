@@ -31,9 +31,9 @@ const LISTED: usize = 5;
 
 /// Fine-tune an image classifier on ImageNet-1K, or on any directory of classes
 ///
-/// Takes the flags of MAE's main_finetune.py, which VLC uses for ImageNet, and with --linear_probe those of main_linprobe.py. The
-/// vision part of a VLC checkpoint, of a MAE or of a classifier is loaded directly, and position tables are resized. DIR has train/CLASS and val/CLASS, Arrow files of labels, or
-/// WebDataset tars with cls members.
+/// Takes the flags of MAE's main_finetune.py, which VLC uses for ImageNet, and with --linear_probe those of main_linprobe.py. The vision
+/// part of a VLC checkpoint, of a MAE or of a classifier is loaded directly, and position tables are resized. DIR has train/CLASS and
+/// val/CLASS, Arrow files of labels, or WebDataset tars with cls members.
 #[derive(Args)]
 #[command(
     args_override_self = true,

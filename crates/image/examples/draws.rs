@@ -5,7 +5,8 @@
 //! cargo run -p vlct-image --example draws -- 10000 0 > draws.csv      # number of draws, seed
 //! ```
 //!
-//! Each line is the name of a decision and its result. The seed is 0 by default. Crops are those of an image of 500 × 375 pixels, erased boxes those of 224 × 224.
+//! Each line is the name of a decision and its result. The seed is 0 by default. Crops are those of an image of 500 × 375 pixels, erased
+//! boxes those of 224 × 224.
 
 use std::io::{self, BufWriter, Write};
 

@@ -1,6 +1,7 @@
 //! Updates of one parameter by AdamW, Adam, SGD and LARS, in a single pass over memory. The plain versions are
 //! [`reference::adamw`](crate::reference::adamw), [`reference::adamw_pytorch`](crate::reference::adamw_pytorch),
-//! [`reference::adam`](crate::reference::adam), [`reference::sgd`](crate::reference::sgd) and [`reference::lars`](crate::reference::lars). Also the norm of all gradients, by which they are clipped.
+//! [`reference::adam`](crate::reference::adam), [`reference::sgd`](crate::reference::sgd) and [`reference::lars`](crate::reference::lars).
+//! Also the norm of all gradients, by which they are clipped.
 
 use rayon::prelude::*;
 use vlct_simd::multiversion;
@@ -87,7 +88,7 @@ pub fn adamw_pytorch(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], u: 
 }
 
 /// Updates `p` by LARS as in MAE's linear probing (You et al. 2017, arXiv 1708.03888). A matrix (`adapts`) has weight decay added to its
-/// gradient, which is then scaled to `TRUST` times the norm of the weights: `g ← g + wd·p`, `g ← g·TRUST·‖p‖/‖g‖` (unless a norm is 0).
+/// gradient, which is then scaled to 0.001 times the norm of the weights: `g ← g + wd·p`, `g ← g·0.001·‖p‖/‖g‖` (unless a norm is 0).
 /// Then `m ← μ·m + g`, `p ← p − lr·m`.
 pub fn lars(p: &mut [f32], g: &[f32], m: &mut [f32], u: Update, momentum: f32, adapts: bool) {
     assert!(p.len() == g.len() && p.len() == m.len());

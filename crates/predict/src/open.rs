@@ -48,8 +48,8 @@ pub struct Predictor {
 }
 
 impl Predictor {
-    /// Opens the weights of a path (see [`files::find`]), such as a checkpoint, a run directory or a weight file. Only the heads of `wanted` are loaded, and not those that the file lacks: a task checks whether its head is
-    /// there.
+    /// Opens the weights of a path (see [`files::find`]), such as a checkpoint, a run directory or a weight file. Only the heads of
+    /// `wanted` are loaded, and not those that the file lacks: a task checks whether its head is there.
     ///
     /// Every weight is copied once. The checksum of a checkpoint is verified.
     ///

@@ -271,6 +271,7 @@ impl PendingMeasures {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vlct_tensor::Device;
 
     #[test]
     fn margins_shrink_with_the_root_of_the_items_and_are_never_zero() {
@@ -281,7 +282,6 @@ mod tests {
         assert!(accuracy_margin(1.0, 20) > 0.1);
         assert!(accuracy_margin(1.0, 1) > 0.3);
     }
-    use vlct_tensor::Device;
 
     fn measure(key: &'static str, sum: f32, scale: f32, count: u64) -> Measure {
         Measure {

@@ -390,7 +390,8 @@ enum Kind {
 ///
 /// # Errors
 /// Returns [`TrainError::OtherVocabulary`] if the file says that its weights were trained with another vocabulary,
-/// [`TrainError::ImageClassifier`] if they are those of an image classifier, and [`TrainError::VocabularyOfWeights`] if a file without vocabulary has fewer word embeddings than `tokenizer` has tokens.
+/// [`TrainError::ImageClassifier`] if they are those of an image classifier, and [`TrainError::VocabularyOfWeights`] if a file without
+/// vocabulary has fewer word embeddings than `tokenizer` has tokens.
 pub(crate) fn compare_vocabularies(path: &Path, index: &WeightIndex, tokenizer: &str) -> Result<Option<String>> {
     let ours = Tokenizer::named(tokenizer)?;
     let Some(description) = Description::of(path, index)? else {

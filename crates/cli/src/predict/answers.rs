@@ -95,9 +95,9 @@ pub struct Nlvr2Args {
 
 /// Classify images, with or without a text, by the labels of the model or by any classes
 ///
-/// A model of `vlct imagenet` classifies images alone. Without --classes, the labels are those that the model was trained for: their probabilities sum to 100 %, unless an item may have several
-/// labels. With --classes, the matching head scores the image with one text per class, without training for the classes; the
-/// probabilities are the softmax over the classes.
+/// A model of `vlct imagenet` classifies images alone. Without --classes, the labels are those that the model was trained for: their
+/// probabilities sum to 100 %, unless an item may have several labels. With --classes, the matching head scores the image with one text per
+/// class, without training for the classes; the probabilities are the softmax over the classes.
 #[derive(Args)]
 #[command(
     override_usage = "vlct predict classify --load PATH [OPTIONS] [IMAGE] [--text TEXT]",

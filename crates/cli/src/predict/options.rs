@@ -81,9 +81,7 @@ impl ModelOptions {
         predictor.notes().iter().for_each(|note| log::info!("note: {note}"));
         Ok(predictor)
     }
-}
 
-impl ModelOptions {
     /// Opens the model if it is an image classifier of a run; `None` for other files.
     pub fn open_image_classifier(&self) -> Result<Option<ImageClassifier>, Failure> {
         let precision = self.prepare_computation()?;

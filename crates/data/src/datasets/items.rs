@@ -55,10 +55,9 @@ struct Table {
     was_read: AtomicBool,
 }
 
-/// Several datasets with the same [`Contents`], as one sequence of items (row, text; or row with labels). Datasets are in the given order, files in reading
-/// order, rows and texts in their order. Equal captions of a row are one item; equal questions or sentences are
-/// several items (`vlc/datasets/base_dataset.py`, `vqav2_dataset.py`, `nlvr2_dataset.py`). Blank captions are items of published
-/// datasets only.
+/// Several datasets with the same [`Contents`], as one sequence of items (row, text; or row with labels). Datasets are in the given order,
+/// files in reading order, rows and texts in their order. Equal captions of a row are one item; equal questions or sentences are several
+/// items (`vlc/datasets/base_dataset.py`, `vqav2_dataset.py`, `nlvr2_dataset.py`). Blank captions are items of published datasets only.
 ///
 /// Texts stay in the mapped files; the index in memory has one entry per 128 texts.
 #[derive(Debug)]

@@ -1,11 +1,12 @@
 //! Random changes of images: RandAugment of vision-language models, and for classifiers policies ([`Policy`]), colour jitter
 //! ([`Jitter`]) and random erasing ([`Erasing`]).
 //!
-//! [`rand_augment`] applies a few operations drawn at random, all at one magnitude. It is after Cubuk et al., *RandAugment* (arXiv 1909.13719), with the fourteen operations and ranges that VLC inherited
-//! from ViLT. Each operation applies Pillow's arithmetic to 8-bit pixels, in place, with an explicit value; the table
-//! [`OPERATIONS`] has the ranges. Three unusual properties are kept, because the published models were trained with them: at
-//! magnitude 9, posterize keeps one bit; solarize-add adds to every value, not only to values below the threshold; and the
-//! enhancers always weaken (factor 0.64). Policies use the same operations with other ranges; their geometric operations are bicubic.
+//! [`rand_augment`] applies a few operations drawn at random, all at one magnitude. It is after Cubuk et al., *RandAugment* (arXiv
+//! 1909.13719), with the fourteen operations and ranges that VLC inherited from ViLT. Each operation applies Pillow's arithmetic to 8-bit
+//! pixels, in place, with an explicit value; the table [`OPERATIONS`] has the ranges. Three unusual properties are kept, because the
+//! published models were trained with them: at magnitude 9, posterize keeps one bit; solarize-add adds to every value, not only to values
+//! below the threshold; and the enhancers always weaken (factor 0.64). Policies use the same operations with other ranges; their geometric
+//! operations are bicubic.
 
 use image::RgbImage;
 use rand::{Rng, RngExt};

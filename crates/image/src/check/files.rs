@@ -71,8 +71,8 @@ pub struct Checker {
 }
 
 impl Checker {
-    /// Creates a checker. With `tolerate_warnings`, every file that can be decoded is fine, unless Pillow rejects it. The original rejects files that Pillow
-    /// warns about.
+    /// Creates a checker. With `tolerate_warnings`, every file that can be decoded is fine, unless Pillow rejects it. The original rejects
+    /// files that Pillow warns about.
     pub fn new(tolerate_warnings: bool) -> Self {
         Self {
             tolerate_warnings,

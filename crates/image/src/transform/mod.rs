@@ -209,7 +209,8 @@ impl Transform {
     /// (classification); transforms of evaluation draw nothing.
     ///
     /// # Errors
-    /// Returns [`ImageError::Decode`] as [`decode()`](super::decode()) does, and [`ImageError::Length`] if `out` does not have [`Self::values`] elements.
+    /// Returns [`ImageError::Decode`] as [`decode()`](super::decode()) does, and [`ImageError::Length`] if `out` does not have
+    /// [`Self::values`] elements.
     pub fn load_into(&self, bytes: &[u8], reading: Reading, rng: &mut impl Rng, out: &mut [f32]) -> Result<StageTimes> {
         let start = Instant::now();
         let mut image = decode_with(bytes, reading)?.image;

@@ -46,7 +46,8 @@ impl<'a> RawIndex<'a> {
 type Found<'a> = Result<TensorView<'a>, TensorProblem>;
 
 /// Joins query, key and value of each block to `attn.qkv`, which gets the place of the first of them. `tensors` are names from
-/// [`names::plain`], each with the name in the file and the tensor. A tensor of which a part is missing, unreadable or of another shape is unreadable.
+/// [`names::plain`], each with the name in the file and the tensor. A tensor of which a part is missing, unreadable or of another shape is
+/// unreadable.
 fn join(tensors: Vec<(String, (String, Found<'_>))>) -> IndexMap<String, Found<'_>> {
     let names: HashSet<String> = tensors.iter().map(|(name, _)| name.clone()).collect();
     let mut parts: HashMap<String, [Option<(String, Found)>; 3]> = HashMap::new();

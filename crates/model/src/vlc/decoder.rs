@@ -41,7 +41,8 @@ impl Vlc {
     /// that are normalised to mean 0 and variance 1. The last block computes only the selected tokens.
     ///
     /// # Panics
-    /// Panics if the model has no decoder, the numbers of masks and sequences differ, or `select` returns a patch twice or an index that is out of range.
+    /// Panics if the model has no decoder, the numbers of masks and sequences differ, or `select` returns a patch twice or an index that is
+    /// out of range.
     pub fn decode(
         &self,
         tape: &Tape,

@@ -72,8 +72,8 @@ impl Role {
         Self::FileName,
     ];
 
-    /// Returns the usual names of columns with this role; case, and blanks at both ends, are ignored. The first name that a table has is used. The list is empty if
-    /// tables with these contents have no such column.
+    /// Returns the usual names of columns with this role; case, and blanks at both ends, are ignored. The first name that a table has is
+    /// used. The list is empty if tables with these contents have no such column.
     pub fn names(self, contents: TableContents) -> &'static [&'static str] {
         use TableContents::{Labels, Pairs, Texts};
         match (self, contents) {

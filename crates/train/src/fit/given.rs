@@ -29,8 +29,8 @@ pub(super) struct WeightSizes {
 /// Sets the sizes of the model, and the tokenizer, to those of `load_path`, if `words`, the words of the configuration after `with`, set no
 /// size but `image_size`. Keys that the words set stay as they are. Returns the keys that change, with their values; empty if none changes.
 ///
-/// Models of the published base size keep the image size of the configuration. A file that cannot be read
-/// changes nothing, because the run that loads it reports why.
+/// Models of the published base size keep the image size of the configuration. A file that cannot be read changes nothing, because the
+/// run that loads it reports why.
 ///
 /// # Errors
 /// Returns an error if a word or a size is not valid.
