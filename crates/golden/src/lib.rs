@@ -15,7 +15,7 @@ pub fn directories(part: &str) -> Vec<PathBuf> {
     find("golden", "VLC_GOLDEN", part)
 }
 
-/// Returns the subdirectory `part` (`"mae"`, `"vit"`) of every golden directory of models of Hugging Face that has it.
+/// Returns the subdirectory `part` (`"mae"`, `"hf"`) of every golden directory of models of Hugging Face that has it.
 ///
 /// # Panics
 /// If no golden directory has it.
