@@ -165,6 +165,7 @@ fn write_base_model(path: &Path) -> Result<(), Failure> {
         vocab_size: 30_522,
         max_text_len: 40,
         token_types: 2,
+        variant: vlct_model::config::Variant::VLC,
         drop_rate: 0.0,
         heads: Heads {
             mlm: true,

@@ -11,6 +11,7 @@ use vlct_data::webdataset::tar_stem;
 use vlct_model::sizes::SizeError;
 use vlct_predict::{Head, PredictError};
 use vlct_prepare::error::{PrepareError, VgqaFile};
+use vlct_tasks::description::WeightsError;
 use vlct_train::TrainError;
 
 use crate::shell::shell_word;
@@ -142,10 +143,10 @@ fn predict_hint(error: &PredictError) -> Option<String> {
         PredictError::OtherVocabulary { .. } => Some("leave out --tokenizer: the file contains its vocabulary".into()),
         PredictError::TokenizerSize { .. } => Some("--tokenizer takes a vocab.txt".into()),
         PredictError::TextTooLong { .. } => Some("shorten it, or use --truncate".into()),
-        PredictError::Sizes {
+        PredictError::Description(WeightsError::Sizes {
             source: SizeError::UnknownHeads { .. },
             ..
-        } => Some("give it with --heads".into()),
+        }) => Some("give it with --heads".into()),
         _ => None,
     }
 }

@@ -47,7 +47,7 @@ fn heat_maps_have_the_opacity_of_the_library() {
     let files = Files::new();
     let predictor = files.open("pretrain.ckpt", &[]);
     let item = files.item(&predictor, "one.png", "a red circle");
-    let pixels = item.image.as_deref().expect("an image");
+    let pixels = item.image.as_ref().expect("an image");
     let alignment = align(predictor.model(), &item.text, pixels);
     let arguments = [
         "one.png",
@@ -85,7 +85,7 @@ fn heat_maps_have_the_opacity_of_the_library() {
         .iter()
         .map(|v| v.as_u64().expect("a number"))
         .collect();
-    assert_eq!(clusters.len(), alignment.grid * alignment.grid);
+    assert_eq!(clusters.len(), alignment.grid[0] * alignment.grid[1]);
     assert!(clusters.iter().all(|cluster| *cluster < 3) && clusters.contains(&2));
     assert!(files.path("maps/one_clusters.png").is_file());
 
@@ -126,7 +126,7 @@ fn similarities_are_collected_over_tables_and_arrow_files() {
     let mut want = Vec::new();
     for (image, caption, token) in [("one.png", "a red circle", 3), ("two.png", "the square is blue", 2)] {
         let item = files.item(&predictor, image, caption);
-        let alignment = align(predictor.model(), &item.text, item.image.as_deref().expect("an image"));
+        let alignment = align(predictor.model(), &item.text, item.image.as_ref().expect("an image"));
         want.extend(alignment.scores(token..token + 1));
     }
     assert_eq!(table, want);

@@ -8,6 +8,7 @@ use serde_json::Value;
 use support::{assert_one_line_error, assert_success};
 use vlct_golden::assert_close;
 use vlct_predict::retrieve::Retrieval;
+use vlct_tasks::planes;
 use vlct_tasks::scoring::score_image;
 
 /// Returns the names and scores of a document, in order.
@@ -48,7 +49,7 @@ fn images_and_texts_are_ranked_by_the_scores_of_the_library() {
                 .image(&files.path(name))
                 .expect("an image")
                 .values;
-            score_image(predictor.model(), &values, &tokens)
+            score_image(predictor.model(), planes(&values), &tokens)
         };
         let images = ["photos/a.png", "photos/b.png"];
         let matrix = images.map(scores);

@@ -10,7 +10,7 @@ use vlct_data::arrow::{ArrowTable, LabelKind, LabelRow, LabelWriter};
 use vlct_data::datasets::{Contents, Dataset as _, Split, TableDataset};
 use vlct_data::testing::read_values;
 use vlct_data::webdataset::TarTable;
-use vlct_image::{TransformKind, decode};
+use vlct_image::{TransformKind, TransformSpec, decode};
 use vlct_model::checkpoint::TensorRef;
 use vlct_model::config::{Backbone, Heads};
 use vlct_model::files::training::{Group, ParameterState, Setting, Training};
@@ -199,6 +199,7 @@ fn descriptions() -> Vec<Vec<u8>> {
         vocab_size: 6,
         max_text_len: 8,
         token_types: 2,
+        variant: vlct_model::config::Variant::VLC,
         drop_rate: 0.1,
         heads: Heads {
             vqa: Some(2),
@@ -208,7 +209,7 @@ fn descriptions() -> Vec<Vec<u8>> {
     let tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"].map(String::from);
     let vocabulary = WordPieces::from_tokens(Path::new("seed"), &tokens).expect("a vocabulary");
     let inputs = InputSpec {
-        image_size: 16,
+        format: TransformSpec::Named(TransformKind::MaeTest).published_format(16),
         train_transform: TransformKind::Mae.into(),
         eval_transform: TransformKind::MaeTest.into(),
         tokenizer: Tokenizer::new(Arc::new(vocabulary), true),

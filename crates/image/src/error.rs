@@ -78,6 +78,30 @@ pub enum ImageError {
         /// The maximum side length.
         max: usize,
     },
+    /// A shorter side that is less than the number of which sides are multiples.
+    #[error("the image size {size} is less than {multiple}, of which the sides of images are multiples")]
+    Multiple {
+        /// The shorter side.
+        size: usize,
+        /// The number.
+        multiple: usize,
+    },
+    /// An image whose proportions are so unequal that it cannot be resized.
+    #[error("an image of {width}x{height} pixels is too long and narrow for this model")]
+    TooLong {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+    },
+    /// A mean that is not finite, or a standard deviation that is not a positive number.
+    #[error("images cannot be normalised with the mean {mean:?} and the standard deviation {deviation:?}")]
+    Normalisation {
+        /// Mean of each channel.
+        mean: [f32; 3],
+        /// Standard deviation of each channel.
+        deviation: [f32; 3],
+    },
     /// A resize from or to an image without pixels. Sizes are (width, height) in pixels.
     #[error("cannot resize {}x{} pixels to {}x{}", from.0, from.1, to.0, to.1)]
     NoPixels {

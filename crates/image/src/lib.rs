@@ -1,7 +1,7 @@
-//! Image processing: from the bytes of a file to the normalised input `[3, S, S]` of the model, and back.
+//! Image processing: from the bytes of a file to the normalised input `[3, H, W]` of the model, and back.
 //!
 //! ```text
-//! bytes ── decode ──▶ RgbImage ── augment ──▶ RgbImage ── resize ──▶ [S, S] ── normalise ──▶ f32 [3, S, S]
+//! bytes ── decode ──▶ RgbImage ── augment ──▶ RgbImage ── resize ──▶ [H, W] ── normalise ──▶ f32 [3, H, W]
 //!                                └────────────────── transform ──────────────────────────┘
 //! ```
 //!
@@ -40,7 +40,9 @@ pub use encode::{encode_jpeg, encode_png, encode_png_with_alpha};
 pub use error::{ImageError, Result};
 pub use image::{Rgb, RgbImage, Rgba, RgbaImage};
 pub use limits::{MAX_PIXELS, MAX_SIDE};
-pub use normalise::{MEAN, STD, denormalise};
+pub use normalise::Normalisation;
 pub use reading::{Background, Orientation, Reading};
 pub use resize::{CropBox, resize, resized_crop};
-pub use transform::{ClassificationAugment, ColourAugment, StageTimes, Transform, TransformKind, TransformSpec};
+pub use transform::{
+    ClassificationAugment, ColourAugment, ImageFormat, StageTimes, Transform, TransformKind, TransformSpec,
+};

@@ -21,7 +21,7 @@ use vlct_kernels::mat::{Beta, MatRef};
 use vlct_kernels::memory::Scratch;
 use vlct_kernels::optimizer::{Betas, Update, adamw};
 use vlct_kernels::parallel::Parallelism;
-use vlct_kernels::patches::{Order, extract};
+use vlct_kernels::patches::{Order, Planes, extract};
 use vlct_kernels::transport::{Ipot, align};
 use vlct_kernels::{cross_entropy, gather, gelu, layer_norm};
 
@@ -396,7 +396,7 @@ fn patches_and_rows(c: &mut Criterion) {
         ("channel last", Order::ChannelLast),
     ] {
         g.bench_function(name, |bench| {
-            bench.iter(|| extract(&image, SIZE, SIDE, &all_patches, order, &mut out))
+            bench.iter(|| extract(Planes::square(&image, SIZE), SIDE, &all_patches, order, &mut out))
         });
     }
     g.finish();

@@ -44,6 +44,7 @@ pub mod patch_loss;
 pub mod patches;
 pub mod reference;
 pub mod segments;
+pub mod sparse;
 pub mod transport;
 
 #[cfg(test)]

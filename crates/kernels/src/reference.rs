@@ -12,7 +12,8 @@
     reason = "plain functions take all sizes as arguments, as BLAS does"
 )]
 
-use crate::patches::Order;
+use crate::patches::{Order, Planes};
+use crate::sparse::SparseMatrix;
 
 /// Computes `dst [m, n] = β·dst + α · lhs [m, k] · rhs [k, n]`.
 pub fn gemm(dst: &mut [f32], beta: f32, alpha: f32, lhs: &[f32], rhs: &[f32], m: usize, n: usize, k: usize) {
@@ -378,6 +379,17 @@ pub fn scatter_add(d_table: &mut [f32], d_out: &[f32], rows: &[u32], width: usiz
     }
 }
 
+/// Adds the product of a sparse matrix and `x [columns, width]` to `out [rows, width]`.
+pub fn sparse_product(out: &mut [f32], matrix: &SparseMatrix, x: &[f32], width: usize) {
+    for row in 0..matrix.rows() {
+        for (column, value) in matrix.row(row) {
+            for c in 0..width {
+                out[row * width + c] += value * x[*column as usize * width + c];
+            }
+        }
+    }
+}
+
 /// Computes dropout (Srivastava et al. 2014, [JMLR 15](https://jmlr.org/papers/v15/srivastava14a.html)) with a given mask: `x/(1 − p)`
 /// where `keep` is true, else 0. Applied to a gradient, the function is the backward pass.
 pub fn dropout(out: &mut [f32], x: &[f32], keep: &[bool], p: f32) {
@@ -569,12 +581,12 @@ pub fn transport_backward(
     }
 }
 
-/// Copies square patches of `image [3, size, size]` to the rows of `out [patches, 3·side²]`. Patch `p` is in row `p / (size/side)` and
-/// column `p % (size/side)` of the grid.
-pub fn patches(out: &mut [f32], image: &[f32], size: usize, side: usize, patches: &[u32], order: Order) {
-    let grid = size / side;
+/// Copies square patches of `image [3, height, width]` to the rows of `out [patches, 3·side²]`. Patch `p` is in row `p / (width/side)` and
+/// column `p % (width/side)` of the grid.
+pub fn patches(out: &mut [f32], image: Planes, side: usize, patches: &[u32], order: Order) {
+    let columns = image.width / side;
     for (i, patch) in patches.iter().enumerate() {
-        let (top, left) = (*patch as usize / grid * side, *patch as usize % grid * side);
+        let (top, left) = (*patch as usize / columns * side, *patch as usize % columns * side);
         for channel in 0..3 {
             for y in 0..side {
                 for x in 0..side {
@@ -582,7 +594,8 @@ pub fn patches(out: &mut [f32], image: &[f32], size: usize, side: usize, patches
                         Order::ChannelFirst => (channel * side + y) * side + x,
                         Order::ChannelLast => (y * side + x) * 3 + channel,
                     };
-                    out[i * 3 * side * side + offset] = image[(channel * size + top + y) * size + left + x];
+                    out[i * 3 * side * side + offset] =
+                        image.values[(channel * image.height + top + y) * image.width + left + x];
                 }
             }
         }

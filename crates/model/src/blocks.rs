@@ -6,6 +6,9 @@ use vlct_tensor::{ParameterId, Parameters, Tape, Var};
 /// ε of the backbone's layer norms.
 pub(crate) const BACKBONE_EPS: f32 = 1e-6;
 
+/// ε of BERT's layer norms, in the text embedding and in the head for masked words.
+pub(crate) const TEXT_EPS: f32 = 1e-12;
+
 /// Lookup of parameters by name.
 pub(crate) struct ParameterIds<'a>(pub &'a Parameters);
 

@@ -1,9 +1,12 @@
 //! Sizes of a model.
 
+use crate::blocks::{BACKBONE_EPS, TEXT_EPS};
+
 /// Sizes and heads of a VLC model.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct VlcConfig {
-    /// Side of the square input images, in pixels.
+    /// Side of the square images for which the position table has a row per patch, in pixels. With [`Positions::Fixed`], all images
+    /// are of this size.
     pub image_size: usize,
     /// Backbone sizes.
     pub backbone: Backbone,
@@ -17,6 +20,55 @@ pub struct VlcConfig {
     pub drop_rate: f32,
     /// Heads of the model.
     pub heads: Heads,
+    /// Position table and layer norms.
+    #[serde(default)]
+    pub variant: Variant,
+}
+
+/// What differs between the models of the family beside their sizes.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Variant {
+    /// The position table of image patches.
+    pub positions: Positions,
+    /// ε of the layer norms of the encoder and the decoder.
+    pub layer_norm_eps: f32,
+    /// ε of the layer norms of the text embedding and of the head for masked words.
+    pub text_layer_norm_eps: f32,
+}
+
+impl Variant {
+    /// VLC.
+    pub const VLC: Self = Self {
+        positions: Positions::Fixed,
+        layer_norm_eps: BACKBONE_EPS,
+        text_layer_norm_eps: TEXT_EPS,
+    };
+    /// ViLT (Kim et al. 2021, [arXiv:2102.03334](https://arxiv.org/abs/2102.03334)) as published.
+    pub const VILT: Self = Self {
+        positions: Positions::Learned,
+        ..Self::VLC
+    };
+    /// ViLT in Hugging Face's transformers, which has one ε for all layer norms.
+    pub const HUGGING_FACE_VILT: Self = Self {
+        layer_norm_eps: TEXT_EPS,
+        ..Self::VILT
+    };
+}
+
+impl Default for Variant {
+    fn default() -> Self {
+        Self::VLC
+    }
+}
+
+/// The position table of image patches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Positions {
+    /// The sine-cosine table of one square, as in MAE. It is not trained.
+    Fixed,
+    /// A learned table, which is interpolated to the patches of each image.
+    Learned,
 }
 
 /// Sizes of the transformer.
@@ -86,14 +138,23 @@ impl VlcConfig {
         self.backbone.decoder_width > 0
     }
 
-    /// Returns the number of patches per side of an image.
+    /// Returns the number of patches per side of the position table.
     pub fn grid(&self) -> usize {
         self.image_size / self.backbone.patch_size
     }
 
-    /// Returns the number of patches of an image.
+    /// Returns the number of patches of the position table.
     pub fn patches(&self) -> usize {
         self.grid() * self.grid()
+    }
+
+    /// Returns the largest number of patches of an image. Images that keep their proportions are at most 1333/800 times as long as the square
+    /// of the position table.
+    pub fn most_patches(&self) -> usize {
+        match self.variant.positions {
+            Positions::Fixed => self.patches(),
+            Positions::Learned => self.patches() * 1333 / 800,
+        }
     }
 
     /// Returns the number of values of a patch in all channels.
@@ -112,7 +173,10 @@ impl VlcConfig {
         list.add_norm("text_embeddings.LayerNorm", d);
         list.add("token_type_embeddings.weight", &[self.token_types, d]);
         list.add("transformer.cls_token", &[1, 1, d]);
-        list.add_frozen("transformer.pos_embed", &[1, n + 1, d]);
+        match self.variant.positions {
+            Positions::Fixed => list.add_frozen("transformer.pos_embed", &[1, n + 1, d]),
+            Positions::Learned => list.add("transformer.pos_embed", &[1, n + 1, d]),
+        }
         if self.has_decoder() {
             list.add("transformer.mask_token", &[1, 1, e]);
             list.add_frozen("transformer.decoder_pos_embed", &[1, n + 1, e]);
@@ -216,6 +280,7 @@ mod tests {
             token_types: 2,
             drop_rate: 0.1,
             heads,
+            variant: Variant::VLC,
         }
     }
 

@@ -148,6 +148,7 @@ mod tests {
             vocab_size: 500,
             max_text_len: 20,
             token_types: 2,
+            variant: crate::config::Variant::VLC,
             drop_rate: 0.1,
             heads,
         };

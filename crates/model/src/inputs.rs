@@ -1,6 +1,7 @@
 //! The inputs of the encoder: images, texts, and sequences that refer to them by index.
 
 use crate::mask::PatchMask;
+use vlct_tensor::Planes;
 
 /// A sequence of tokens: the tokens of a text, then the class token and the visible patches of an image. Tokens attend only to
 /// tokens of the same sequence.
@@ -43,8 +44,8 @@ impl Sequence {
 /// One batch for [`Vlc::encode`](crate::Vlc::encode).
 #[derive(Clone, Debug)]
 pub struct Inputs<'a> {
-    /// Normalised values `[3, image_size, image_size]` of each image.
-    pub images: Vec<&'a [f32]>,
+    /// Normalised values of each image. Sides are multiples of the side of a patch.
+    pub images: Vec<Planes<'a>>,
     /// Token ids of each text, from `[CLS]` to `[SEP]`, without padding.
     pub texts: Vec<&'a [u32]>,
     /// The sequences, in the order of their rows in the packed matrix.

@@ -28,3 +28,4 @@ pub use mask::PatchMask;
 pub use model::{Model, ModelConfig};
 pub use vit::{DropPath, Vit, VitConfig};
 pub use vlc::{EmbeddedRows, Encoded, Vlc};
+pub use vlct_tensor::Planes;

@@ -1,7 +1,6 @@
 //! A model of either kind, for the trainer and the tasks.
 
 use crate::batch_norm::BatchStatistics;
-use crate::blocks::BACKBONE_EPS;
 use crate::config::VlcConfig;
 use crate::files::mapping::AdaptError;
 use crate::files::{LoadReport, Options, WeightIndex};
@@ -41,7 +40,7 @@ impl TryFrom<serde_json::Value> for ModelConfig {
 }
 
 impl ModelConfig {
-    /// Side of the square input images, in pixels.
+    /// Side of the square images of the position table, in pixels.
     pub fn image_size(&self) -> usize {
         match self {
             Self::Vlc(config) => config.image_size,
@@ -52,7 +51,7 @@ impl ModelConfig {
     /// ε of the layer norms of the encoder.
     pub fn layer_norm_eps(&self) -> f32 {
         match self {
-            Self::Vlc(_) => BACKBONE_EPS,
+            Self::Vlc(config) => config.variant.layer_norm_eps,
             Self::Vit(config) => config.layer_norm_eps,
         }
     }
@@ -218,6 +217,7 @@ mod tests {
             token_types: 2,
             drop_rate: 0.1,
             heads: Heads::default(),
+            variant: crate::config::Variant::VLC,
         });
         let vit = ModelConfig::Vit(VitConfig::from_name("vit_base_patch16", 224, 10).unwrap());
         for config in [vlc, vit] {

@@ -1,4 +1,4 @@
-//! Position tables: sine-cosine initialisation and bicubic resizing.
+//! Position tables: sine-cosine initialisation, bicubic resizing, bilinear interpolation.
 //!
 //! A table has one row for the class token followed by one row per patch, patches in row-major order:
 //! `[1 + grid², width]`.
@@ -75,6 +75,39 @@ pub fn resize(table: &[f32], width: usize, from_grid: usize, to_grid: usize) -> 
         add_taps(out, taps, |row| &horizontal[row * row_size..(row + 1) * row_size]);
     }
     resized
+}
+
+/// Returns the rows of a table of `from · from` patches, with weights, of which each patch of a grid `[rows, columns]` is interpolated: as by
+/// PyTorch's `interpolate(mode="bilinear", align_corners=True)`. Row 0 of the table is that of the class token.
+///
+/// # Panics
+/// Panics if `from` is zero.
+pub(crate) fn bilinear(from: usize, [rows, columns]: [usize; 2]) -> impl Iterator<Item = Vec<(u32, f32)>> {
+    assert!(from > 0, "a position table without patches cannot be interpolated");
+    // The two input positions of each output position, with weights. The first and last positions of both coincide.
+    let taps = move |to: usize| -> Vec<[(usize, f64); 2]> {
+        let scale = if to > 1 {
+            (from - 1) as f64 / (to - 1) as f64
+        } else {
+            0.0
+        };
+        let tap = |i: usize| {
+            let source = i as f64 * scale;
+            let first = (source as usize).min(from - 1);
+            let weight = source - first as f64;
+            [(first, 1.0 - weight), ((first + 1).min(from - 1), weight)]
+        };
+        (0..to).map(tap).collect()
+    };
+    let (vertical, horizontal) = (taps(rows), taps(columns));
+    vertical.into_iter().flat_map(move |vertical| {
+        let row = |horizontal: &[(usize, f64); 2]| {
+            let pairs = vertical.iter().flat_map(|v| horizontal.iter().map(move |h| (v, h)));
+            let entries = pairs.map(|((y, v), (x, h))| ((1 + y * from + x) as u32, (v * h) as f32));
+            entries.filter(|(_, weight)| *weight != 0.0).collect()
+        };
+        horizontal.iter().map(row).collect::<Vec<_>>()
+    })
 }
 
 /// Indices and weights of the four input positions of one output position.
@@ -179,6 +212,30 @@ mod tests {
                 assert!((got - want).abs() < 2e-4, "{got} against {want}");
             }
         }
+    }
+
+    /// The values are those of PyTorch for the table `x + 10·y` and for `x²`.
+    #[test]
+    fn bilinear_interpolation_aligns_the_corners() {
+        let value = |table: &dyn Fn(usize, usize) -> f64, from: usize, taps: &[(u32, f32)]| -> f64 {
+            let entry = |(row, weight): &(u32, f32)| {
+                let patch = *row as usize - 1;
+                table(patch / from, patch % from) * f64::from(*weight)
+            };
+            taps.iter().map(entry).sum()
+        };
+        let plane = |y: usize, x: usize| (x + 10 * y) as f64;
+        let grid: Vec<Vec<(u32, f32)>> = bilinear(3, [2, 5]).collect();
+        let values: Vec<f64> = grid.iter().map(|taps| value(&plane, 3, taps)).collect();
+        let want = [0.0, 0.5, 1.0, 1.5, 2.0, 20.0, 20.5, 21.0, 21.5, 22.0];
+        assert_eq!(values, want);
+        let square = |_: usize, x: usize| (x * x) as f64;
+        let row: Vec<f64> = bilinear(4, [1, 3]).map(|taps| value(&square, 4, &taps)).collect();
+        assert_eq!(row, [0.0, 2.5, 9.0]);
+        for (i, taps) in bilinear(5, [5, 5]).enumerate() {
+            assert_eq!(taps, [(1 + i as u32, 1.0)], "the table's own grid");
+        }
+        assert_eq!(bilinear(1, [2, 1]).collect::<Vec<_>>(), [[(1, 1.0)], [(1, 1.0)]]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::files::{LoadReport, Options, WeightIndex};
 use crate::load;
 use vlct_tensor::ops::{NONE, Pick, Table, Varlen};
 use vlct_tensor::tensor::Order;
-use vlct_tensor::{Compute, Parameters, Tape, Var};
+use vlct_tensor::{Compute, Parameters, Planes, Tape, Var};
 
 /// Sizes of an image classifier.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -292,9 +292,10 @@ impl Vit {
         let p = &self.parameters;
         let count = self.config.patches() as u32;
         let all: Vec<u32> = (0..count).collect();
-        let selected: Vec<(&[f32], &[u32])> = images.iter().map(|image| (*image, all.as_slice())).collect();
         let (size, side) = (self.config.image_size, self.config.patch_size);
-        let patches = Var::constant(tape.device().patches(&selected, size, side, Order::ChannelFirst));
+        let squares = images.iter().map(|image| Planes::square(image, size));
+        let selected: Vec<(Planes, &[u32])> = squares.map(|image| (image, all.as_slice())).collect();
+        let patches = Var::constant(tape.device().patches(&selected, side, Order::ChannelFirst));
         let projected = self.image.projection.forward(tape, p, &patches, None);
         let (mut from_class, mut from_patches, mut positions) = (Vec::new(), Vec::new(), Vec::new());
         for image in 0..images.len() as u32 {

@@ -1,5 +1,6 @@
 //! Labels of images with texts: those of the model's head, or any classes, by matching.
 
+use vlct_data::loader::Pixels;
 use vlct_tasks::TaskSpec;
 use vlct_tasks::labels::{Labels, LabelsSpec};
 use vlct_tasks::probabilities::softmax;
@@ -118,11 +119,11 @@ impl<'p> ZeroShot<'p> {
         })
     }
 
-    /// Computes the score of each class for an image `[3, image_size, image_size]`: the difference of the two matching logits, which is the
+    /// Computes the score of each class for an image: the difference of the two matching logits, which is the
     /// logarithm of the odds that the text of the class belongs to the image.
-    pub fn logits(&self, image: &[f32]) -> Vec<f32> {
+    pub fn logits(&self, image: &Pixels) -> Vec<f32> {
         let item = |text: &Vec<u32>| Item {
-            image: Some(image.to_vec()),
+            image: Some(image.clone()),
             text: text.clone(),
         };
         let chunks = self.texts.chunks(TEXTS_PER_PASS);

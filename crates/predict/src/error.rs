@@ -7,8 +7,7 @@ use vlct_image::ImageError;
 use vlct_model::checkpoint::CheckpointError;
 use vlct_model::files::FileError;
 use vlct_model::files::mapping::AdaptError;
-use vlct_model::sizes::SizeError;
-use vlct_tasks::description::VocabularyDifference;
+use vlct_tasks::description::{VocabularyDifference, WeightsError};
 use vlct_text::TextError;
 use vlct_util::IoError;
 
@@ -36,20 +35,9 @@ pub enum PredictError {
     /// The tokenizer cannot be read.
     #[error(transparent)]
     Text(#[from] TextError),
-    /// The weights are those of an image classifier, which reads no texts.
-    #[error("{path}: the weights are those of an image classifier, which reads no texts", path = path.display())]
-    ImageClassifier {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The sizes of the model in a weight file cannot be derived.
-    #[error("{path}: {source}", path = path.display())]
-    Sizes {
-        /// The weight file.
-        path: PathBuf,
-        /// The reason.
-        source: SizeError,
-    },
+    /// The model in a weight file cannot be described.
+    #[error(transparent)]
+    Description(#[from] WeightsError),
     /// The tensors of a weight file do not fit the model.
     #[error("{path}: {source}", path = path.display())]
     Weights {
@@ -120,14 +108,6 @@ pub enum PredictError {
         patch_size: usize,
         /// Largest image size.
         max: usize,
-    },
-    /// The inputs of the checkpoint are prepared in a way that this program does not support.
-    #[error("{path}: {reason}", path = path.display())]
-    Inputs {
-        /// The checkpoint.
-        path: PathBuf,
-        /// What is not supported.
-        reason: &'static str,
     },
     /// An image cannot be decoded.
     #[error("{path}: {source}", path = path.display())]

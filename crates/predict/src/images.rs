@@ -4,10 +4,11 @@ use std::path::Path;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use vlct_image::{Reading, Transform, TransformSpec};
+use vlct_image::{ImageFormat, Reading, Transform, TransformSpec};
 use vlct_model::files;
 use vlct_model::sizes;
 use vlct_model::{ModelConfig, Vit};
+use vlct_tasks::description::WeightsError;
 use vlct_tasks::probabilities::softmax;
 use vlct_tasks::{Description, TaskSpec};
 use vlct_tensor::{Compute, Tape};
@@ -43,7 +44,7 @@ impl ImageClassifier {
         else {
             return Ok(None);
         };
-        sizes::check_vit(&config).map_err(|source| PredictError::Sizes {
+        sizes::check_vit(&config).map_err(|source| WeightsError::Sizes {
             path: path.clone(),
             source,
         })?;
@@ -55,7 +56,11 @@ impl ImageClassifier {
                 expected: config.classes,
             });
         }
-        let transform = Transform::from_spec(&TransformSpec::ClassificationEval, config.image_size)
+        let format = ImageFormat {
+            size: config.image_size,
+            ..inputs.format()
+        };
+        let transform = Transform::with_format(&TransformSpec::ClassificationEval, &format)
             .map_err(|error| PredictError::Data(error.into()))?;
         let (mut model, _) = Vit::read(config, &index).map_err(|source| PredictError::Weights { path, source })?;
         model.set_compute(compute);
@@ -73,11 +78,11 @@ impl ImageClassifier {
     /// Returns an error that names the file if it cannot be read or is not an image.
     pub fn image(&self, path: &Path) -> Result<Vec<f32>> {
         let bytes = read_at_most(path, MAX_IMAGE_BYTES, "an image file")?;
-        let mut values = vec![0.0; self.transform.values()];
         // The transform of evaluation draws nothing.
         let mut rng = ChaCha8Rng::seed_from_u64(0);
-        match self.transform.load_into(&bytes, self.reading, &mut rng, &mut values) {
-            Ok(_) => Ok(values),
+        let zeros = |[height, width]: [usize; 2]| vec![0.0; 3 * height * width];
+        match self.transform.load(&bytes, self.reading, &mut rng, zeros) {
+            Ok((values, _)) => Ok(values),
             Err(source) => Err(PredictError::Image {
                 path: path.to_path_buf(),
                 source,
@@ -162,10 +167,10 @@ mod tests {
             (|d| d["model"]["depth"] = json!(1u64 << 40), "depth"),
         ] {
             match open(change) {
-                Err(PredictError::Sizes {
+                Err(PredictError::Description(WeightsError::Sizes {
                     source: SizeError::OutOfRange { name: found, .. },
                     ..
-                }) => assert_eq!(found, name),
+                })) => assert_eq!(found, name),
                 other => panic!("{name}: {:?}", other.map(|found| found.is_some())),
             }
         }

@@ -1,13 +1,15 @@
 //! Prepared inputs of a model.
 
+use vlct_data::loader::Pixels;
 use vlct_model::{Inputs, Sequence, Vlc};
+use vlct_tasks::planes;
 use vlct_tensor::{Tape, Var};
 
 /// An image with a text. The image may be missing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Item {
-    /// Normalised values of the image, `[3, image_size, image_size]`.
-    pub image: Option<Vec<f32>>,
+    /// Normalised values of the image.
+    pub image: Option<Pixels>,
     /// Token ids of the text, from `[CLS]` to `[SEP]`.
     pub text: Vec<u32>,
 }
@@ -15,8 +17,8 @@ pub struct Item {
 /// Two images with a statement.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PairItem {
-    /// Normalised values of the left and the right image, `[3, image_size, image_size]` each.
-    pub images: [Vec<f32>; 2],
+    /// Normalised values of the left and the right image.
+    pub images: [Pixels; 2],
     /// Token ids of the statement, from `[CLS]` to `[SEP]`.
     pub text: Vec<u32>,
 }
@@ -31,7 +33,7 @@ pub(crate) fn with_inputs<T>(items: &[Item], encode: impl FnOnce(&Inputs) -> T) 
             image: item.image.as_ref().map(|_| images.len() as u32),
             ..Sequence::FIRST_PAIR
         });
-        images.extend(item.image.as_deref());
+        images.extend(item.image.as_ref().map(planes));
     }
     encode(&Inputs {
         images,

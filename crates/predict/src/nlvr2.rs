@@ -1,6 +1,7 @@
 //! Whether a statement is true of two images.
 
 use vlct_model::{Inputs, Sequence};
+use vlct_tasks::planes;
 use vlct_tasks::probabilities::softmax;
 use vlct_tensor::Tape;
 
@@ -41,7 +42,7 @@ impl<'p> Nlvr2<'p> {
             })
             .collect();
         let inputs = Inputs {
-            images: items.iter().flat_map(|item| &item.images).map(Vec::as_slice).collect(),
+            images: items.iter().flat_map(|item| &item.images).map(planes).collect(),
             texts: items.iter().map(|item| item.text.as_slice()).collect(),
             sequences: &sequences,
         };

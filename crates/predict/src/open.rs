@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use vlct_image::{Background, MEAN, Orientation, Reading, STD, Transform, TransformKind};
-use vlct_model::files::{self, WeightIndex};
-use vlct_model::sizes::{self, GivenHeads, Sizes};
-use vlct_model::{ModelConfig, Vlc, VlcConfig};
-use vlct_tasks::description::{InputDescription, VocabularyDifference};
-use vlct_tasks::{Description, TaskSpec};
+use vlct_image::{Background, Orientation, Reading, Transform};
+use vlct_model::config::Positions;
+use vlct_model::files;
+use vlct_model::sizes::GivenHeads;
+use vlct_model::{Vlc, VlcConfig};
+use vlct_tasks::TaskSpec;
+use vlct_tasks::description::{DescribedWeights, InputDescription, VocabularyDifference};
 use vlct_tensor::{Compute, Precision};
 use vlct_text::Tokenizer;
 
@@ -15,13 +16,11 @@ use crate::{Head, PredictError, Preparation, Result};
 
 /// Largest image size in pixels.
 const MAX_IMAGE_SIZE: usize = 4096;
-/// The tokenizer of the published models.
-const PUBLISHED_TOKENIZER: &str = "bert-base-uncased";
 
 /// Settings that replace those of the file.
 #[derive(Clone, Debug, Default)]
 pub struct OpenOptions {
-    /// Side of the images in pixels. The position tables are resized.
+    /// Side of the images in pixels, or their shorter side if they keep their proportions. Fixed position tables are resized.
     pub image_size: Option<usize>,
     /// The tokenizer.
     pub tokenizer: Option<Tokenizer>,
@@ -59,34 +58,15 @@ impl Predictor {
         let file = files::map(path)?;
         let path = file.path().to_path_buf();
         let index = files::index(&file)?;
-        let description = Description::of(&path, &index)?;
-        let mut notes = Vec::new();
-        let mut config = match &description {
-            Some(Description {
-                model: ModelConfig::Vlc(config),
-                ..
-            }) => config.clone(),
-            Some(_) => return Err(PredictError::ImageClassifier { path: path.clone() }),
-            None => {
-                let derived = sizes::derive(&index, options.heads);
-                let Sizes { config, assumptions } = derived.map_err(|source| PredictError::Sizes {
-                    path: path.clone(),
-                    source,
-                })?;
-                notes.extend(assumptions.iter().map(ToString::to_string));
-                config
-            }
-        };
-        sizes::check(&config).map_err(|source| PredictError::Sizes {
-            path: path.clone(),
-            source,
-        })?;
+        let described = DescribedWeights::read(&path, &index, options.heads)?;
+        let mut notes: Vec<String> = described.assumptions.iter().map(ToString::to_string).collect();
+        notes.extend(described.notes.iter().cloned());
+        let mut config = described.model.clone();
         let heads: Vec<Head> = Head::ALL.into_iter().filter(|head| head.is_in(&config)).collect();
         for head in heads.iter().filter(|head| !wanted.contains(head)) {
             head.remove_from(&mut config);
         }
-        config.image_size = image_size(&config, options.image_size)?;
-        let preparation = preparation(&path, &index, &config, description.as_ref(), options, &mut notes)?;
+        let preparation = preparation(&path, &mut config, &described, options, &mut notes)?;
         let (mut model, report) = Vlc::read(config, &index).map_err(|source| PredictError::Weights {
             path: path.clone(),
             source,
@@ -97,7 +77,7 @@ impl Predictor {
             path,
             model,
             preparation,
-            task: description.map(|description| description.task),
+            task: described.task,
             heads,
             notes,
         })
@@ -147,19 +127,6 @@ impl Predictor {
     }
 }
 
-fn image_size(config: &VlcConfig, given: Option<usize>) -> Result<usize> {
-    let patch_size = config.backbone.patch_size;
-    match given {
-        None => Ok(config.image_size),
-        Some(size) if (patch_size..=MAX_IMAGE_SIZE).contains(&size) && size.is_multiple_of(patch_size) => Ok(size),
-        Some(size) => Err(PredictError::ImageSize {
-            size,
-            patch_size,
-            max: MAX_IMAGE_SIZE,
-        }),
-    }
-}
-
 /// Returns the settings of a computation in this precision; `None` means bfloat16 if the CPU has fast bfloat16, else f32.
 pub fn compute(precision: Option<Precision>) -> Compute {
     let compute = Compute::default();
@@ -173,37 +140,42 @@ pub fn compute(precision: Option<Precision>) -> Compute {
     }
 }
 
+/// Makes the preparation of inputs. A given image size changes the position table of `config`, unless the table is interpolated for each
+/// image.
 fn preparation(
     path: &Path,
-    index: &WeightIndex,
-    config: &VlcConfig,
-    description: Option<&Description>,
+    config: &mut VlcConfig,
+    described: &DescribedWeights,
     options: &OpenOptions,
     notes: &mut Vec<String>,
 ) -> Result<Preparation> {
-    let inputs = description.map(|description| &description.inputs);
-    if inputs.is_some_and(|inputs| inputs.mean != MEAN || inputs.deviation != STD) {
-        return Err(PredictError::Inputs {
-            path: path.to_path_buf(),
-            reason: "its images are normalised with a mean and deviation other than those of ImageNet, which predictions do not support",
-        });
+    let mut format = described.format;
+    let keeps_proportions = described.transform.keeps_proportions();
+    if let Some(size) = options.image_size {
+        let multiple = match keeps_proportions {
+            true => format.multiple,
+            false => config.backbone.patch_size,
+        };
+        if !(multiple..=MAX_IMAGE_SIZE).contains(&size) || !keeps_proportions && !size.is_multiple_of(multiple) {
+            return Err(PredictError::ImageSize {
+                size,
+                patch_size: multiple,
+                max: MAX_IMAGE_SIZE,
+            });
+        }
+        format.size = size;
     }
-    let tokenizer = match (&options.tokenizer, inputs) {
+    if config.variant.positions == Positions::Fixed {
+        config.image_size = format.size;
+    }
+    let tokenizer = match (&options.tokenizer, &described.inputs) {
         (Some(tokenizer), inputs) => {
             if let Some(inputs) = inputs {
                 compare_vocabulary(path, inputs, tokenizer, notes)?;
             }
             tokenizer.clone()
         }
-        (None, Some(inputs)) => inputs.to_spec(path)?.tokenizer,
-        (None, None) => {
-            if let Some(name) = published_tokenizer(index).filter(|name| *name != PUBLISHED_TOKENIZER) {
-                notes.push(format!(
-                    "the model was trained with the tokenizer {name:?}; {PUBLISHED_TOKENIZER} is used, because the file does not contain it"
-                ));
-            }
-            Tokenizer::bert_base_uncased()
-        }
+        (None, _) => described.tokenizer.clone(),
     };
     if tokenizer.len() > config.vocab_size {
         return Err(PredictError::TokenizerSize {
@@ -211,17 +183,16 @@ fn preparation(
             rows: config.vocab_size,
         });
     }
-    let reading = inputs.and_then(|inputs| inputs.reading).unwrap_or(Reading::CUSTOM);
-    let max_text_len = inputs.map_or(config.max_text_len, |inputs| inputs.max_text_len);
+    let reading = described.reading.unwrap_or(Reading::CUSTOM);
     Ok(Preparation {
-        transform: Transform::new(TransformKind::MaeTest, config.image_size)
+        transform: Transform::with_format(&described.transform, &format)
             .map_err(|error| PredictError::Data(error.into()))?,
         reading: Reading {
             background: options.background.unwrap_or(reading.background),
             orientation: options.orientation.unwrap_or(reading.orientation),
         },
         tokenizer,
-        max_text_len: max_text_len.min(config.max_text_len),
+        max_text_len: described.max_text_len,
         truncate: options.truncate,
     })
 }
@@ -250,9 +221,4 @@ fn compare_vocabulary(
             difference,
         }),
     }
-}
-
-/// Returns the tokenizer that the hyper-parameters of a published checkpoint name.
-fn published_tokenizer<'f>(index: &'f WeightIndex) -> Option<&'f str> {
-    index.summary.hyper_parameters.get("config")?.get("tokenizer")?.as_str()
 }

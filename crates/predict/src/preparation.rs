@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use vlct_data::loader::Pixels;
 use vlct_image::{Reading, RgbImage, Transform, decode_with};
 use vlct_text::Tokenizer;
 use vlct_util::read_at_most;
@@ -30,8 +31,8 @@ pub struct Preparation {
 pub struct LoadedImage {
     /// The image in its own size.
     pub image: RgbImage,
-    /// Normalised values `[3, image_size, image_size]`.
-    pub values: Vec<f32>,
+    /// Normalised values.
+    pub values: Pixels,
 }
 
 impl Preparation {
@@ -40,9 +41,17 @@ impl Preparation {
         &self.tokenizer
     }
 
-    /// Returns the side of the model's images in pixels.
+    /// Returns the side of the model's images in pixels, or their shorter side if they keep their proportions.
     pub fn image_size(&self) -> usize {
         self.transform.size()
+    }
+
+    /// Converts normalised values to an image.
+    ///
+    /// # Errors
+    /// Returns [`ImageError::Size`](vlct_image::ImageError::Size) if a side is too long for an image.
+    pub fn denormalise(&self, values: &Pixels) -> vlct_image::Result<RgbImage> {
+        self.transform.format().normalisation.denormalise(values, values.size())
     }
 
     /// How image files become pixels.
@@ -50,7 +59,7 @@ impl Preparation {
         self.reading
     }
 
-    /// Decodes an image file and transforms it as in evaluation: resized to a square, normalised.
+    /// Decodes an image file and transforms it as in evaluation: resized and normalised.
     ///
     /// # Errors
     /// Returns an error that names the file if it cannot be read or is not an image.
@@ -68,7 +77,7 @@ impl Preparation {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         let loaded = decode_with(bytes, self.reading).and_then(|decoded| {
             let image = decoded.image;
-            let values = self.transform.apply(image.clone(), &mut rng)?;
+            let (values, _) = self.transform.apply_to(&mut image.clone(), &mut rng, Pixels::zeros)?;
             Ok(LoadedImage { image, values })
         });
         loaded.map_err(|source| PredictError::Image {

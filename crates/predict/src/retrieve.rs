@@ -7,6 +7,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use vlct_data::loader::Pixels;
+use vlct_tasks::planes;
 use vlct_tasks::scoring::PairScorer;
 use vlct_tensor::Precision;
 use vlct_util::{IoError, at, atomic, read_at_most};
@@ -16,7 +18,7 @@ use crate::preparation::MAX_IMAGE_BYTES;
 use crate::{Head, Predictor, Preparation, Result};
 
 /// Version of the cached files, which is part of their names.
-const CACHE_VERSION: u8 = 3;
+const CACHE_VERSION: u8 = 4;
 /// The parameters that determine an embedded image.
 const EMBEDDING: [&str; 5] = [
     "transformer.patch_embed.proj.weight",
@@ -36,8 +38,8 @@ pub struct Retrieval<'p> {
 pub enum ReadImage {
     /// Embedded tokens `[1 + patches, width]`.
     Embedded(Vec<f32>),
-    /// Normalised values `[3, image_size, image_size]`, and the cache file that the embedded tokens are written to.
-    Pixels(Vec<f32>, Option<PathBuf>),
+    /// Normalised values, and the cache file that the embedded tokens are written to.
+    Pixels(Pixels, Option<PathBuf>),
 }
 
 impl<'p> Retrieval<'p> {
@@ -70,7 +72,7 @@ impl<'p> Retrieval<'p> {
             rows.push(match image {
                 ReadImage::Embedded(rows) => rows.clone(),
                 ReadImage::Pixels(pixels, file) => {
-                    let rows = self.scorer.embed_images(&[pixels]).values(0);
+                    let rows = self.scorer.embed_images(&[planes(pixels)]).values(0);
                     if let Some(path) = file {
                         write_rows(path, &rows).map_err(at::<IoError>(path))?;
                     }
@@ -94,8 +96,8 @@ impl<'p> Retrieval<'p> {
 pub struct Cache {
     directory: PathBuf,
     fingerprint: u128,
-    /// Number of values of an embedded image.
-    values: usize,
+    /// Number of values of a token.
+    width: usize,
 }
 
 impl Cache {
@@ -110,7 +112,7 @@ impl Cache {
         let settings = [CACHE_VERSION, u8::from(model.compute().precision == Precision::Bf16)];
         hash.update(&settings);
         hash.update(format!("{:?}", preparation.reading()).as_bytes());
-        hash.update(&(preparation.image_size() as u64).to_le_bytes());
+        hash.update(format!("{:?}", preparation.transform).as_bytes());
         for name in EMBEDDING {
             let parameters = model.parameters();
             if let Some(id) = parameters.id(name) {
@@ -122,7 +124,7 @@ impl Cache {
         Ok(Self {
             directory: directory.to_path_buf(),
             fingerprint: hash.digest128(),
-            values: (1 + model.config().patches()) * model.config().backbone.width,
+            width: model.config().backbone.width,
         })
     }
 
@@ -138,8 +140,9 @@ impl Cache {
     fn read(&self, path: &Path) -> Option<Vec<f32>> {
         let bytes = std::fs::read(path).ok()?;
         let (checksum, values) = bytes.split_first_chunk::<8>()?;
-        let is_whole =
-            values.len() == size_of::<f32>() * self.values && xxh3_64(values) == u64::from_le_bytes(*checksum);
+        let is_whole = !values.is_empty()
+            && values.len().is_multiple_of(size_of::<f32>() * self.width)
+            && xxh3_64(values) == u64::from_le_bytes(*checksum);
         let (values, _) = values.as_chunks::<4>();
         is_whole.then(|| values.iter().map(|value| f32::from_le_bytes(*value)).collect())
     }

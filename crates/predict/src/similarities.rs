@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::fmt::Write;
 
+use vlct_data::loader::Pixels;
+
 use crate::Predictor;
 use crate::probes::alignment::{align, words};
 
@@ -33,8 +35,8 @@ impl<'p> Similarities<'p> {
         }
     }
 
-    /// Adds the values of the words of a text, given with its image `[3, image_size, image_size]`.
-    pub fn add(&mut self, text: &[u32], pixels: &[f32]) {
+    /// Adds the values of the words of a text, given with its image.
+    pub fn add(&mut self, text: &[u32], pixels: &Pixels) {
         let words = words(self.predictor.preparation().tokenizer(), text).into_iter();
         let is_counted = |word: &str| {
             self.words

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use vlct_data::loader::Pixels;
 use vlct_golden::{Tensors, assert_close, directories};
-use vlct_image::{RgbImage, encode_png};
+use vlct_image::{Normalisation, RgbImage, encode_png};
 use vlct_model::PatchMask;
 use vlct_model::files::StoredTensor;
 use vlct_predict::features::{Kind, features};
@@ -64,9 +65,10 @@ fn texts(t: &Tensors) -> Vec<Vec<u32>> {
     .collect()
 }
 
-fn images(t: &Tensors, name: &str, count: usize) -> Vec<Vec<f32>> {
+fn images(t: &Tensors, name: &str, count: usize) -> Vec<Pixels> {
     let values = t.f32(name);
-    values.chunks_exact(values.len() / count).map(<[f32]>::to_vec).collect()
+    let images = values.chunks_exact(values.len() / count);
+    images.map(|image| Pixels::square(image.to_vec())).collect()
 }
 
 #[test]
@@ -200,7 +202,7 @@ fn image_files_give_the_logits_of_their_values() {
     let loaded = predictor.preparation().image(&path).expect("an image");
     assert_eq!(loaded.image, image);
     // An image of the model's size is not resized, only normalised.
-    let (mean, deviation) = (vlct_image::MEAN, vlct_image::STD);
+    let Normalisation { mean, deviation } = Normalisation::IMAGENET;
     let planes = (0..3).flat_map(|c| {
         let pixels = image.pixels().map(move |p| p.0[c]);
         pixels.map(move |level| (f32::from(level) / 255.0 - mean[c]) / deviation[c])
@@ -245,7 +247,7 @@ fn item(predictor: &Predictor, text: &str) -> Item {
     let size = predictor.preparation().image_size();
     let values = (0..3 * size * size).map(|i| ((i * 31) % 17) as f32 / 8.0 - 1.0);
     Item {
-        image: Some(values.collect()),
+        image: Some(Pixels::square(values.collect())),
         text: predictor.preparation().text(text).expect("a text"),
     }
 }
@@ -264,7 +266,7 @@ fn masks_are_filled_one_at_a_time_most_confident_first() {
     for (item, filled) in items.iter().zip(&together) {
         // The same, mask by mask, with the function that the report uses.
         let mut text = item.text.clone();
-        let pixels = item.image.as_deref().expect("an image");
+        let pixels = item.image.as_ref().expect("an image");
         let mut order = Vec::new();
         loop {
             let masks: Vec<usize> = (0..text.len()).filter(|i| text[*i] == tokenizer.mask()).collect();
@@ -320,9 +322,9 @@ fn a_plan_has_the_marginals_of_optimal_transport() {
     let directory = &directories("model")[0];
     let predictor = open(directory, "pretrain.ckpt", &[], &OpenOptions::default()).expect("a predictor");
     let item = item(&predictor, "w10 w11 w12");
-    let pixels = item.image.as_deref().expect("an image");
+    let pixels = item.image.as_ref().expect("an image");
     let alignment = align(predictor.model(), &item.text, pixels);
-    let patches = alignment.grid * alignment.grid;
+    let patches = alignment.grid[0] * alignment.grid[1];
     assert_eq!(
         alignment.patches().len(),
         patches * predictor.model().config().backbone.width
@@ -348,13 +350,13 @@ fn visible_patches_are_not_changed_by_a_reconstruction() {
     let directory = &directories("model")[0];
     let predictor = open(directory, "pretrain.ckpt", &[Head::Decoder], &OpenOptions::default()).expect("a predictor");
     let item = item(&predictor, "w10 w11");
-    let pixels = item.image.as_deref().expect("an image");
+    let pixels = item.image.as_ref().expect("an image");
     let config = predictor.model().config();
     let (grid, side, size) = (config.grid(), config.backbone.patch_size, config.image_size);
     let noise: Vec<f32> = (0..config.patches()).map(|i| (i * 7 % 5) as f32).collect();
     let mask = PatchMask::from_noise(&noise, 0.5);
     let result = reconstruct(predictor.model(), &item.text, pixels, &mask);
-    let values = pixels.iter().zip(&result.masked).zip(&result.reconstructed);
+    let values = pixels.iter().zip(result.masked.iter()).zip(result.reconstructed.iter());
     for (i, ((pixel, masked), reconstructed)) in values.enumerate() {
         let (y, x) = (i / size % size, i % size);
         let patch = (y / side * grid + x / side) as u32;
@@ -365,7 +367,7 @@ fn visible_patches_are_not_changed_by_a_reconstruction() {
         }
     }
     assert!(result.reconstructed.iter().all(|v| v.is_finite()));
-    assert_ne!(result.reconstructed, pixels);
+    assert_ne!(result.reconstructed, *pixels);
 }
 
 #[test]

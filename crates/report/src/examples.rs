@@ -4,12 +4,14 @@ use crate::{HeatMap, Hit, MaskedCaption, Reconstruction, Retrieval, Token};
 use image::RgbImage;
 use rand::RngExt;
 use vlct_config::Config;
+use vlct_data::loader::Pixels;
 use vlct_data::random::{Purpose, stream};
-use vlct_image::denormalise;
+use vlct_image::Normalisation;
 use vlct_model::{PatchMask, Vlc};
 use vlct_predict::probes::alignment::align;
 use vlct_predict::probes::reconstruction::reconstruct;
 use vlct_predict::probes::words;
+use vlct_tasks::planes;
 use vlct_text::Tokenizer;
 use vlct_train::error::Result;
 
@@ -29,8 +31,10 @@ const PREDICTIONS: usize = 3;
 pub struct Candidates {
     /// Tokenizer of the run.
     pub tokenizer: Tokenizer,
-    /// Normalised images, each `[3, size, size]`.
-    pub images: Vec<Vec<f32>>,
+    /// Normalised images.
+    pub images: Vec<Pixels>,
+    /// How they were normalised.
+    pub normalisation: Normalisation,
     /// A caption of each image.
     pub captions: Vec<String>,
     /// The token ids of each caption.
@@ -56,7 +60,7 @@ pub struct Examples {
 /// tokens of a caption.
 ///
 /// # Errors
-/// Returns an error if an image does not have the size of the configuration.
+/// Returns an error if an image is too large for an image file.
 pub fn make_examples(
     model: &Vlc,
     config: &Config,
@@ -71,23 +75,25 @@ pub fn make_examples(
             examples.reconstructions.push(reconstruction(model, config, e, i)?);
         }
         if heads.mlm {
-            examples.masked_captions.push(masked_caption(model, config, e, i)?);
+            examples.masked_captions.push(masked_caption(model, e, i)?);
         }
         if heads.itm {
-            examples.heat_maps.extend(heat_map(model, config, e, i, choose_word)?);
+            examples.heat_maps.extend(heat_map(model, e, i, choose_word)?);
         }
     }
     if !e.scores.is_empty() {
         for i in 0..QUERIES.min(e.images.len()) {
-            examples.retrieval.push(retrieval(config, e, i)?);
+            examples.retrieval.push(retrieval(e, i)?);
         }
     }
     Ok(examples)
 }
 
-/// Turns normalised pixels `[3, size, size]` back into an image.
-pub(crate) fn rgb_image(size: usize, pixels: &[f32]) -> Result<RgbImage> {
-    Ok(denormalise(pixels, size)?)
+impl Candidates {
+    /// Turns normalised pixels back into an image.
+    fn rgb_image(&self, pixels: &Pixels) -> Result<RgbImage> {
+        Ok(self.normalisation.denormalise(pixels, pixels.size())?)
+    }
 }
 
 /// Masks patches as in training and replaces them by the model's predictions.
@@ -97,15 +103,15 @@ fn reconstruction(model: &Vlc, config: &Config, e: &Candidates, i: usize) -> Res
     let mask = PatchMask::from_noise(&noise, config.mask_ratio);
     let result = reconstruct(model, &e.texts[i], &e.images[i], &mask);
     Ok(Reconstruction {
-        original: rgb_image(config.image_size, &e.images[i])?,
-        masked: rgb_image(config.image_size, &result.masked)?,
-        reconstruction: rgb_image(config.image_size, &result.reconstructed)?,
+        original: e.rgb_image(&e.images[i])?,
+        masked: e.rgb_image(&result.masked)?,
+        reconstruction: e.rgb_image(&result.reconstructed)?,
         caption: e.captions[i].clone(),
     })
 }
 
 /// Masks the words at every third token position of a caption and predicts them from the image and the visible tokens.
-fn masked_caption(model: &Vlc, config: &Config, e: &Candidates, i: usize) -> Result<MaskedCaption> {
+fn masked_caption(model: &Vlc, e: &Candidates, i: usize) -> Result<MaskedCaption> {
     let (text, t) = (&e.texts[i], &e.tokenizer);
     let masked_positions: Vec<usize> = (1..text.len() - 1)
         .filter(|p| p % 3 == 2 && is_word(t, text[*p]))
@@ -135,7 +141,7 @@ fn masked_caption(model: &Vlc, config: &Config, e: &Candidates, i: usize) -> Res
         }
     };
     Ok(MaskedCaption {
-        image: rgb_image(config.image_size, &e.images[i])?,
+        image: e.rgb_image(&e.images[i])?,
         tokens: (1..text.len() - 1).map(token).collect(),
     })
 }
@@ -147,7 +153,6 @@ fn is_word(tokenizer: &Tokenizer, id: u32) -> bool {
 /// Returns the row of the optimal transport plan for a word, or `None` if `choose_word` chooses none.
 fn heat_map(
     model: &Vlc,
-    config: &Config,
     e: &Candidates,
     i: usize,
     choose_word: &dyn Fn(&[String]) -> Option<usize>,
@@ -163,23 +168,23 @@ fn heat_map(
     // Position 0 of the text is [CLS].
     let map = align(model, text, &e.images[i]).row(word + 1..word + 2);
     Ok(Some(HeatMap {
-        image: rgb_image(config.image_size, &e.images[i])?,
+        image: e.rgb_image(&e.images[i])?,
         tokens,
         word,
-        columns: model.config().grid(),
+        columns: planes(&e.images[i]).grid(model.config().backbone.patch_size)[1],
         map,
     }))
 }
 
 /// Ranks all candidate images for a caption and returns those with the highest scores.
-fn retrieval(config: &Config, e: &Candidates, caption: usize) -> Result<Retrieval> {
+fn retrieval(e: &Candidates, caption: usize) -> Result<Retrieval> {
     let n = e.captions.len();
     let scores: Vec<f32> = (0..e.images.len()).map(|p| e.scores[p * n + caption]).collect();
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
     let hit = |p: &usize| -> Result<Hit> {
         Ok(Hit {
-            image: rgb_image(config.image_size, &e.images[*p])?,
+            image: e.rgb_image(&e.images[*p])?,
             score: scores[*p] as f64,
             is_own: *p == caption,
         })

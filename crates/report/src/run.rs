@@ -10,6 +10,7 @@ use vlct_classes::ClassDataset;
 use vlct_config::Config;
 use vlct_data::datasets::{Answer, Dataset, Split, TableDataset};
 use vlct_data::loader::Position;
+use vlct_model::Planes;
 use vlct_model::checkpoint::{self, best_path, last_path};
 use vlct_model::files::Scope;
 use vlct_model::{Model, Vlc};
@@ -28,7 +29,7 @@ use vlct_train::trainer::{self, Threads};
 use vlct_train::{TrainError, data, weights};
 use vlct_util::text::counted;
 
-use crate::examples::{Candidates, Examples, make_examples, rgb_image};
+use crate::examples::{Candidates, Examples, make_examples};
 use crate::quickstart::{QuickstartError, Result};
 use crate::records::{Records, curve, records, thin};
 use crate::{AnswerExample, Chart, Curve, Metric, NumberFormat, ReportData};
@@ -460,10 +461,11 @@ fn candidates(model: &Vlc, spec: &RunSpec, inputs: &Arc<InputSpec>, data: &Arc<T
     let mut images = Vec::new();
     let scorer = RetrievalScorer::new(data.clone(), Arc::clone(inputs), texts.clone(), spec.data.workers);
     let no_stop = AtomicBool::new(false);
-    let scores = scorer.scores(model, count, &no_stop, &mut |image| images.push(image.to_vec()));
+    let scores = scorer.scores(model, count, &no_stop, &mut |image| images.push(image.clone()));
     Ok(Candidates {
         tokenizer: inputs.tokenizer.clone(),
         images,
+        normalisation: inputs.format.normalisation,
         captions,
         texts,
         scores: scores.map_err(TrainError::from)?.unwrap_or_default(),
@@ -499,10 +501,11 @@ fn answers(
     let mut examples = Vec::new();
     let mut failure = None;
     let no_stop = AtomicBool::new(false);
+    let normalisation = inputs.format.normalisation;
     evaluate_batches(&*task, model, batches, &no_stop, &mut |batch, outcome| {
         let Some(logits) = &outcome.logits else { return Ok(()) };
         let (columns, values) = (logits.columns(), logits.tensor().to_host());
-        let images_of = |sample: usize| -> Vec<&[f32]> {
+        let images_of = |sample: usize| -> Vec<Planes> {
             let own = batch
                 .sequences
                 .iter()
@@ -512,9 +515,9 @@ fn answers(
         };
         for (sample, (item, logits)) in batch.items.iter().zip(values.chunks_exact(columns)).enumerate() {
             let example = data.example(*item)?;
-            let images: vlct_train::Result<Vec<_>> = images_of(sample)
+            let images: vlct_image::Result<Vec<_>> = images_of(sample)
                 .iter()
-                .map(|pixels| rgb_image(spec.data.image_size, pixels))
+                .map(|image| normalisation.denormalise(image.values, [image.height, image.width]))
                 .collect();
             match images {
                 Ok(images) => examples.push(AnswerExample {
@@ -530,7 +533,7 @@ fn answers(
     })
     .map_err(TrainError::from)?;
     match failure {
-        Some(error) => Err(error.into()),
+        Some(error) => Err(TrainError::from(error).into()),
         None => Ok(examples),
     }
 }

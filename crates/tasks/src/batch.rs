@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use vlct_data::loader::{Pixels, Position};
 use vlct_model::{Inputs, Sequence};
-use vlct_tensor::{Device, Tensor};
+use vlct_tensor::{Device, Planes, Tensor};
 
 use crate::sample::Unreadable;
 
@@ -43,7 +43,7 @@ pub enum Target {
 pub struct Sample {
     /// Index of the item in the dataset.
     pub item: usize,
-    /// Images of the sample, normalised, `[3, size, size]` each.
+    /// Images of the sample, normalised, `[3, height, width]` each.
     pub images: Vec<Pixels>,
     /// Texts of the sample.
     pub texts: Vec<Text>,
@@ -119,7 +119,7 @@ impl Batch {
     /// Returns the inputs of the encoder.
     pub fn inputs(&self) -> Inputs<'_> {
         Inputs {
-            images: self.images.iter().map(|image| &**image).collect(),
+            images: self.images.iter().map(planes).collect(),
             texts: self.texts.iter().map(|text| text.ids.as_slice()).collect(),
             sequences: &self.sequences,
         }
@@ -132,8 +132,8 @@ impl Batch {
     }
 
     /// Returns the values of the sequence's image, if it has one.
-    pub fn image_of(&self, sequence: &Sequence) -> Option<&[f32]> {
-        sequence.image.map(|image| &*self.images[image as usize])
+    pub fn image_of(&self, sequence: &Sequence) -> Option<Planes<'_>> {
+        sequence.image.map(|image| planes(&self.images[image as usize]))
     }
 
     /// Returns the sequence's text, if it has one.
@@ -157,6 +157,12 @@ impl Batch {
             batch: self.position.batch + 1,
         }
     }
+}
+
+/// Returns the values of an image for a model.
+pub fn planes(image: &Pixels) -> Planes<'_> {
+    let [height, width] = image.size();
+    Planes::new(image, height, width)
 }
 
 /// Returns target scores `[samples, classes]`, 0 for classes that a target does not list; `None` if a sample's target does not have
@@ -211,7 +217,7 @@ mod tests {
         };
         Sample {
             item,
-            images: vec![Pixels::from(vec![item as f32])],
+            images: vec![Pixels::square(vec![item as f32; 3])],
             texts: groups.iter().map(|_| Text::unmasked(vec![item as u32])).collect(),
             sequences: groups.iter().enumerate().map(sequence).collect(),
             target: Target::Class(item as u32),
@@ -235,7 +241,7 @@ mod tests {
             batch
                 .sequences
                 .iter()
-                .all(|s| batch.image_of(s).unwrap()[0] as u32 == batch.text_of(s).unwrap().ids[0])
+                .all(|s| batch.image_of(s).unwrap().values[0] as u32 == batch.text_of(s).unwrap().ids[0])
         );
         assert_eq!([batch.group(0), batch.group(1), batch.group(2)], [0..2, 2..5, 5..5]);
         assert_eq!(batch.targets, [7, 8, 9].map(Target::Class));

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use vlct_data::datasets::{Answer, Contents, Dataset};
+use vlct_data::loader::Pixels;
 use vlct_data::random::{Purpose, stream};
 use vlct_model::{DropPath, Model, Sequence, VitConfig};
 use vlct_tensor::Tape;
@@ -87,7 +88,7 @@ impl Task for Images {
             return;
         };
         let Some(classes) = batch.classes() else { return };
-        let Some(side) = batch.images.first().map(|image| (image.len() / 3).isqrt()) else {
+        let Some([side, _]) = batch.images.first().map(Pixels::size) else {
             return;
         };
         let rng = &mut stream(seed, Purpose::Mixup, batch.position.epoch, batch.position.batch);
@@ -260,7 +261,7 @@ mod tests {
     fn batch(classes: &[u32], is_training: bool) -> Batch {
         let samples = classes.iter().enumerate().map(|(item, class)| Sample {
             item,
-            images: vec![Pixels::from(
+            images: vec![Pixels::square(
                 (0..192)
                     .map(|i| ((i * (item + 2)) % 13) as f32 / 6.0 - 1.0)
                     .collect::<Vec<_>>(),

@@ -1,6 +1,6 @@
 //! Settings for preparing images and texts.
 
-use vlct_image::TransformSpec;
+use vlct_image::{ImageFormat, TransformSpec};
 use vlct_text::Tokenizer;
 
 /// The purpose of a batch.
@@ -15,8 +15,8 @@ pub enum Mode {
 /// Settings for preparing images and texts.
 #[derive(Clone)]
 pub struct InputSpec {
-    /// Side of the images in pixels.
-    pub image_size: usize,
+    /// Sizes and values of images.
+    pub format: ImageFormat,
     /// Cropping and augmentation of images in training.
     pub train_transform: TransformSpec,
     /// Cropping of images in evaluation.

@@ -37,7 +37,7 @@ mod task;
 pub mod text_baseline;
 pub mod vqa;
 
-pub use batch::{Batch, Sample, Target, Text};
+pub use batch::{Batch, Sample, Target, Text, planes};
 pub use description::Description;
 pub use error::{Result, TaskError};
 pub use inputs::{InputSpec, Mode};

@@ -19,7 +19,7 @@ use vlct_data::random::Purpose;
 use vlct_model::{Encoded, Model, PatchMask, Sequence, Vlc};
 use vlct_tensor::ops::{Ipot, Pair};
 use vlct_tensor::tensor::Order;
-use vlct_tensor::{Tape, Var};
+use vlct_tensor::{Planes, Tape, Var};
 use vlct_text::{MaskingConfig, mask_tokens};
 
 /// Group of the masked captions with their images.
@@ -240,13 +240,13 @@ fn autoencoding_loss(
     masks: &[&PatchMask],
 ) -> Var {
     let prediction = model.decode(tape, encoded, sequences.clone(), masks, |mask| mask.removed.clone());
-    let masked: Vec<(&[f32], &[u32])> = batch.sequences[sequences]
+    let masked: Vec<(Planes, &[u32])> = batch.sequences[sequences]
         .iter()
         .zip(masks)
-        .map(|(sequence, mask)| (batch.image_of(sequence).unwrap_or_default(), mask.removed.as_slice()))
+        .filter_map(|(sequence, mask)| Some((batch.image_of(sequence)?, mask.removed.as_slice())))
         .collect();
-    let (size, side) = (model.config().image_size, model.config().backbone.patch_size);
-    let target = tape.device().patches(&masked, size, side, Order::ChannelLast);
+    let side = model.config().backbone.patch_size;
+    let target = tape.device().patches(&masked, side, Order::ChannelLast);
     tape.patch_loss(&prediction, target)
 }
 

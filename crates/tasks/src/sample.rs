@@ -86,9 +86,11 @@ impl Source {
         let Some(bytes) = example.images.get(index).and_then(Option::as_deref) else {
             return Err(self.data.error(item, "has no image"));
         };
-        let mut pixels = self.buffers.take(self.transform.values());
-        match self.transform.load_into(bytes, example.reading, rng, &mut pixels) {
-            Ok(_) => Ok(pixels),
+        let load = self
+            .transform
+            .load(bytes, example.reading, rng, |size| self.buffers.take(size));
+        match load {
+            Ok((pixels, _)) => Ok(pixels),
             Err(error) => Err(self.data.error(item, &error.to_string())),
         }
     }

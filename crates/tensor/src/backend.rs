@@ -7,12 +7,13 @@
 //! In shapes, `T` is the number of tokens, `D` the width, `H` the number of heads.
 
 use crate::precision::{F32Products, Precision};
-use crate::tensor::{Order, Tensor};
+use crate::tensor::{Order, Planes, Tensor};
 use crate::varlen::Varlen;
 use std::any::Any;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 pub(crate) use vlct_kernels::mat::Beta;
+pub use vlct_kernels::sparse::SparseMatrix;
 pub use vlct_kernels::transport::Ipot;
 
 /// A point in time on a device. The difference of two timestamps is the time of the work between them.
@@ -181,9 +182,9 @@ pub(crate) trait Backend: Send + Sync {
     /// the buffer to the matrix.
     fn overwrite(&self, to: &mut Tensor, write: &mut dyn FnMut(&mut [f32]));
 
-    /// Copies patches of `side · side` pixels from images `[3, size, size]` in host memory. `images` lists each image with the indices
-    /// of its patches. Returns a row `[3 · side²]` for each patch.
-    fn patches(&self, images: &[(&[f32], &[u32])], size: usize, side: usize, order: Order) -> Tensor;
+    /// Copies patches of `side · side` pixels from images in host memory. `images` lists each image with the indices of its patches.
+    /// Returns a row `[3 · side²]` for each patch.
+    fn patches(&self, images: &[(Planes, &[u32])], side: usize, order: Order) -> Tensor;
 
     /// Returns the index of the first matrix with a value that is infinite or NaN.
     fn first_non_finite(&self, matrices: &[Tensor]) -> Option<usize>;
@@ -284,6 +285,9 @@ pub(crate) trait Backend: Send + Sync {
     /// Computes `d_table = β·d_table`, then `d_table[rows[i]] += d_out[i]` for each row `i` of `d_out`; [`NONE`](crate::ops::NONE) skips a
     /// row.
     fn scatter_add(&self, d_out: &Tensor, rows: &[u32], d_table: &mut Tensor, beta: Beta);
+
+    /// Computes `out = β·out + matrix·x`.
+    fn sparse_product(&self, matrix: &SparseMatrix, x: &Tensor, out: &mut Tensor, beta: Beta);
 
     /// Returns the mean softmax cross-entropy `[1, 1]` of `logits [T, classes]`, and the probabilities.
     fn cross_entropy(&self, logits: &Tensor, targets: &[u32]) -> (Tensor, Tensor);

@@ -4,7 +4,7 @@ use crate::backend::Backend;
 use crate::cpu::CPU;
 use crate::precision::F32Products;
 use crate::profile;
-use crate::tensor::{Order, Tensor};
+use crate::tensor::{Order, Planes, Tensor};
 pub use vlct_kernels::memory::OutOfMemory;
 
 /// A device. All tensors of an operation must be on the same device; [`Tensor::to_host`] and [`Device::tensor`] copy values from one
@@ -75,16 +75,16 @@ impl Device {
         self.0.upload(rows, columns, values)
     }
 
-    /// Copies patches of `side · side` pixels from images `[3, size, size]` in host memory. `images` lists each image with the indices of
-    /// its patches; the patch in row `r` and column `c` has the index `r · (size / side) + c`. Returns a row `[3 · side²]` for each patch,
+    /// Copies patches of `side · side` pixels from images in host memory. `images` lists each image with the indices of its patches; the
+    /// patch in row `r` and column `c` of an image has the index `r · (width / side) + c`. Returns a row `[3 · side²]` for each patch,
     /// image by image.
     ///
     /// # Panics
-    /// If an image has another size, or an index is out of range.
-    pub fn patches(self, images: &[(&[f32], &[u32])], size: usize, side: usize, order: Order) -> Tensor {
+    /// If an image has another number of values than its size says, or an index is out of range.
+    pub fn patches(self, images: &[(Planes, &[u32])], side: usize, order: Order) -> Tensor {
         let values = 3 * side * side * images.iter().map(|(_, patches)| patches.len()).sum::<usize>();
         let _span = profile::memory_bound_span(self.0, "extract patches", (2 * values * 4) as f64);
-        self.0.patches(images, size, side, order)
+        self.0.patches(images, side, order)
     }
 }
 

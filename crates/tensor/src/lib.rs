@@ -33,4 +33,4 @@ pub use device::{Device, OutOfMemory};
 pub use parameters::{Gradients, ParameterId, Parameters};
 pub use precision::{F32Products, Precision};
 pub use tape::{Compute, Tape, Var};
-pub use tensor::Tensor;
+pub use tensor::{Planes, Tensor};

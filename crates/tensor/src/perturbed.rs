@@ -6,11 +6,11 @@
 
 use crate::backend::{
     Backend, Beta, Clip, Input, Ipot, Layer, LayerNorm, Pair, ParameterUpdate, Rule, SavedNorm, SavedTransport,
-    Timestamp,
+    SparseMatrix, Timestamp,
 };
 use crate::cpu::CPU;
 use crate::precision::{F32Products, Precision};
-use crate::tensor::{Order, Tensor};
+use crate::tensor::{Order, Planes, Tensor};
 use crate::varlen::Varlen;
 use std::ops::Range;
 
@@ -186,7 +186,7 @@ impl Backend for Perturbed {
         fn zeros_together(&self, shapes: &[[usize; 2]]) -> Vec<Tensor>;
         fn upload(&self, rows: usize, columns: usize, values: &[f32]) -> Tensor;
         fn overwrite(&self, to: &mut Tensor, write: &mut dyn FnMut(&mut [f32]));
-        fn patches(&self, images: &[(&[f32], &[u32])], size: usize, side: usize, order: Order) -> Tensor;
+        fn patches(&self, images: &[(Planes, &[u32])], side: usize, order: Order) -> Tensor;
         fn first_non_finite(&self, matrices: &[Tensor]) -> Option<usize>;
         fn bias_gradient(&self, dy: &Tensor, db: &mut Tensor);
         fn norm_gradient(&self, saved: &SavedNorm, dy: &Tensor, norm: &LayerNorm, dx: &mut Tensor, beta: Beta) -> [Tensor; 2];
@@ -200,6 +200,7 @@ impl Backend for Perturbed {
         fn gather(&self, picks: &[(&Tensor, &[u32])]) -> Tensor;
         fn lookup(&self, base: Option<&Tensor>, tables: &[(&Tensor, &[u32])]) -> Tensor;
         fn scatter_add(&self, d_out: &Tensor, rows: &[u32], d_table: &mut Tensor, beta: Beta);
+        fn sparse_product(&self, matrix: &SparseMatrix, x: &Tensor, out: &mut Tensor, beta: Beta);
         fn cross_entropy(&self, logits: &Tensor, targets: &[u32]) -> (Tensor, Tensor);
         fn cross_entropy_gradient(&self, probabilities: &mut Tensor, targets: &[u32], d: f32);
         fn soft_cross_entropy(&self, logits: &Tensor, targets: &Tensor) -> (Tensor, Tensor);

@@ -6,12 +6,12 @@
 
 use crate::backend::{
     Backend, Beta, Clip, Input, Ipot, Layer, LayerNorm, Pair, ParameterUpdate, Rule, SavedNorm, SavedTransport,
-    Timestamp,
+    SparseMatrix, Timestamp,
 };
 use crate::cpu::CPU;
 use crate::device::Device;
 use crate::precision::{F32Products, Precision};
-use crate::tensor::{Order, Storage, Tensor};
+use crate::tensor::{Order, Planes, Storage, Tensor};
 use crate::varlen::Varlen;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -195,8 +195,8 @@ impl Backend for Remote {
         self.change(to, |to| backend.overwrite(to, write));
     }
 
-    fn patches(&self, images: &[(&[f32], &[u32])], size: usize, side: usize, order: Order) -> Tensor {
-        self.wrap(self.counted_cpu().patches(images, size, side, order))
+    fn patches(&self, images: &[(Planes, &[u32])], side: usize, order: Order) -> Tensor {
+        self.wrap(self.counted_cpu().patches(images, side, order))
     }
 
     fn first_non_finite(&self, matrices: &[Tensor]) -> Option<usize> {
@@ -348,6 +348,11 @@ impl Backend for Remote {
     fn scatter_add(&self, d_out: &Tensor, rows: &[u32], d_table: &mut Tensor, beta: Beta) {
         let backend = self.counted_cpu();
         self.change(d_table, |d| backend.scatter_add(&cpu(d_out), rows, d, beta));
+    }
+
+    fn sparse_product(&self, matrix: &SparseMatrix, x: &Tensor, out: &mut Tensor, beta: Beta) {
+        let backend = self.counted_cpu();
+        self.change(out, |out| backend.sparse_product(matrix, &cpu(x), out, beta));
     }
 
     fn cross_entropy(&self, logits: &Tensor, targets: &[u32]) -> (Tensor, Tensor) {

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::borrow::Cow;
 use std::sync::Arc;
-pub use vlct_kernels::patches::Order;
+pub use vlct_kernels::patches::{Order, Planes};
 
 /// The memory of a matrix, in the format of its device. Only the backend that allocated the memory accesses its content.
 pub(crate) trait Storage: Any + Send + Sync {

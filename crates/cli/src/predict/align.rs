@@ -77,7 +77,7 @@ struct Aligned {
     maps: Vec<(Word, Vec<f32>)>,
     /// The cluster of each patch.
     clusters: Option<Vec<usize>>,
-    grid: usize,
+    grid: [usize; 2],
 }
 
 /// Writes heat maps, or collects similarities.

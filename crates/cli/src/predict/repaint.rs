@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use clap::Args;
 use rand::RngExt;
 use serde_json::json;
+use vlct_data::loader::Pixels;
 use vlct_data::random::{Purpose, stream};
-use vlct_image::{RgbImage, denormalise};
+use vlct_image::RgbImage;
 use vlct_model::PatchMask;
 use vlct_predict::probes::reconstruction::{Reconstruction, reconstruct};
-use vlct_predict::{Head, Item, batches};
+use vlct_predict::{Head, Item, Preparation, batches};
 use vlct_tasks::TaskSpec;
 
 use super::format::{Answer, Cell, FormatOptions, Printer};
@@ -100,12 +101,12 @@ pub fn run(args: &RepaintArgs) -> Result<(), Failure> {
         },
         |items| {
             let results = items.iter().filter_map(|item| {
-                let pixels = item.image.as_deref()?;
+                let pixels = item.image.as_ref()?;
                 let mut random = stream(args.seed, Purpose::PatchMaskMlm, 0, number);
                 number += 1;
                 let noise: Vec<f32> = (0..model.config().patches()).map(|_| random.random()).collect();
                 let mask = PatchMask::from_noise(&noise, ratio);
-                Some((pixels.to_vec(), reconstruct(model, &item.text, pixels, &mask)))
+                Some((pixels.clone(), reconstruct(model, &item.text, pixels, &mask)))
             });
             results.collect()
         },
@@ -114,7 +115,7 @@ pub fn run(args: &RepaintArgs) -> Result<(), Failure> {
                 Ok((pixels, reconstruction)) => {
                     let image = record.as_ref().and_then(|record| record.images.first());
                     let stem = writer.stem(image.map_or("image".as_ref(), |image| image.as_path()));
-                    let panels = side_by_side(&pixels, &reconstruction, preparation.image_size())?;
+                    let panels = side_by_side(&pixels, &reconstruction, preparation)?;
                     let path = writer.write(&stem, "reconstructed", &panels)?.display().to_string();
                     Ok(Answer {
                         json: json!({"file": path}),
@@ -129,15 +130,15 @@ pub fn run(args: &RepaintArgs) -> Result<(), Failure> {
     printer.finish()
 }
 
-/// Joins the image, the masked image and the reconstruction, all of `size` pixels.
-fn side_by_side(pixels: &[f32], result: &Reconstruction, size: usize) -> Result<RgbImage, Failure> {
+/// Joins the image, the masked image and the reconstruction, which have the same size.
+fn side_by_side(pixels: &Pixels, result: &Reconstruction, preparation: &Preparation) -> Result<RgbImage, Failure> {
     let panels = [pixels, &result.masked, &result.reconstructed];
     let panels: Vec<RgbImage> = panels
         .iter()
-        .map(|values| denormalise(values, size))
+        .map(|values| preparation.denormalise(values))
         .collect::<Result<_, _>>()?;
-    let side = size as u32;
-    Ok(RgbImage::from_fn(3 * side, side, |x, y| {
-        *panels[(x / side) as usize].get_pixel(x % side, y)
+    let (width, height) = panels[0].dimensions();
+    Ok(RgbImage::from_fn(3 * width, height, |x, y| {
+        *panels[(x / width) as usize].get_pixel(x % width, y)
     }))
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 use vlct_data::datasets::{Contents, Table};
+use vlct_data::loader::Pixels;
 use vlct_logs::progress::Progress;
 use vlct_predict::similarities::{Series, Similarities, chart};
 use vlct_predict::{PredictError, Preparation, batches, npy, records};
@@ -116,7 +117,7 @@ pub fn run(
         pairs,
         inputs.batches(),
         |pair| prepare(preparation, pair),
-        |items: &[(Vec<u32>, Vec<f32>)]| {
+        |items: &[(Vec<u32>, Pixels)]| {
             items
                 .iter()
                 .map(|(text, pixels)| similarities.add(text, pixels))
@@ -169,7 +170,7 @@ pub fn run(
     }
 }
 
-fn prepare(preparation: &Preparation, (source, caption): &Pair) -> Result<(Vec<u32>, Vec<f32>), PredictError> {
+fn prepare(preparation: &Preparation, (source, caption): &Pair) -> Result<(Vec<u32>, Pixels), PredictError> {
     let image = match source {
         Source::File(path) => preparation.image(path)?,
         Source::Bytes(bytes) => preparation.image_from_bytes(Path::new("an image of the dataset"), bytes)?,

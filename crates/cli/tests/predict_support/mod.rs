@@ -10,7 +10,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use vlct_image::{RgbImage, TransformKind, encode_png};
+use vlct_image::{RgbImage, TransformKind, TransformSpec, encode_png};
 use vlct_model::checkpoint::{self, TensorRef};
 use vlct_model::config::{Backbone, Heads};
 use vlct_model::initialise::initialise;
@@ -169,6 +169,7 @@ pub fn write_label_checkpoint(run: &Path, vocabulary: &Path, several: bool) {
         vocab_size: tokenizer.len(),
         max_text_len: 16,
         token_types: 2,
+        variant: vlct_model::config::Variant::VLC,
         drop_rate: 0.0,
         heads: Heads {
             labels: Some(LABELS.len()),
@@ -178,7 +179,7 @@ pub fn write_label_checkpoint(run: &Path, vocabulary: &Path, several: bool) {
     let mut model = Vlc::new(config);
     initialise(&mut model, ChaCha8Rng::seed_from_u64);
     let inputs = InputSpec {
-        image_size: 32,
+        format: TransformSpec::Named(TransformKind::MaeTest).published_format(32),
         train_transform: TransformKind::MaeRandaug.into(),
         eval_transform: TransformKind::MaeTest.into(),
         tokenizer,

@@ -192,11 +192,12 @@ impl Job for Repeat {
     fn sample(&self, (epoch, first): &Self::Plan, index: usize) -> Result<Pixels> {
         let index = first + index;
         let (name, bytes) = &self.images[index];
-        let mut out = self.buffers.take(self.transform.values());
         let mut rng = stream(0, Purpose::Augmentation, *epoch, index as u64);
-        let spent = self
+        let (out, spent) = self
             .transform
-            .load_into(bytes, vlct_image::Reading::default(), &mut rng, &mut out)
+            .load(bytes, vlct_image::Reading::default(), &mut rng, |size| {
+                self.buffers.take(size)
+            })
             .map_err(|e| DataError::Invalid(format!("{name}: {e}")))?;
         *self.spent() += spent;
         Ok(out)

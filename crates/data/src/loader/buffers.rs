@@ -21,12 +21,14 @@ impl Buffers {
         }
     }
 
-    /// Returns a buffer of `len` arbitrary values.
-    pub fn take(self: &Arc<Self>, len: usize) -> Pixels {
+    /// Returns a buffer `[3, height, width]` of arbitrary values.
+    pub fn take(self: &Arc<Self>, [height, width]: [usize; 2]) -> Pixels {
         let mut values = self.lock().pop().unwrap_or_default();
-        values.resize(len, 0.0);
+        values.resize(3 * height * width, 0.0);
         Pixels {
             values,
+            height,
+            width,
             pool: Some(Arc::clone(self)),
         }
     }
@@ -43,29 +45,59 @@ impl Buffers {
     }
 }
 
-/// Values of an image, `[3, size, size]`. Dropping them returns their memory to the [`Buffers`] that provided it.
+/// Values of an image, `[3, height, width]`. Dropping them returns their memory to the [`Buffers`] that provided it.
 #[derive(Debug)]
 pub struct Pixels {
     values: Vec<f32>,
+    height: usize,
+    width: usize,
     pool: Option<Arc<Buffers>>,
 }
 
-impl From<Vec<f32>> for Pixels {
+impl Pixels {
     /// Wraps values whose memory does not come from [`Buffers`]. Dropping them frees it.
-    fn from(values: Vec<f32>) -> Self {
-        Self { values, pool: None }
+    ///
+    /// # Panics
+    /// Panics if the number of values is not `3 · height · width`.
+    pub fn new(values: Vec<f32>, [height, width]: [usize; 2]) -> Self {
+        assert_eq!(values.len(), 3 * height * width, "number of values of an image");
+        Self {
+            values,
+            height,
+            width,
+            pool: None,
+        }
+    }
+
+    /// Wraps the values of a square image; see [`Pixels::new`].
+    ///
+    /// # Panics
+    /// Panics if the number of values is not three times a square.
+    pub fn square(values: Vec<f32>) -> Self {
+        let side = (values.len() / 3).isqrt();
+        Self::new(values, [side, side])
+    }
+
+    /// Allocates an image of zeros, whose memory does not come from [`Buffers`].
+    pub fn zeros([height, width]: [usize; 2]) -> Self {
+        Self::new(vec![0.0; 3 * height * width], [height, width])
+    }
+
+    /// Returns height and width.
+    pub fn size(&self) -> [usize; 2] {
+        [self.height, self.width]
     }
 }
 
 impl Clone for Pixels {
     fn clone(&self) -> Self {
-        Self::from(self.values.clone())
+        Self::new(self.values.clone(), self.size())
     }
 }
 
 impl PartialEq for Pixels {
     fn eq(&self, other: &Self) -> bool {
-        self.values == other.values
+        self.size() == other.size() && self.values == other.values
     }
 }
 
@@ -98,18 +130,18 @@ mod tests {
     #[test]
     fn dropped_buffers_are_reused_at_the_requested_size() {
         let buffers = Arc::new(Buffers::new(1));
-        let mut first = buffers.take(4);
+        let mut first = buffers.take([1, 2]);
         first.fill(7.0);
         let address = first.as_ptr();
-        let second = buffers.take(9);
+        let second = buffers.take([1, 3]);
         drop(first);
         drop(second);
-        let reused = buffers.take(3);
-        assert_eq!((reused.as_ptr(), reused.len()), (address, 3));
+        let reused = buffers.take([1, 1]);
+        assert_eq!((reused.as_ptr(), reused.len(), reused.size()), (address, 3, [1, 1]));
         drop(reused);
-        assert_eq!(*buffers.take(3), [7.0; 3]);
+        assert_eq!(*buffers.take([1, 1]), [7.0; 3]);
         // The pool kept only one buffer, so the next one is new.
-        let _kept = buffers.take(3);
-        assert_eq!(*buffers.take(2), [0.0; 2]);
+        let _kept = buffers.take([1, 1]);
+        assert_eq!(*buffers.take([2, 1]), [0.0; 6]);
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::crops::{MIN_AREA, random_resized_crop};
 use crate::augment::{Drawn, Erasing, Jitter, Policy};
 use crate::resize::{LevelMap, resize_into};
-use crate::{Result, normalise, recycle};
+use crate::{Normalisation, Result, normalise, recycle};
 
 /// The augmentation of [`TransformSpec::ClassificationTrain`](super::TransformSpec::ClassificationTrain). The default is that of the
 /// published fine-tuning without a policy and without erasing.
@@ -67,6 +67,7 @@ impl ClassificationAugment {
         &self,
         image: &RgbImage,
         size: u32,
+        normalisation: &Normalisation,
         rng: &mut impl Rng,
         out: &mut [f32],
     ) -> Result<Duration> {
@@ -76,7 +77,7 @@ impl ClassificationAugment {
         let changes = self.colour.draw(rng);
         // Without changes, which a policy often draws, the resize normalises.
         let level_map = if changes.is_empty() {
-            normalise::level_map()
+            normalisation.level_map()
         } else {
             LevelMap::IDENTITY
         };
@@ -87,7 +88,7 @@ impl ClassificationAugment {
             for Drawn { operation, value } in changes {
                 operation.apply(&mut changed, value);
             }
-            normalise::normalise_into(&changed, out);
+            normalisation.normalise_into(&changed, out);
             recycle(changed);
         }
         if let Some(erasing) = &self.erasing {

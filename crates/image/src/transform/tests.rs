@@ -76,7 +76,7 @@ fn evaluation_equals_resizing_and_then_cropping() {
         let resized = crate::resize(&image, w, h).unwrap();
         let cut = image::imageops::crop_imm(&resized, window.left, window.top, window.width, window.height);
         let mut want = vec![0.0; got.len()];
-        normalise::normalise_into(&cut.to_image(), &mut want);
+        Normalisation::IMAGENET.normalise_into(&cut.to_image(), &mut want);
         assert_eq!(got, want, "{width}x{height} to {size}");
     }
 }
@@ -93,11 +93,11 @@ fn training_crops_then_mirrors_then_augments_then_erases() {
         let mut want = plain.apply(image.clone(), &mut rng).unwrap();
         let unchanged = want.clone();
         // The generator is where the plain transform has left it.
-        let mut pixels = crate::denormalise(&want, 48).unwrap();
+        let mut pixels = Normalisation::IMAGENET.denormalise(&want, [48, 48]).unwrap();
         text.parse::<crate::augment::Policy>()
             .unwrap()
             .augment(&mut pixels, &mut rng);
-        normalise::normalise_into(&pixels, &mut want);
+        Normalisation::IMAGENET.normalise_into(&pixels, &mut want);
         changed += usize::from(want != unchanged);
         let unerased = want.clone();
         Erasing::new(0.5, ErasingMode::Pixel, 1)
@@ -115,14 +115,64 @@ fn training_crops_then_mirrors_then_augments_then_erases() {
     );
 }
 
+/// Returns a transform whose proportional results have sides that are multiples of `multiple`.
+fn with_multiple(spec: &TransformSpec, size: usize, multiple: usize) -> Transform {
+    let format = ImageFormat {
+        multiple,
+        ..spec.published_format(size)
+    };
+    Transform::with_format(spec, &format).unwrap()
+}
+
+/// The values are those of the processor of transformers, from the decoded images.
+#[test]
+fn proportional_results_equal_the_processor_of_hugging_face() {
+    for directory in vlct_golden::vilt_directories("") {
+        let sizes = vlct_golden::json(directory.join("sizes.json"));
+        let number = |key: &str| sizes["vilt"][key].as_u64().expect("a number") as usize;
+        let format = ImageFormat {
+            multiple: number("size_divisor"),
+            ..TransformSpec::Named(TransformKind::Pixelbert).published_format(number("shortest_edge"))
+        };
+        let transform = Transform::with_format(&TransformKind::Pixelbert.into(), &format).unwrap();
+        let want = vlct_golden::Tensors::open(directory.join("inputs.safetensors"));
+        let mut levels = 0;
+        for name in ["square.jpg", "wide.png", "tall.png", "small.png", "panorama.png"] {
+            let file = if name == "square.jpg" {
+                "square.jpg.decoded.png"
+            } else {
+                name
+            };
+            let image = crate::decode(&std::fs::read(directory.join("images").join(file)).unwrap()).unwrap();
+            let output = transform.output_size(image.width(), image.height()).unwrap();
+            let tensor = format!("image.{name}.pixel_values");
+            assert_eq!(want.shape(&tensor), [3, output[0], output[1]]);
+            let values = transform.apply(image, &mut ChaCha8Rng::seed_from_u64(0)).unwrap();
+            let largest = values
+                .iter()
+                .zip(want.f32(&tensor))
+                .map(|(got, want)| (got - want).abs())
+                .fold(0.0, f32::max);
+            assert!(largest <= 1e-6, "{name}: {largest}");
+            levels += values.len();
+        }
+        assert!(levels > 0);
+    }
+}
+
 #[test]
 fn images_of_extreme_sizes_are_transformed_or_rejected() {
     for spec in specs() {
-        let transform = Transform::from_spec(&spec, 16).unwrap();
+        let transform = with_multiple(&spec, 16, 8);
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         for (width, height) in [(1, 1), (65_000, 1), (1, 65_000)] {
-            let values = transform.apply(RgbImage::new(width, height), &mut rng).unwrap();
-            assert!(values.iter().all(|v| v.is_finite()), "{spec:?}");
+            let result = transform.apply(RgbImage::new(width, height), &mut rng);
+            if spec.keeps_proportions() && width != height {
+                let error = result.unwrap_err().to_string();
+                assert!(error.contains("too long and narrow"), "{error}");
+            } else {
+                assert!(result.unwrap().iter().all(|v| v.is_finite()), "{spec:?}");
+            }
         }
         for (width, height) in [(0, 0), (0, 5), (5, 0)] {
             assert!(
@@ -143,12 +193,12 @@ fn rejects_sizes_out_of_range() {
     let file = crate::encode_png(&RgbImage::new(3, 3)).unwrap();
     assert!(
         transform
-            .load_into(&file, Reading::default(), &mut rng, &mut [0.0; 47])
+            .load(&file, Reading::default(), &mut rng, |_| vec![0.0; 47])
             .is_err()
     );
     assert!(
         transform
-            .load_into(&file, Reading::default(), &mut rng, &mut [0.0; 48])
+            .load(&file, Reading::default(), &mut rng, |_| vec![0.0; 48])
             .is_ok()
     );
 }
@@ -195,7 +245,12 @@ proptest! {
     ) {
         let image = RgbImage::from_fn(width, height, |x, y| image::Rgb([(x * 9) as u8, (y * 7) as u8, (x ^ y) as u8]));
         for spec in specs() {
-            let transform = Transform::from_spec(&spec, size).unwrap();
+            let transform = with_multiple(&spec, size, 1);
+            let output = transform.output_size(width, height);
+            if output.is_err() {
+                prop_assert!(spec.keeps_proportions() && (width > height * size as u32 || height > width * size as u32));
+                continue;
+            }
             let once = transform.apply(image.clone(), &mut ChaCha8Rng::seed_from_u64(seed)).unwrap();
             let again = transform.apply(image.clone(), &mut ChaCha8Rng::seed_from_u64(seed)).unwrap();
             prop_assert_eq!(&once, &again);

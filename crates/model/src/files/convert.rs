@@ -177,6 +177,7 @@ mod tests {
             vocab_size: size("vocab_size"),
             max_text_len: size("max_text_len"),
             token_types,
+            variant: crate::config::Variant::VLC,
             drop_rate: 0.0,
             heads,
         })

@@ -86,9 +86,22 @@ impl<'f> Statements<'f> {
 
     /// Returns the ε of the layer norms, which the descriptions of image classifiers and the configurations of Hugging Face's models have.
     pub(crate) fn layer_norm_eps(&self) -> Option<f32> {
-        let described = || self.description.get("model")?.get(LAYER_NORM_EPS);
+        let described = || {
+            let model = self.description.get("model")?;
+            model.get("variant").unwrap_or(model).get(LAYER_NORM_EPS)
+        };
         let value = described().or_else(|| self.config.get(LAYER_NORM_EPS))?.as_f64()? as f32;
         (value > 0.0 && value < 1.0).then_some(value)
+    }
+
+    /// Whether the hyper-parameters are those of VLC. `None` if they name no image transformer; other ones than MAE's are those of ViLT.
+    pub(crate) fn is_vlc(&self) -> Option<bool> {
+        Some(self.config.get("vit")?.as_str()?.starts_with("mae_"))
+    }
+
+    /// Returns the value of a key of the configuration.
+    pub(crate) fn configured(&self, key: &str) -> Option<&'f Value> {
+        self.config.get(key)
     }
 
     fn described(&self, key: &str) -> Option<usize> {

@@ -113,7 +113,8 @@ pub struct Summary {
     pub skipped: Vec<String>,
     /// Prefixes of wrappers that were removed from names, such as `module.`.
     pub removed_prefixes: Vec<String>,
-    /// Whether the names in the file are those of Hugging Face's image transformers (`vit.encoder.layer.0.…`). The tensors have MAE's names.
+    /// Whether the names in the file are those of Hugging Face's models (`vit.encoder.layer.0.…`, `vilt.encoder.layer.0.…`). The tensors have
+    /// the names of MAE or ViLT.
     pub hugging_face: bool,
     /// Whether the file has checksums of all values. They were verified: a tensor whose values have changed is unreadable.
     pub has_checksums: bool,

@@ -3,7 +3,7 @@
 //! Data parallelism, `torch.compile`, Lightning and others add components to names, at their beginning (`module.cls_token`) or within
 //! (`transformer._orig_mod.cls_token`), and a training program can keep the model in an attribute (`backbone.cls_token`). A component is
 //! removed only from a name that is a name of the model without it. Other names, such as those of a metric's buffers, are unchanged,
-//! and do not affect the model's names. Names of Hugging Face's image transformers become MAE's (see [`hugging_face`]).
+//! and do not affect the model's names. Names of Hugging Face's models become those of MAE and ViLT (see [`hugging_face`]).
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -78,7 +78,7 @@ pub(super) struct PlainNames {
     pub names: Vec<String>,
     /// The prefixes that were removed from names, such as `module.`.
     pub removed: Vec<String>,
-    /// Whether names of Hugging Face became MAE's.
+    /// Whether names of Hugging Face became those of MAE or ViLT.
     pub hugging_face: bool,
 }
 
@@ -182,7 +182,7 @@ fn components_of(name: &str) -> impl Iterator<Item = &str> {
     name.split('.').filter(|component| !component.is_empty())
 }
 
-/// A name without the components of wrappers, and with MAE's name instead of Hugging Face's.
+/// A name without the components of wrappers, and with the name of MAE or ViLT instead of Hugging Face's.
 struct Core {
     name: String,
     /// The removed components.
@@ -194,9 +194,9 @@ struct Core {
 impl Core {
     fn of_all<'n>(names: impl Iterator<Item = &'n str>) -> Vec<Self> {
         let mut cores: Vec<Self> = names.map(Self::of).collect();
-        let of_mae = hugging_face::mae_names(&cores.iter().map(|core| core.name.as_str()).collect::<Vec<_>>());
-        for (core, of_mae) in cores.iter_mut().zip(of_mae) {
-            if let Some(name) = of_mae {
+        let of_model = hugging_face::model_names(&cores.iter().map(|core| core.name.as_str()).collect::<Vec<_>>());
+        for (core, of_model) in cores.iter_mut().zip(of_model) {
+            if let Some(name) = of_model {
                 core.name = name;
                 core.hugging_face = true;
             }
@@ -319,6 +319,7 @@ mod tests {
             vocab_size: 104,
             max_text_len: 8,
             token_types: 2,
+            variant: crate::config::Variant::VLC,
             drop_rate: 0.0,
             heads: Heads {
                 mlm: true,

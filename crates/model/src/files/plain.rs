@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use indexmap::IndexMap;
 
 use super::error::TensorProblem;
-use super::hugging_face::{PARTS, whole};
+use super::hugging_face::{PARTS, vilt, whole};
 use super::view::{RawIndex, TensorView, WeightIndex};
 use super::{Style, Summary, names};
 
@@ -17,7 +17,13 @@ impl<'a> RawIndex<'a> {
         let style = Style::detect(plain.names.iter().map(String::as_str));
         let named = plain.names.into_iter().zip(self.tensors);
         let found: IndexMap<_, _> = match plain.hugging_face {
-            true => join(named.collect()),
+            true => {
+                let mut joined = join(named.collect());
+                if style == Style::Vlc {
+                    vilt::finish(&mut joined);
+                }
+                joined
+            }
             false => named.map(|(name, (_, tensor))| (name, tensor)).collect(),
         };
         let (mut tensors, mut unreadable) = (IndexMap::with_capacity(found.len()), IndexMap::new());

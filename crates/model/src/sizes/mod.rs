@@ -3,16 +3,22 @@
 //! Most sizes follow from shapes. The numbers of attention heads do not: they are those that the file states or, if it states none, follow
 //! from the widths per head of the published models.
 
+mod error;
+mod hugging_face;
+
 use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 
 use indexmap::IndexMap;
 
+pub use error::SizeError;
+
 use crate::blocks::BACKBONE_EPS;
-use crate::config::{Backbone, Heads, VlcConfig};
+use crate::config::{Backbone, Heads, Positions, Variant, VlcConfig};
 pub use crate::files::GivenHeads;
 use crate::files::heads::Statements;
 use crate::files::{BACKBONE_PREFIX, Style, TensorProblem, WeightIndex};
+use crate::position::sine_cosine;
 use crate::vit::VitConfig;
 
 /// Width per head of the encoder of every published model except the huge one.
@@ -23,6 +29,10 @@ const DECODER_WIDTH_PER_HEAD: usize = 32;
 const MAX_SIZE: usize = 1 << 20;
 /// Upper bound of the number of patches per side of an image, and of the number of blocks.
 const MAX_GRID: usize = 1 << 12;
+/// The position table.
+const POSITIONS: &str = "transformer.pos_embed";
+/// A table is the sine-cosine table if no value differs by more than this; bfloat16 rounds values up to 1 by 2⁻⁹.
+const FIXED_TABLE_BOUND: f32 = 0.01;
 /// Upper bound of the number of classes of a head, and of tokens.
 const MAX_CLASSES: usize = 1 << 30;
 
@@ -33,6 +43,32 @@ pub struct Sizes {
     pub config: VlcConfig,
     /// Numbers of attention heads that the file does not state.
     pub assumptions: Vec<Assumption>,
+    /// Which model of the family it is.
+    pub origin: Origin,
+}
+
+/// The program that made a weight file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// VLC.
+    Vlc,
+    /// ViLT as published.
+    Vilt {
+        /// Whether the file says so. Otherwise it is recognised by its tensors: the position table is learned, and there is no decoder.
+        is_stated: bool,
+    },
+    /// ViLT in Hugging Face's transformers.
+    HuggingFaceVilt,
+}
+
+impl Origin {
+    fn variant(self) -> Variant {
+        match self {
+            Self::Vlc => Variant::VLC,
+            Self::Vilt { .. } => Variant::VILT,
+            Self::HuggingFaceVilt => Variant::HUGGING_FACE_VILT,
+        }
+    }
 }
 
 /// Sizes of the encoder of a VLC model, a MAE or an image classifier.
@@ -88,80 +124,6 @@ impl std::fmt::Display for Assumption {
     }
 }
 
-/// The reason why the sizes of a model cannot be derived.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SizeError {
-    /// The file has no tensor of this name.
-    #[error("the file has no tensor {0}, so it is not a VLC model")]
-    Missing(String),
-    /// The values of a tensor cannot be read.
-    #[error("tensor {name}, which the model needs, {problem}")]
-    Unreadable {
-        /// The name of the tensor.
-        name: String,
-        /// The reason.
-        problem: TensorProblem,
-    },
-    /// A tensor has another number of axes than in a VLC model, or an axis of length 0.
-    #[error("tensor {name} has shape {shape:?}, which no VLC model has")]
-    Shape {
-        /// The name of the tensor.
-        name: String,
-        /// Its shape.
-        shape: Vec<usize>,
-    },
-    /// A block is missing, but the file has a later one.
-    #[error("the file has no tensors of block {block}, but those of block {later}: the model is incomplete")]
-    MissingBlock {
-        /// The name of the block.
-        block: String,
-        /// The number of the later block.
-        later: usize,
-    },
-    /// A position table does not have one row for the class token and a square number of rows for patches.
-    #[error("position table {name} has {rows} rows, which is not one more than a square")]
-    NotSquare {
-        /// The name of the table.
-        name: String,
-        /// Number of rows.
-        rows: usize,
-    },
-    /// The number of attention heads does not divide the width.
-    #[error("{heads} attention heads do not divide the width {width} of the {part}")]
-    Heads {
-        /// The encoder or the decoder.
-        part: &'static str,
-        /// The given number of heads.
-        heads: usize,
-        /// Width of the part.
-        width: usize,
-    },
-    /// A size is 0, too large, or contradicts another size.
-    #[error("the {name} {value} of the model is out of range or contradicts another size")]
-    OutOfRange {
-        /// The name of the size.
-        name: &'static str,
-        /// Its value.
-        value: usize,
-    },
-    /// The image size is not a multiple of the patch size.
-    #[error("the image size {image_size} is not a multiple of the patch size {patch_size}")]
-    ImageSize {
-        /// Side of the images in pixels.
-        image_size: usize,
-        /// Side of a patch in pixels.
-        patch_size: usize,
-    },
-    /// The number of attention heads is neither in the file nor given, and the width is not that of a published model.
-    #[error("the file does not state the number of attention heads of the {part}, whose width is {width}")]
-    UnknownHeads {
-        /// The encoder or the decoder.
-        part: &'static str,
-        /// Width of the part.
-        width: usize,
-    },
-}
-
 /// Derives the sizes of the model in a weight file. A decoder whose number of heads is unknown is left out.
 ///
 /// # Errors
@@ -181,12 +143,11 @@ pub fn derive(file: &WeightIndex, given: GivenHeads) -> Result<Sizes, SizeError>
     let (decoder_width, decoder_depth, decoder_heads) =
         decoder(&tensors, &statements, given.decoder, &mut assumptions)?;
 
-    let positions = "transformer.pos_embed";
-    let [_, rows, _] = tensors.shape(positions)?;
+    let [_, rows, _] = tensors.shape(POSITIONS)?;
     let grid = (rows - 1).isqrt();
     if grid == 0 || grid * grid + 1 != rows {
         return Err(SizeError::NotSquare {
-            name: positions.into(),
+            name: POSITIONS.into(),
             rows,
         });
     }
@@ -194,6 +155,11 @@ pub fn derive(file: &WeightIndex, given: GivenHeads) -> Result<Sizes, SizeError>
     let [max_text_len, _] = tensors.shape("text_embeddings.position_embeddings.weight")?;
     let [token_types, _] = tensors.shape("token_type_embeddings.weight")?;
     let nlvr2 = tensors.classes("nlvr2_classifier")?.is_some();
+    let origin = origin(file, &tensors, &statements, width, grid);
+    let mut variant = origin.variant();
+    if let (Origin::HuggingFaceVilt, Some(eps)) = (origin, statements.layer_norm_eps()) {
+        (variant.layer_norm_eps, variant.text_layer_norm_eps) = (eps, eps);
+    }
     let config = VlcConfig {
         image_size: grid * patch_size,
         backbone: Backbone {
@@ -207,6 +173,7 @@ pub fn derive(file: &WeightIndex, given: GivenHeads) -> Result<Sizes, SizeError>
         },
         vocab_size,
         max_text_len,
+        variant,
         // A table of two rows is extended for the second image.
         token_types: token_types.max(if nlvr2 { 3 } else { 2 }),
         drop_rate: 0.0,
@@ -220,7 +187,42 @@ pub fn derive(file: &WeightIndex, given: GivenHeads) -> Result<Sizes, SizeError>
         },
     };
     check(&config)?;
-    Ok(Sizes { config, assumptions })
+    if origin == Origin::HuggingFaceVilt {
+        hugging_face::check(&statements, &config)?;
+    }
+    Ok(Sizes {
+        config,
+        assumptions,
+        origin,
+    })
+}
+
+/// Returns which model of the family is in a file, whose position table has `grid · grid` patches.
+fn origin(file: &WeightIndex, tensors: &Tensors, statements: &Statements, width: usize, grid: usize) -> Origin {
+    if file.summary.hugging_face {
+        return Origin::HuggingFaceVilt;
+    }
+    if let Some(is_vlc) = statements.is_vlc() {
+        return match is_vlc {
+            true => Origin::Vlc,
+            false => Origin::Vilt { is_stated: true },
+        };
+    }
+    let has_decoder = ["transformer.mask_token", "transformer.decoder_embed.weight"]
+        .iter()
+        .any(|name| tensors.contains(name));
+    let is_fixed = || {
+        let table = file.tensors.get(POSITIONS)?;
+        let mut values = vec![0.0; table.shape().iter().product()];
+        table.read_f32(&mut values)?;
+        let fixed = width.is_multiple_of(4).then(|| sine_cosine(width, grid))?;
+        let is_near = |(value, fixed): (&f32, f32)| (value - fixed).abs() < FIXED_TABLE_BOUND;
+        Some(values.len() == fixed.len() && values.iter().zip(fixed).all(is_near))
+    };
+    match has_decoder || is_fixed() == Some(true) {
+        true => Origin::Vlc,
+        false => Origin::Vilt { is_stated: false },
+    }
 }
 
 /// Derives the sizes of the encoder in a weight file of a VLC model, a MAE or an image classifier. `heads` is the number of attention heads
@@ -277,6 +279,19 @@ pub fn check(config: &VlcConfig) -> Result<(), SizeError> {
     in_range("text length", config.max_text_len, 2..=MAX_SIZE)?;
     let least = if config.heads.nlvr2 { 3 } else { 2 };
     in_range("number of token types", config.token_types, least..=MAX_SIZE)?;
+    let Variant {
+        positions,
+        layer_norm_eps,
+        text_layer_norm_eps,
+    } = config.variant;
+    for eps in [layer_norm_eps, text_layer_norm_eps] {
+        if !(eps > 0.0 && eps < 1.0) {
+            return Err(SizeError::Epsilon(eps.to_string()));
+        }
+    }
+    if config.has_decoder() && positions == Positions::Learned {
+        return Err(SizeError::LearnedPositionsWithDecoder);
+    }
     if config.has_decoder() {
         in_range("width of the decoder", b.decoder_width, 1..=MAX_SIZE)?;
         in_range("depth of the decoder", b.decoder_depth, 1..=MAX_GRID)?;

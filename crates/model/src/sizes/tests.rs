@@ -39,7 +39,12 @@ fn golden_files_have_their_recorded_sizes_and_weights() {
                 encoder: None,
                 decoder: Some(size("decoder_heads")),
             };
-            let Sizes { config, assumptions } = derive(&index, given).expect("sizes");
+            let Sizes {
+                config,
+                assumptions,
+                origin,
+            } = derive(&index, given).expect("sizes");
+            assert_eq!((origin, config.variant), (Origin::Vlc, Variant::VLC));
             assert!(assumptions.is_empty(), "{assumptions:?}");
             let b = &config.backbone;
             assert_eq!([b.patch_size, b.width, b.depth], ["patch", "dim", "depth"].map(size));
@@ -193,4 +198,110 @@ fn reading_rejects_missing_and_integer_weights() {
     state.insert(name, StoredTensor::new(vec![length], TensorData::I64(vec![1; length])));
     let error = read(&state).expect("an error");
     assert!(matches!(error, AdaptError::NotFloating { name: n, .. } if n == name));
+}
+
+#[test]
+fn models_of_the_family_are_told_apart() {
+    let origin_of = |path: &Path| {
+        let file = files::map(path).expect("mapped");
+        let sizes = derive(
+            &files::index(&file).expect("an index"),
+            GivenHeads {
+                encoder: Some(3),
+                decoder: None,
+            },
+        );
+        sizes.map(|sizes| (sizes.origin, sizes.config))
+    };
+    let directory = tempfile::tempdir().expect("a directory");
+    for root in vlct_golden::vilt_directories("") {
+        for name in ["vqa", "nlvr2", "irtr", "mlm", "mlm_v5", "vqa_bin", "vqa_bf16"] {
+            let (origin, config) = origin_of(&root.join("hf").join(name)).expect("sizes");
+            assert_eq!(
+                (origin, config.variant),
+                (Origin::HuggingFaceVilt, Variant::HUGGING_FACE_VILT)
+            );
+            let h = config.heads;
+            let [vqa, nlvr2, rank, mlm] = ["vqa", "nlvr2", "irtr", "mlm"].map(|head| name.starts_with(head));
+            assert_eq!(
+                (h.vqa.is_some(), h.nlvr2, h.rank, h.mlm),
+                (vqa, nlvr2, rank, mlm),
+                "{name}"
+            );
+            assert!(!h.itm && !config.has_decoder());
+        }
+        for name in ["vqa", "nlvr2", "irtr", "mlm_itm"] {
+            let path = root.join("native").join(format!("{name}.ckpt"));
+            let (origin, config) = origin_of(&path).expect("sizes");
+            assert_eq!(
+                (origin, config.variant),
+                (Origin::Vilt { is_stated: true }, Variant::VILT)
+            );
+            // Without hyper-parameters, the tensors tell.
+            let state = files::read(&path).expect("a checkpoint").state;
+            let bare = directory.path().join("bare.safetensors");
+            files::write(&bare, &state, &files::Style::Vlc.into()).expect("written");
+            assert_eq!(origin_of(&bare), Ok((Origin::Vilt { is_stated: false }, config)));
+        }
+        // VLC's table without its decoder, also in half precision.
+        let state = files::read(&root.join("export/vlc_vqa.ckpt"))
+            .expect("a checkpoint")
+            .state;
+        let half = |mut values: Vec<f32>| {
+            values
+                .iter_mut()
+                .for_each(|value| *value = f32::from_bits(value.to_bits() & 0xffff_0000));
+            values
+        };
+        let tensors = state
+            .into_iter()
+            .filter(|(name, _)| !name.contains("decoder_") && !name.ends_with("mask_token"));
+        let bare: StateDict = tensors
+            .map(|(name, tensor)| {
+                let shape = tensor.shape.clone();
+                let tensor = match tensor.data.dtype().is_floating() {
+                    true => StoredTensor::f32(shape, half(tensor.into_f32().expect("numbers"))),
+                    false => tensor,
+                };
+                (name, tensor)
+            })
+            .collect();
+        let path = directory.path().join("vlc.safetensors");
+        files::write(&path, &bare, &files::Style::Vlc.into()).expect("written");
+        assert_eq!(origin_of(&path).expect("sizes").0, Origin::Vlc);
+    }
+}
+
+#[test]
+fn configurations_that_contradict_the_tensors_are_errors_of_one_line() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for root in vlct_golden::vilt_directories("hf") {
+        let [weights, config] = ["model.safetensors", "config.json"].map(|name| directory.path().join(name));
+        std::fs::copy(root.join("vqa/model.safetensors"), &weights).expect("copied");
+        let right = vlct_golden::json(root.join("vqa/config.json"));
+        for (key, value) in [
+            ("hidden_size", serde_json::json!(1)),
+            ("num_hidden_layers", serde_json::json!("two")),
+            ("intermediate_size", serde_json::json!(1)),
+            ("patch_size", serde_json::json!([8, 8])),
+            ("image_size", serde_json::json!(7)),
+            ("vocab_size", serde_json::json!(-1)),
+            ("max_position_embeddings", serde_json::json!(1e300)),
+            ("id2label", serde_json::json!({"0": "yes"})),
+            ("hidden_act", serde_json::json!("relu")),
+            ("model_type", serde_json::json!("bert")),
+        ] {
+            let mut changed = right.clone();
+            changed[key] = value;
+            std::fs::write(&config, changed.to_string()).expect("written");
+            let file = files::map(&weights).expect("mapped");
+            let error = derive(&files::index(&file).expect("an index"), GivenHeads::default())
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.starts_with(&format!("config.json has {key} = ")) && !error.contains('\n'),
+                "{error}"
+            );
+        }
+    }
 }

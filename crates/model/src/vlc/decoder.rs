@@ -1,6 +1,6 @@
 //! The decoder of masked autoencoding (He et al. 2022). Its input is the image part of the encoder's output.
 
-use super::{BACKBONE_EPS, Encoded, Vlc};
+use super::{Encoded, Vlc};
 use crate::blocks::{Block, Linear, Norm, ParameterIds};
 use crate::mask::PatchMask;
 use std::ops::Range;
@@ -19,13 +19,13 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    pub fn new(ids: &ParameterIds, depth: usize) -> Self {
+    pub fn new(ids: &ParameterIds, depth: usize, eps: f32) -> Self {
         Self {
             embedding: ids.linear("transformer.decoder_embed"),
             mask_token: ids.id("transformer.mask_token"),
             positions: ids.id("transformer.decoder_pos_embed"),
             blocks: (0..depth)
-                .map(|i| ids.block(&format!("transformer.decoder_blocks.{i}"), BACKBONE_EPS))
+                .map(|i| ids.block(&format!("transformer.decoder_blocks.{i}"), eps))
                 .collect(),
             norm: ids.norm("transformer.decoder_norm"),
             prediction: ids.linear("transformer.decoder_pred"),
@@ -128,7 +128,7 @@ impl Vlc {
             x = block.attend(tape, p, &x, &varlen, heads);
             x = block.mlp(tape, p, &x);
         }
-        let x = decoder.norm.forward(tape, p, &x, BACKBONE_EPS);
+        let x = decoder.norm.forward(tape, p, &x, self.config.variant.layer_norm_eps);
         decoder.prediction.forward(tape, p, &x, None)
     }
 }

@@ -2,14 +2,13 @@
 
 use super::{PackedRows, Vlc};
 use crate::blocks::{Norm, ParameterIds};
+use crate::config::Positions;
 use crate::inputs::{Inputs, Sequence};
+use crate::position;
 use std::sync::Arc;
-use vlct_tensor::ops::{NONE, Pick, Table};
+use vlct_tensor::ops::{NONE, Pick, SparseMatrix, Table};
 use vlct_tensor::tensor::Order;
-use vlct_tensor::{ParameterId, Tape, Var};
-
-/// ε of BERT's layer norms.
-const TEXT_EPS: f32 = 1e-12;
+use vlct_tensor::{ParameterId, Planes, Tape, Var};
 
 /// Row of the padding token in the word table. It gets no gradient, as with PyTorch's `padding_idx`.
 const PAD: u32 = 0;
@@ -39,6 +38,49 @@ pub(super) struct Patches {
     pub projected: Var,
     /// Row of each sequence's first patch in `projected`.
     starts: Vec<u32>,
+}
+
+/// The interpolations of a learned position table to the grids of a batch's images.
+struct Interpolation {
+    /// Number of patches per side of the table.
+    table_grid: usize,
+    /// The grids other than that of the table, each with the first row of its positions.
+    grids: Vec<([usize; 2], u32)>,
+    rows: u32,
+}
+
+impl Interpolation {
+    fn new(table_grid: usize) -> Self {
+        Self {
+            table_grid,
+            grids: Vec::new(),
+            rows: 0,
+        }
+    }
+
+    /// Returns the first row of the positions of a grid; `None` if the grid is that of the table.
+    fn first_row(&mut self, grid: [usize; 2]) -> Option<u32> {
+        if grid == [self.table_grid; 2] {
+            return None;
+        }
+        if let Some((_, first)) = self.grids.iter().find(|(known, _)| *known == grid) {
+            return Some(*first);
+        }
+        let first = self.rows;
+        self.grids.push((grid, first));
+        self.rows += (grid[0] * grid[1]) as u32;
+        Some(first)
+    }
+
+    /// Returns the positions of all grids, `[rows, width]`; `None` if there is none.
+    fn apply(self, tape: &Tape, table: &Var) -> Option<Var> {
+        let rows = self
+            .grids
+            .iter()
+            .flat_map(|(grid, _)| position::bilinear(self.table_grid, *grid));
+        let matrix = (self.rows > 0).then(|| SparseMatrix::from_rows(table.rows(), rows));
+        matrix.map(|matrix| tape.sparse_product(matrix, table))
+    }
 }
 
 impl Vlc {
@@ -74,7 +116,10 @@ impl Vlc {
                 },
             ],
         );
-        let normed = self.text.norm.forward(tape, p, &sum, TEXT_EPS);
+        let normed = self
+            .text
+            .norm
+            .forward(tape, p, &sum, self.config.variant.text_layer_norm_eps);
         match dropout {
             Some(key) if self.config.drop_rate > 0.0 => tape.dropout(&normed, self.config.drop_rate, key),
             _ => normed,
@@ -84,9 +129,11 @@ impl Vlc {
     /// Returns the projections of the visible patches of all sequences, without position embeddings. If several sequences contain
     /// an image without a mask, its patches are projected once.
     pub(super) fn project_patches(&self, tape: &Tape, inputs: &Inputs) -> Patches {
-        let all_patches: Vec<u32> = (0..self.config.patches() as u32).collect();
+        let grids: Vec<[usize; 2]> = inputs.images.iter().map(|image| self.grid_of(*image)).collect();
+        let most = grids.iter().map(|[rows, columns]| rows * columns).max();
+        let all_patches: Vec<u32> = (0..most.unwrap_or(0) as u32).collect();
         // Images and the indices of their patches to project. An image may occur several times.
-        let mut selected: Vec<(&[f32], &[u32])> = Vec::new();
+        let mut selected: Vec<(Planes, &[u32])> = Vec::new();
         // First row of each image whose patches are all projected.
         let mut unmasked_starts: Vec<Option<u32>> = vec![None; inputs.images.len()];
         let mut rows = 0;
@@ -96,7 +143,9 @@ impl Vlc {
                 starts.push(rows);
                 continue;
             };
-            let kept = sequence.mask.as_ref().map_or(all_patches.as_slice(), |mask| &mask.kept);
+            let [rows_of_grid, columns] = grids[image];
+            let all = &all_patches[..rows_of_grid * columns];
+            let kept = sequence.mask.as_ref().map_or(all, |mask| &mask.kept);
             // Appends the kept patches and returns their first row.
             let mut push = || {
                 selected.push((inputs.images[image], kept));
@@ -108,24 +157,54 @@ impl Vlc {
                 None => *unmasked_starts[image].get_or_insert_with(push),
             });
         }
-        let (size, side) = (self.config.image_size, self.config.backbone.patch_size);
-        let patches = Var::constant(tape.device().patches(&selected, size, side, Order::ChannelFirst));
+        let side = self.config.backbone.patch_size;
+        let patches = Var::constant(tape.device().patches(&selected, side, Order::ChannelFirst));
         Patches {
             projected: self.image.projection.forward(tape, &self.parameters, &patches, None),
             starts,
         }
     }
 
+    /// Returns the number of patches per column and per row of an image.
+    ///
+    /// # Panics
+    /// Panics if the image does not consist of whole patches or, with a fixed position table, is not the square of the table.
+    fn grid_of(&self, image: Planes) -> [usize; 2] {
+        let side = self.config.backbone.patch_size;
+        let (height, width) = (image.height, image.width);
+        assert!(
+            height.is_multiple_of(side) && width.is_multiple_of(side),
+            "an image of {width} × {height} pixels does not consist of patches of {side} × {side} pixels"
+        );
+        let grid = image.grid(side);
+        let square = [self.config.grid(); 2];
+        assert!(
+            self.config.variant.positions == Positions::Learned || grid == square,
+            "an image of {width} × {height} pixels, but the position table is that of another size"
+        );
+        grid
+    }
+
     /// Packs text and image tokens into one matrix, sequence by sequence, and adds the embeddings of position (image tokens only)
     /// and modality.
     pub(super) fn pack(&self, tape: &Tape, inputs: &Inputs, text: &Var, patches: &Patches) -> PackedRows {
         let p = &self.parameters;
-        let kept = |s: &Sequence| s.mask.as_ref().map_or(self.config.patches(), |mask| mask.kept.len());
+        let grid = |s: &Sequence| s.image.map(|image| self.grid_of(inputs.images[image as usize]));
+        let kept = |s: &Sequence| match (&s.mask, grid(s)) {
+            (Some(mask), _) => mask.kept.len(),
+            (None, grid) => grid.map_or(0, |[rows, columns]| rows * columns),
+        };
         let image_tokens = |s: &Sequence| s.image.map_or(0, |_| 1 + kept(s));
         let text_lengths: Vec<usize> = inputs.sequences.iter().map(|s| inputs.text(s).len()).collect();
         let tokens = text_lengths.iter().sum::<usize>() + inputs.sequences.iter().map(image_tokens).sum::<usize>();
-        let [mut from_text, mut from_patches, mut from_class, mut positions] =
-            std::array::from_fn(|_| vec![NONE; tokens]);
+        let [
+            mut from_text,
+            mut from_patches,
+            mut from_class,
+            mut positions,
+            mut interpolated,
+        ] = std::array::from_fn(|_| vec![NONE; tokens]);
+        let mut interpolation = Interpolation::new(self.config.grid());
         let mut types = vec![0u32; tokens];
         let (mut row, mut text_row) = (0, 0);
         let mut offsets = vec![0];
@@ -134,14 +213,19 @@ impl Vlc {
                 from_text[row] = text_row;
                 (row, text_row) = (row + 1, text_row + 1);
             }
-            if s.image.is_some() {
+            if let Some(grid) = grid(s) {
                 let kept = kept(s);
+                let first_interpolated = interpolation.first_row(grid);
                 types[row..row + 1 + kept].fill(s.token_type);
                 (from_class[row], positions[row]) = (0, 0);
                 row += 1;
                 for i in 0..kept {
                     from_patches[row] = first_patch + i as u32;
-                    positions[row] = 1 + s.mask.as_ref().map_or(i as u32, |mask| mask.kept[i]);
+                    let patch = s.mask.as_ref().map_or(i as u32, |mask| mask.kept[i]);
+                    match first_interpolated {
+                        None => positions[row] = 1 + patch,
+                        Some(first) => interpolated[row] = first + patch,
+                    }
                     row += 1;
                 }
             }
@@ -166,21 +250,16 @@ impl Vlc {
             tape.parameter(p, self.image.positions),
             tape.parameter(p, self.token_types),
         );
-        let x = tape.lookup(
-            Some(&joined),
-            &[
-                Table {
-                    table: &position_table,
-                    rows: positions.into(),
-                    frozen_row: None,
-                },
-                Table {
-                    table: &type_table,
-                    rows: types.into(),
-                    frozen_row: None,
-                },
-            ],
-        );
+        let interpolated_table = interpolation.apply(tape, &position_table);
+        let table = |table, rows: Vec<u32>| Table {
+            table,
+            rows: rows.into(),
+            frozen_row: None,
+        };
+        let mut tables = vec![table(&position_table, positions)];
+        tables.extend(interpolated_table.as_ref().map(|var| table(var, interpolated)));
+        tables.push(table(&type_table, types));
+        let x = tape.lookup(Some(&joined), &tables);
         PackedRows {
             x,
             offsets: offsets.into(),

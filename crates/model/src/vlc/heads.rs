@@ -4,9 +4,6 @@ use super::{Encoded, Vlc};
 use crate::blocks::{Linear, Norm, ParameterIds};
 use vlct_tensor::{ParameterId, Parameters, Tape, Var};
 
-/// ε of BERT's prediction head.
-const MLM_EPS: f32 = 1e-12;
-
 /// ε of the classifiers' layer norms, PyTorch's default.
 const CLASSIFIER_EPS: f32 = 1e-5;
 
@@ -74,7 +71,7 @@ impl Vlc {
         let (p, head) = (&self.parameters, expect(&self.mlm, "masked-language"));
         let x = tape.rows(&encoded.features, rows);
         let x = tape.gelu(&head.dense.forward(tape, p, &x, None));
-        let x = head.norm.forward(tape, p, &x, MLM_EPS);
+        let x = head.norm.forward(tape, p, &x, self.config.variant.text_layer_norm_eps);
         tape.linear(
             &x,
             &tape.parameter(p, head.decoder),

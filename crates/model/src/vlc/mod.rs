@@ -10,7 +10,7 @@ mod recorded;
 #[cfg(test)]
 mod tests;
 
-use crate::blocks::{BACKBONE_EPS, Block, ImageEmbedding, Linear, Norm, ParameterIds};
+use crate::blocks::{Block, ImageEmbedding, Linear, Norm, ParameterIds};
 use crate::config::VlcConfig;
 use crate::files::BACKBONE_PREFIX;
 use crate::inputs::{Inputs, Sequence};
@@ -98,12 +98,12 @@ impl Vlc {
             image: ImageEmbedding::new(&ids, BACKBONE_PREFIX),
             token_types: ids.id("token_type_embeddings.weight"),
             blocks: (0..backbone.depth)
-                .map(|i| ids.block(&format!("transformer.blocks.{i}"), BACKBONE_EPS))
+                .map(|i| ids.block(&format!("transformer.blocks.{i}"), config.variant.layer_norm_eps))
                 .collect(),
             norm: ids.norm("transformer.norm"),
             decoder: config
                 .has_decoder()
-                .then(|| decoder::Decoder::new(&ids, backbone.decoder_depth)),
+                .then(|| decoder::Decoder::new(&ids, backbone.decoder_depth, config.variant.layer_norm_eps)),
             pooler: ids.linear("pooler.dense"),
             mlm: config.heads.mlm.then(|| heads::Mlm::new(&ids)),
             itm: config.heads.itm.then(|| ids.linear("itm_score.fc")),
@@ -153,8 +153,8 @@ impl Vlc {
     /// `dropout` is the key of the random generator for dropout of the text embedding; `None` disables dropout.
     ///
     /// # Panics
-    /// Panics if a text is longer than `max_text_len`, a token id is not less than `vocab_size`, an image does not have
-    /// the side `image_size`, or an index of a sequence is out of range.
+    /// Panics if a text is longer than `max_text_len`, a token id is not less than `vocab_size`, an image does not consist of whole
+    /// patches or, with a fixed position table, does not have the side `image_size`, or an index of a sequence is out of range.
     pub fn encode(&self, tape: &Tape, inputs: &Inputs, dropout: Option<[u64; 4]>) -> Encoded {
         self.encode_tracing(tape, inputs, dropout, &mut |_, _| ())
     }
@@ -230,7 +230,7 @@ impl Vlc {
             x = block.mlp(tape, p, &attended);
             trace(&format!("block{i}"), &x);
         }
-        let features = self.norm.forward(tape, p, &x, BACKBONE_EPS);
+        let features = self.norm.forward(tape, p, &x, self.config.variant.layer_norm_eps);
         trace("norm", &features);
         features
     }

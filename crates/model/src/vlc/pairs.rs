@@ -7,7 +7,7 @@ use crate::mask::PatchMask;
 use std::ops::Range;
 use std::sync::Arc;
 use vlct_tensor::ops::{NONE, Pick, Projections};
-use vlct_tensor::{Tape, Var};
+use vlct_tensor::{Planes, Tape, Var};
 
 /// The embedded tokens of images or of texts, in the order in which they were given.
 pub struct EmbeddedRows {
@@ -60,23 +60,29 @@ impl Vlc {
         self.embed_alone(tape, Vec::new(), texts.to_vec(), &sequences)
     }
 
-    /// Embeds images `[3, image_size, image_size]`: the class token and the patches `visible`, or all patches if it is `None`.
+    /// Embeds images: the class token and the patches that `visible` returns for the number of patches per column and per row, or all patches
+    /// if it is `None`.
     ///
     /// # Panics
-    /// Panics if the tape records operations, there is no image, an image has another size, or a patch is out of range.
-    pub fn embed_images(&self, tape: &Tape, images: &[&[f32]], visible: Option<&[u32]>) -> EmbeddedRows {
-        let mask = visible.map(|kept| PatchMask {
-            kept: kept.to_vec(),
-            removed: Vec::new(),
-            ids_restore: Vec::new(),
-        });
-        let sequence = |image| Sequence {
+    /// Panics if the tape records operations, there is no image, an image is not one for [`Vlc::encode`], or a patch is out of range.
+    pub fn embed_images(
+        &self,
+        tape: &Tape,
+        images: &[Planes],
+        visible: Option<fn([usize; 2]) -> Vec<u32>>,
+    ) -> EmbeddedRows {
+        let side = self.config.backbone.patch_size;
+        let sequence = |(i, image): (usize, &Planes)| Sequence {
             text: None,
-            image: Some(image),
-            mask: mask.clone(),
+            image: Some(i as u32),
+            mask: visible.map(|visible| PatchMask {
+                kept: visible(image.grid(side)),
+                removed: Vec::new(),
+                ids_restore: Vec::new(),
+            }),
             ..Sequence::FIRST_PAIR
         };
-        let sequences: Vec<Sequence> = (0..images.len() as u32).map(sequence).collect();
+        let sequences: Vec<Sequence> = images.iter().enumerate().map(sequence).collect();
         self.embed_alone(tape, images.to_vec(), Vec::new(), &sequences)
     }
 
@@ -99,7 +105,7 @@ impl Vlc {
     fn embed_alone(
         &self,
         tape: &Tape,
-        images: Vec<&[f32]>,
+        images: Vec<Planes>,
         texts: Vec<&[u32]>,
         sequences: &[Sequence],
     ) -> EmbeddedRows {
@@ -184,13 +190,13 @@ mod tests {
             let images: Vec<Vec<f32>> = (1..4).map(image).collect();
             let texts: Vec<Vec<u32>> = (0..5).map(|i| (1..3 + i).map(|j| (7 * i + j) % 50).collect()).collect();
             let pairs = [(2, 0), (0, 0), (0, 4), (1, 2), (2, 0), (0, 1)];
-            let visible = [3, 0, 7];
-            for visible in [None, Some(&visible[..])] {
+            let three: fn([usize; 2]) -> Vec<u32> = |_| vec![3, 0, 7];
+            for visible in [None, Some(three)] {
                 let sequence = |(image, text)| Sequence {
                     text: Some(text),
                     image: Some(image),
                     mask: visible.map(|kept| PatchMask {
-                        kept: kept.to_vec(),
+                        kept: kept([3, 3]),
                         removed: Vec::new(),
                         ids_restore: Vec::new(),
                     }),

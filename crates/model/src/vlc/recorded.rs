@@ -11,7 +11,7 @@ use std::path::Path;
 use vlct_golden::{Tensors, assert_close};
 use vlct_tensor::ops::Varlen;
 use vlct_tensor::tensor::Order;
-use vlct_tensor::{Tape, Var};
+use vlct_tensor::{Planes, Tape, Var};
 
 /// Bound of relative differences of tensors.
 const BOUND: f32 = 2e-5;
@@ -35,6 +35,7 @@ fn model(directory: &Path, config: &Value) -> Vlc {
         vocab_size: 8,
         max_text_len: 4,
         token_types: 2,
+        variant: crate::config::Variant::VLC,
         drop_rate: 0.0,
         heads: Heads::default(),
     });
@@ -79,8 +80,9 @@ fn encoder_and_decoder_have_the_recorded_values() {
             ..Sequence::FIRST_PAIR
         };
         let sequences: Vec<Sequence> = masks.iter().enumerate().map(sequence).collect();
+        let planes = |image| Planes::square(image, model.config().image_size);
         let inputs = Inputs {
-            images: images.clone(),
+            images: images.iter().map(|image| planes(image)).collect(),
             texts: Vec::new(),
             sequences: &sequences,
         };
@@ -128,15 +130,13 @@ fn encoder_and_decoder_have_the_recorded_values() {
             let removed = masks.iter().enumerate();
             let removed = removed.flat_map(|(image, mask)| mask.removed.iter().map(move |patch| (image, *patch)));
             let of_removed: Vec<f32> = removed.flat_map(patch).collect();
-            let masked: Vec<(&[f32], &[u32])> = images
+            let masked: Vec<(Planes, &[u32])> = images
                 .iter()
                 .zip(&masks)
-                .map(|(image, mask)| (*image, mask.removed.as_slice()))
+                .map(|(image, mask)| (planes(image), mask.removed.as_slice()))
                 .collect();
             let side = backbone.patch_size;
-            let target = tape
-                .device()
-                .patches(&masked, model.config().image_size, side, Order::ChannelLast);
+            let target = tape.device().patches(&masked, side, Order::ChannelLast);
             let prediction = tape.device().tensor(of_removed.len() / values, values, &of_removed);
             let loss = tape.patch_loss(&Var::constant(prediction), target);
             assert_close("loss", &[loss.tensor().item()], &want.f32("loss_norm_pix"), LOSS_BOUND);

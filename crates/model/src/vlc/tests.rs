@@ -8,7 +8,7 @@ use crate::mask::PatchMask;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use vlct_golden::assert_close;
-use vlct_tensor::{Gradients, Tape, Var};
+use vlct_tensor::{Gradients, Planes, Tape, Var};
 
 pub(super) fn small_model(heads: Heads, depth: usize) -> Vlc {
     let backbone = Backbone {
@@ -26,6 +26,7 @@ pub(super) fn small_model(heads: Heads, depth: usize) -> Vlc {
         vocab_size: 50,
         max_text_len: 8,
         token_types: 3,
+        variant: crate::config::Variant::VLC,
         drop_rate: 0.0,
         heads,
     });
@@ -41,7 +42,7 @@ pub(super) fn image(seed: usize) -> Vec<f32> {
 
 pub(super) fn inputs<'a>(images: &'a [Vec<f32>], texts: &'a [Vec<u32>], sequences: &'a [Sequence]) -> Inputs<'a> {
     Inputs {
-        images: images.iter().map(Vec::as_slice).collect(),
+        images: images.iter().map(|image| Planes::square(image, 24)).collect(),
         texts: texts.iter().map(Vec::as_slice).collect(),
         sequences,
     }

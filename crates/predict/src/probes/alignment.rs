@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
+use vlct_data::loader::Pixels;
 use vlct_model::Vlc;
+use vlct_tasks::planes;
 use vlct_tensor::Tape;
 use vlct_tensor::ops::Ipot;
 use vlct_text::Tokenizer;
@@ -20,16 +22,16 @@ const SHOWN: (f32, f32) = (1.0, 3.0);
 /// The transport plan between the tokens of a text and the patches of an image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Alignment {
-    /// Number of patches per row of the image.
-    pub grid: usize,
+    /// Number of patches per column and per row of the image.
+    pub grid: [usize; 2],
     /// The plan `[tokens, patches]`, tokens without `[CLS]` and `[SEP]`, patches in row-major order.
     plan: Vec<f32>,
     /// Features of the patches in the last layer `[patches, width]`.
     patches: Vec<f32>,
 }
 
-/// Computes the transport plan of a text with an image `[3, image_size, image_size]`.
-pub fn align(model: &Vlc, text: &[u32], pixels: &[f32]) -> Alignment {
+/// Computes the transport plan of a text with an image.
+pub fn align(model: &Vlc, text: &[u32], pixels: &Pixels) -> Alignment {
     let tape = Tape::inference(model.compute());
     let encoded = super::encode(model, &tape, text, pixels, None);
     let (text_rows, image_rows) = (encoded.text_rows(0), encoded.image_rows(0));
@@ -40,7 +42,7 @@ pub fn align(model: &Vlc, text: &[u32], pixels: &[f32]) -> Alignment {
     let width = encoded.features.columns();
     let features = encoded.features.tensor().to_host();
     Alignment {
-        grid: model.config().grid(),
+        grid: planes(pixels).grid(model.config().backbone.patch_size),
         plan: plan.to_host().into_owned(),
         patches: features[patches.start * width..patches.end * width].to_vec(),
     }
@@ -57,7 +59,7 @@ impl Alignment {
     /// # Panics
     /// Panics if the tokens are not between `[CLS]` and `[SEP]`.
     pub fn row(&self, tokens: Range<usize>) -> Vec<f32> {
-        let patches = self.grid * self.grid;
+        let patches = self.grid[0] * self.grid[1];
         let mut sum = vec![0.0; patches];
         for token in tokens {
             let row = &self.plan[(token - 1) * patches..][..patches];
@@ -158,7 +160,7 @@ mod tests {
     #[test]
     fn rows_of_a_word_are_summed() {
         let alignment = Alignment {
-            grid: 2,
+            grid: [2, 2],
             plan: (0..12).map(|i| i as f32).collect(),
             patches: Vec::new(),
         };

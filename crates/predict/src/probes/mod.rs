@@ -6,17 +6,19 @@ pub mod alignment;
 pub mod reconstruction;
 pub mod words;
 
+use vlct_data::loader::Pixels;
 use vlct_model::{Encoded, Inputs, PatchMask, Sequence, Vlc};
+use vlct_tasks::planes;
 use vlct_tensor::Tape;
 
-/// Encodes one text with one image `[3, image_size, image_size]`. Without a mask, all patches are visible.
-fn encode(model: &Vlc, tape: &Tape, text: &[u32], pixels: &[f32], mask: Option<&PatchMask>) -> Encoded {
+/// Encodes one text with one image. Without a mask, all patches are visible.
+fn encode(model: &Vlc, tape: &Tape, text: &[u32], pixels: &Pixels, mask: Option<&PatchMask>) -> Encoded {
     let sequence = Sequence {
         mask: mask.cloned(),
         ..Sequence::FIRST_PAIR
     };
     let inputs = Inputs {
-        images: vec![pixels],
+        images: vec![planes(pixels)],
         texts: vec![text],
         sequences: &[sequence],
     };

@@ -1,18 +1,19 @@
 //! Reconstruction of masked patches.
 
+use vlct_data::loader::Pixels;
 use vlct_model::{PatchMask, Vlc};
 use vlct_tensor::Tape;
 
 /// Small constant that is added to the variance of a patch, as in training.
 const VARIANCE_EPS: f32 = 1e-6;
 
-/// An image with masked patches and its reconstruction. Both are normalised values `[3, image_size, image_size]`.
+/// An image with masked patches and its reconstruction. Both are normalised values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reconstruction {
     /// The image with zeros, the mean colour, in place of the masked patches.
-    pub masked: Vec<f32>,
+    pub masked: Pixels,
     /// The image with the model's predictions in place of the masked patches.
-    pub reconstructed: Vec<f32>,
+    pub reconstructed: Pixels,
 }
 
 /// Masks patches of an image and replaces them by the model's predictions, given the text and the visible patches.
@@ -22,14 +23,14 @@ pub struct Reconstruction {
 ///
 /// # Panics
 /// Panics if the model has no decoder.
-pub fn reconstruct(model: &Vlc, text: &[u32], pixels: &[f32], mask: &PatchMask) -> Reconstruction {
+pub fn reconstruct(model: &Vlc, text: &[u32], pixels: &Pixels, mask: &PatchMask) -> Reconstruction {
     let tape = Tape::inference(model.compute());
     let encoded = super::encode(model, &tape, text, pixels, Some(mask));
     let prediction = model.decode(&tape, &encoded, 0..1, &[mask], |mask| mask.removed.clone());
     let values = prediction.tensor().to_host();
     let (size, patch_size) = (model.config().image_size, model.config().backbone.patch_size);
     let grid = model.config().grid();
-    let (mut masked, mut reconstructed) = (pixels.to_vec(), pixels.to_vec());
+    let (mut masked, mut reconstructed) = (pixels.clone(), pixels.clone());
     for (patch, predicted) in mask
         .removed
         .iter()

@@ -1,5 +1,6 @@
 //! Predictions of masked words.
 
+use vlct_data::loader::Pixels;
 use vlct_model::Vlc;
 use vlct_tasks::probabilities::{softmax, top};
 use vlct_tensor::Tape;
@@ -21,7 +22,7 @@ pub struct Candidate {
 ///
 /// # Panics
 /// Panics if the model has no head for masked words, or a position is beyond the text.
-pub fn logits(model: &Vlc, text: &[u32], pixels: &[f32], positions: &[usize]) -> Vec<Vec<f32>> {
+pub fn logits(model: &Vlc, text: &[u32], pixels: &Pixels, positions: &[usize]) -> Vec<Vec<f32>> {
     let tape = Tape::inference(model.compute());
     let encoded = super::encode(model, &tape, text, pixels, None);
     let start = encoded.text_rows(0).start;

@@ -107,7 +107,7 @@ pub fn retrieval(model: &Model, spec: &RunSpec) -> Result<(Recalls, Candidates)>
     let mut images = Vec::with_capacity(candidates);
     let scoring = RetrievalScorer::new(held_out.clone(), test_inputs, texts.clone(), spec.data.workers);
     let scores = scoring.scores(model.vlc(), candidates, &AtomicBool::new(false), &mut |image| {
-        images.push(image.to_vec())
+        images.push(image.clone())
     })?;
     let scores = scores.unwrap_or_default();
     let owner: Vec<usize> = (0..candidates).collect();
@@ -115,6 +115,7 @@ pub fn retrieval(model: &Model, spec: &RunSpec) -> Result<(Recalls, Candidates)>
     let candidates = Candidates {
         tokenizer: inputs.tokenizer.clone(),
         images,
+        normalisation: inputs.format.normalisation,
         captions,
         texts,
         scores,

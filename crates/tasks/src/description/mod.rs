@@ -1,11 +1,14 @@
 //! The description of a model in its checkpoint: sizes, task and preparation of inputs. With the description, weights can be used
 //! without the configuration, the datasets and the vocabulary file of their run.
 
+mod hugging_face;
+mod weights;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use vlct_image::{MEAN, Reading, STD, TransformSpec};
+use vlct_image::{ImageFormat, Normalisation, Reading, TransformSpec};
 use vlct_model::ModelConfig;
 use vlct_model::checkpoint::{self, CheckpointError};
 use vlct_model::files::WeightIndex;
@@ -13,6 +16,8 @@ use vlct_text::{TextError, Tokenizer, Vocabulary};
 
 use crate::inputs::InputSpec;
 use crate::spec::TaskSpec;
+
+pub use weights::{DescribedWeights, WeightsError};
 
 /// Model, task and inputs of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,8 +35,11 @@ pub struct Description {
 /// Preparation of images and texts for a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InputDescription {
-    /// Side of the square images, in pixels.
+    /// Side of square images, or shorter side of images that keep their proportions, in pixels.
     pub image_size: usize,
+    /// The sides of images that keep their proportions are multiples of this number of pixels.
+    #[serde(default = "vilt_multiple")]
+    pub size_multiple: usize,
     /// Mean of each channel, subtracted from values scaled to 0 to 1.
     pub mean: [f32; 3],
     /// Standard deviation of each channel. Values are divided by it after the subtraction of the mean.
@@ -103,9 +111,10 @@ impl Description {
             model: model.clone(),
             task: task.clone(),
             inputs: InputDescription {
-                image_size: inputs.image_size,
-                mean: MEAN,
-                deviation: STD,
+                image_size: inputs.format.size,
+                size_multiple: inputs.format.multiple,
+                mean: inputs.format.normalisation.mean,
+                deviation: inputs.format.normalisation.deviation,
                 train_transform: inputs.train_transform.clone(),
                 eval_transform: inputs.eval_transform.clone(),
                 vocabulary: match task {
@@ -159,7 +168,23 @@ fn invalid(path: &Path, error: &serde_json::Error) -> CheckpointError {
     }
 }
 
+fn vilt_multiple() -> usize {
+    ImageFormat::VILT_MULTIPLE
+}
+
 impl InputDescription {
+    /// Returns sizes and values of images.
+    pub fn format(&self) -> ImageFormat {
+        ImageFormat {
+            size: self.image_size,
+            multiple: self.size_multiple,
+            normalisation: Normalisation {
+                mean: self.mean,
+                deviation: self.deviation,
+            },
+        }
+    }
+
     /// Returns the settings for preparing images and texts. `source` is the checkpoint, for messages.
     ///
     /// # Errors
@@ -167,7 +192,7 @@ impl InputDescription {
     pub fn to_spec(&self, source: &Path) -> Result<InputSpec, TextError> {
         let vocabulary = Vocabulary::from_tokens(source, &self.vocabulary)?;
         Ok(InputSpec {
-            image_size: self.image_size,
+            format: self.format(),
             train_transform: self.train_transform.clone(),
             eval_transform: self.eval_transform.clone(),
             tokenizer: Tokenizer::new(Arc::new(vocabulary), self.lower_case),
@@ -228,11 +253,12 @@ mod tests {
             vocab_size: 30_522,
             max_text_len: 40,
             token_types: 2,
+            variant: vlct_model::config::Variant::VLC,
             drop_rate: 0.1,
             heads: Heads::default(),
         });
         let inputs = InputSpec {
-            image_size: 384,
+            format: TransformSpec::Named(TransformKind::MaeTest).published_format(384),
             train_transform: TransformKind::MaeRandaug.into(),
             eval_transform: TransformKind::MaeTest.into(),
             tokenizer: Tokenizer::bert_base_uncased(),

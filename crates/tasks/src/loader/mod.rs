@@ -60,8 +60,8 @@ impl Loader {
         spec: LoaderSpec,
         start: Position,
     ) -> Result<Self> {
-        let transform = Transform::from_spec(inputs.transform(spec.mode), inputs.image_size)?;
-        let values = spec.batch_size.checked_mul(transform.values());
+        let transform = Transform::with_format(inputs.transform(spec.mode), &inputs.format)?;
+        let values = spec.batch_size.checked_mul(transform.max_values());
         if spec.batch_size == 0 || values.is_none_or(|values| values > isize::MAX as usize / 4) {
             return Err(DataError::Invalid(format!(
                 "batch size {} is out of range",

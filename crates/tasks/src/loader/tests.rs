@@ -13,15 +13,16 @@ use crate::spec::TaskSpec;
 use crate::vqa::VqaSpec;
 use vlct_data::arrow::{AnsweredQuestion, CaptionWriter, VqaKind, VqaRow, VqaWriter};
 use vlct_data::datasets::{Contents, FileRules, RowsOf, Split, TableDataset};
-use vlct_image::{RgbImage, TransformKind, decode, encode_png};
+use vlct_image::{RgbImage, TransformKind, TransformSpec, decode, encode_png};
 use vlct_model::config::{Backbone, Heads, VlcConfig};
+use vlct_tensor::Planes;
 use vlct_text::{MaskingConfig, Tokenizer};
 
 const SIZE: usize = 16;
 
 fn inputs(train_transform: TransformKind) -> Arc<InputSpec> {
     Arc::new(InputSpec {
-        image_size: SIZE,
+        format: TransformSpec::Named(TransformKind::MaeTest).published_format(SIZE),
         train_transform: train_transform.into(),
         eval_transform: TransformKind::MaeTest.into(),
         tokenizer: Tokenizer::bert_base_uncased(),
@@ -58,6 +59,7 @@ fn build_task(task: TaskSpec) -> Arc<dyn Task> {
         vocab_size: 30522,
         max_text_len: 12,
         token_types: 2,
+        variant: vlct_model::config::Variant::VLC,
         drop_rate: 0.0,
         heads: Heads::default(),
     };
@@ -199,7 +201,7 @@ fn samples_contain_image_text_and_masks_of_their_item() {
             let (modelling, matching) = (&batch.sequences[i], &batch.sequences[n + i]);
             let mut rng = stream(7, Purpose::Augmentation, batch.position.epoch, index_in_epoch);
             let want = transformed(&data, *item, TransformKind::Mae, &mut rng);
-            assert_eq!(batch.image_of(modelling).unwrap(), want);
+            assert_eq!(batch.image_of(modelling).unwrap(), Planes::square(&want, SIZE));
 
             let (text, clean) = (batch.text_of(modelling).unwrap(), batch.text_of(matching).unwrap());
             let caption = data.text(*item).unwrap().unwrap();
@@ -279,10 +281,14 @@ fn half_of_a_batch_has_false_images_of_the_same_dataset() {
         assert_eq!(batch.images.len(), n + n - n / 2);
         for (i, item) in batch.items.iter().enumerate() {
             let (modelling, matching) = (&batch.sequences[i], &batch.sequences[n + i]);
-            assert_eq!(batch.image_of(modelling).unwrap(), images[*item]);
+            assert_eq!(batch.image_of(modelling).unwrap().values, images[*item]);
             assert_eq!(modelling.image == matching.image, matched[i]);
             let peers = &images[data.peers(*item)];
-            assert!(peers.iter().any(|peer| batch.image_of(matching).unwrap() == peer));
+            assert!(
+                peers
+                    .iter()
+                    .any(|peer| batch.image_of(matching).unwrap().values == peer)
+            );
         }
         permutations.insert(matched);
     }
@@ -504,7 +510,7 @@ fn rejects_values_out_of_range() {
     assert!(new(valid(), 0).is_err());
     assert!(new(valid(), usize::MAX).is_err());
     let small = InputSpec {
-        image_size: 0,
+        format: TransformSpec::Named(TransformKind::MaeTest).published_format(0),
         ..valid()
     };
     assert!(new(small, 4).is_err());

@@ -149,8 +149,7 @@ impl RecallEvaluator {
         stop: &AtomicBool,
         watch: &mut dyn FnMut(Event),
     ) -> Result<Option<(Report, StoredScores)>> {
-        let patches = candidate_patches(model.config().grid());
-        let (stage, scorer) = (Stage::Candidates, PairScorer::with_patches(model, patches));
+        let (stage, scorer) = (Stage::Candidates, PairScorer::with_patches(model, candidate_patches));
         let first = Scoring::new(stage, scorer, self.count, texts, &self.images, Selection::All);
         let mut stores = Stores::new(place);
         let (mut cheap, found) = stores.open(&first, "all")?;
@@ -256,8 +255,10 @@ mod tests {
     use super::super::testing::{dataset, inputs, small_model};
     use super::super::{Recalls, score_image};
     use super::*;
+    use crate::batch::planes;
     use std::cell::Cell;
     use std::sync::atomic::Ordering;
+    use vlct_tensor::Planes;
 
     fn evaluator(images: usize, limit: usize) -> (tempfile::TempDir, RecallEvaluator) {
         two_stage_evaluator(images, limit, None)
@@ -283,7 +284,7 @@ mod tests {
             .collect();
         let scores: Vec<f32> = images
             .iter()
-            .flat_map(|image| score_image(model, image, &texts))
+            .flat_map(|image| score_image(model, planes(image), &texts))
             .collect();
         Recalls::from_scores(&scores, &owner).report("recalls")
     }
@@ -354,15 +355,12 @@ mod tests {
         let (report, stages) = recalls(10);
         let (texts, owner) = exact.captions().unwrap();
         let images: Vec<_> = exact.images.pixels(0).unwrap().map(Result::unwrap).collect();
-        let views: Vec<&[f32]> = images.iter().map(|image| &**image).collect();
+        let views: Vec<Planes> = images.iter().map(planes).collect();
         let score = |scorer: PairScorer| {
             let embedded = scorer.embed_images(&views);
             scorer.score_all(&embedded, &texts, &no_stop, &mut |_| ()).unwrap()
         };
-        let cheap = score(PairScorer::with_patches(
-            &model,
-            candidate_patches(model.config().grid()),
-        ));
+        let cheap = score(PairScorer::with_patches(&model, candidate_patches));
         let exact = score(PairScorer::new(&model));
         let restrict = |queries: Vec<Vec<usize>>| -> (Vec<f32>, usize) {
             let mut scores = vec![f32::NEG_INFINITY; cheap.len()];

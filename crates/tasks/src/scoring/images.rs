@@ -44,7 +44,7 @@ impl DatasetImages {
         let transform = self.inputs.transform(Mode::Evaluate).name();
         Hasher::write(
             hash,
-            format!("{transform} {} {images}", self.inputs.image_size).as_bytes(),
+            format!("{transform} {:?} {images}", self.inputs.format).as_bytes(),
         );
         for row in 0..images {
             let example = self.data.example(row)?;
@@ -56,7 +56,7 @@ impl DatasetImages {
         Ok(())
     }
 
-    /// Returns the values of the images from row `first` on, `[3, size, size]` each.
+    /// Returns the images from row `first` on.
     ///
     /// # Errors
     /// Returns an error if a setting of the loader is out of range. The items are errors that name file and row if an image cannot be

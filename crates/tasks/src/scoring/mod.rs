@@ -23,8 +23,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use vlct_data::datasets::{Dataset, TableDataset};
+use vlct_data::loader::Pixels;
 use vlct_model::{Inputs, Sequence, Vlc};
-use vlct_tensor::Tape;
+use vlct_tensor::{Planes, Tape};
 
 use crate::error::Result;
 use crate::inputs::InputSpec;
@@ -35,15 +36,15 @@ use run::Scoring;
 pub use evaluate::{RecallEvaluator, RecallSpec, ScorePlace, StoredScores};
 pub use recalls::{Recalls, rank, top_k};
 pub use run::{Event, Stage};
-pub use scorer::PairScorer;
+pub use scorer::{PairScorer, VisiblePatches};
 pub use store::{Found, ScoreStore};
 
 /// Pairs per forward pass of [`score_image`].
 const PAIRS_PER_PASS: usize = 64;
 
-/// Returns the ranking score of one image `[3, S, S]` with each text; all patches are visible. Nothing is shared between pairs but the
+/// Returns the ranking score of one image with each text; all patches are visible. Nothing is shared between pairs but the
 /// patch projection: [`PairScorer`] is faster.
-pub fn score_image(model: &Vlc, image: &[f32], texts: &[Vec<u32>]) -> Vec<f32> {
+pub fn score_image(model: &Vlc, image: Planes, texts: &[Vec<u32>]) -> Vec<f32> {
     let score = |texts: &[Vec<u32>]| {
         let sequence = |text| Sequence {
             text: Some(text),
@@ -86,7 +87,7 @@ impl RetrievalScorer {
         model: &Vlc,
         limit: usize,
         stop: &AtomicBool,
-        on_image: &mut dyn FnMut(&[f32]),
+        on_image: &mut dyn FnMut(&Pixels),
     ) -> Result<Option<Vec<f32>>> {
         let count = self.data.rows().min(limit);
         let scorer = PairScorer::new(model);

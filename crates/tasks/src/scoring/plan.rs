@@ -246,6 +246,7 @@ mod tests {
             vocab_size: 104,
             max_text_len: 40,
             token_types: 2,
+            variant: vlct_model::config::Variant::VLC,
             drop_rate: 0.0,
             heads: Heads::default(),
         }

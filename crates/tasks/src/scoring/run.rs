@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use vlct_data::loader::Pixels;
 use vlct_model::Vlc;
+use vlct_tensor::Planes;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::images::DatasetImages;
 use super::plan::{Plan, Selection};
 use super::scorer::PairScorer;
 use super::store::{Found, ScoreStore};
+use crate::batch::planes;
 use crate::error::Result;
 
 /// Version of the order and the values of scores, which is part of every fingerprint. It must change if the same inputs give other scores, or
@@ -133,7 +135,7 @@ impl<'a> Scoring<'a> {
         found: Found,
         stop: &AtomicBool,
         watch: &mut dyn FnMut(Event),
-        on_image: &mut dyn FnMut(&[f32]),
+        on_image: &mut dyn FnMut(&Pixels),
     ) -> Result<bool> {
         let pairs = self.plan.pairs();
         watch(Event::Started {
@@ -157,7 +159,7 @@ impl<'a> Scoring<'a> {
         store: &mut ScoreStore,
         stop: &AtomicBool,
         watch: &mut dyn FnMut(Event),
-        on_image: &mut dyn FnMut(&[f32]),
+        on_image: &mut dyn FnMut(&Pixels),
     ) -> Result<bool> {
         let (plan, pairs) = (&self.plan, self.plan.pairs());
         let first_block = plan.block_of(store.len());
@@ -173,7 +175,7 @@ impl<'a> Scoring<'a> {
             let count = plan.block_images(block).len();
             let images: Vec<Pixels> = pixels.by_ref().take(count).collect::<Result<_>>()?;
             images.iter().for_each(|image| on_image(image));
-            let views: Vec<&[f32]> = images.iter().map(|image| &**image).collect();
+            let views: Vec<Planes> = images.iter().map(planes).collect();
             let embedded = self.scorer.embed_images(&views);
             drop(images);
             let skip = store.len() - plan.block_pairs(block).start;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use vlct_model::{EmbeddedRows, Vlc};
-use vlct_tensor::Tape;
+use vlct_tensor::{Planes, Tape};
 
 use super::plan::{Plan, Tile};
 use crate::error::Result;
@@ -11,31 +11,36 @@ use crate::error::Result;
 /// Computes the ranking scores of a model. All patches of an image are visible, unless [`PairScorer::with_patches`] selects some.
 pub struct PairScorer<'a> {
     model: &'a Vlc,
-    patches: Option<Vec<u32>>,
+    visible: Option<VisiblePatches>,
 }
+
+/// Returns the visible patches of an image with this number of patches per column and per row.
+pub type VisiblePatches = fn([usize; 2]) -> Vec<u32>;
 
 impl<'a> PairScorer<'a> {
     /// Makes a scorer.
     pub fn new(model: &'a Vlc) -> Self {
-        Self { model, patches: None }
+        Self { model, visible: None }
     }
 
-    /// Makes a scorer for which only these patches of an image are visible.
-    pub fn with_patches(model: &'a Vlc, patches: Vec<u32>) -> Self {
+    /// Makes a scorer for which only some patches of an image are visible.
+    pub fn with_patches(model: &'a Vlc, visible: VisiblePatches) -> Self {
         Self {
             model,
-            patches: Some(patches),
+            visible: Some(visible),
         }
     }
 
-    /// Number of tokens of an image.
+    /// Largest number of tokens of an image.
     pub(super) fn image_length(&self) -> usize {
-        1 + self.patches.as_ref().map_or(self.model.config().patches(), Vec::len)
+        let config = self.model.config();
+        let of_square = self.patches().map_or(config.patches(), |patches| patches.len());
+        1 + (of_square * config.most_patches()).div_ceil(config.patches())
     }
 
-    /// The visible patches; `None` if all are visible.
-    pub(super) fn patches(&self) -> Option<&[u32]> {
-        self.patches.as_deref()
+    /// The visible patches of an image with the patches of the position table; `None` if all are visible.
+    pub(super) fn patches(&self) -> Option<Vec<u32>> {
+        self.visible.map(|visible| visible([self.model.config().grid(); 2]))
     }
 
     /// The model.
@@ -43,13 +48,13 @@ impl<'a> PairScorer<'a> {
         self.model
     }
 
-    /// Embeds images `[3, image_size, image_size]`.
+    /// Embeds images.
     ///
     /// # Panics
     /// Panics under the conditions of [`Vlc::embed_images`].
-    pub fn embed_images(&self, images: &[&[f32]]) -> EmbeddedRows {
+    pub fn embed_images(&self, images: &[Planes]) -> EmbeddedRows {
         let tape = Tape::inference(self.model.compute());
-        self.model.embed_images(&tape, images, self.patches.as_deref())
+        self.model.embed_images(&tape, images, self.visible)
     }
 
     /// Restores embedded images from their [values](EmbeddedRows::values), `[tokens, width]` each.
@@ -151,15 +156,17 @@ mod tests {
     use super::super::score_image;
     use super::super::testing::{image, small_model, texts};
     use super::*;
+    use crate::batch::planes;
+    use vlct_data::loader::Pixels;
     use vlct_golden::assert_close;
 
     #[test]
     fn scores_of_all_pairs_equal_those_of_single_images() {
         let model = small_model(1);
-        let images: Vec<Vec<f32>> = (0..5).map(image).collect();
+        let images: Vec<Pixels> = (0..5).map(|i| Pixels::square(image(i))).collect();
         let texts = texts(70);
         let scorer = PairScorer::new(&model);
-        let views: Vec<&[f32]> = images.iter().map(Vec::as_slice).collect();
+        let views: Vec<Planes> = images.iter().map(planes).collect();
         let embedded = scorer.embed_images(&views);
         let no_stop = AtomicBool::new(false);
         let mut scored = 0;
@@ -169,7 +176,7 @@ mod tests {
         assert_eq!(scored, 5 * 70);
         let want: Vec<f32> = images
             .iter()
-            .flat_map(|image| score_image(&model, image, &texts))
+            .flat_map(|image| score_image(&model, planes(image), &texts))
             .collect();
         assert_close("scores", &scores, &want, 1e-5);
         let values: Vec<Vec<f32>> = (0..5).map(|i| embedded.values(i)).collect();
@@ -186,15 +193,15 @@ mod tests {
     #[test]
     fn hidden_patches_change_the_scores() {
         let model = small_model(1);
-        let (image, texts) = (image(1), texts(3));
+        let (image, texts) = (Pixels::square(image(1)), texts(3));
         let no_stop = AtomicBool::new(false);
         let score = |scorer: PairScorer| {
-            let embedded = scorer.embed_images(&[&image]);
+            let embedded = scorer.embed_images(&[planes(&image)]);
             scorer.score_all(&embedded, &texts, &no_stop, &mut |_| ()).unwrap()
         };
         let all = score(PairScorer::new(&model));
-        let patches = (0..model.config().patches() as u32).collect();
-        assert_eq!(score(PairScorer::with_patches(&model, patches)), all);
-        assert_ne!(score(PairScorer::with_patches(&model, vec![0, 3])), all);
+        let every = |[rows, columns]: [usize; 2]| (0..(rows * columns) as u32).collect();
+        assert_eq!(score(PairScorer::with_patches(&model, every)), all);
+        assert_ne!(score(PairScorer::with_patches(&model, |_| vec![0, 3])), all);
     }
 }

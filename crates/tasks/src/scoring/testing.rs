@@ -7,7 +7,7 @@ use rand_chacha::rand_core::SeedableRng;
 use tempfile::TempDir;
 use vlct_data::arrow::CaptionWriter;
 use vlct_data::datasets::{Contents, Split, TableDataset};
-use vlct_image::{RgbImage, TransformKind, encode_png};
+use vlct_image::{RgbImage, TransformKind, TransformSpec, encode_png};
 use vlct_model::config::{Backbone, Heads};
 use vlct_model::initialise::initialise;
 use vlct_model::{Vlc, VlcConfig};
@@ -35,6 +35,7 @@ pub fn small_model(seed: u64) -> Vlc {
         vocab_size: 30522,
         max_text_len: 12,
         token_types: 2,
+        variant: vlct_model::config::Variant::VLC,
         drop_rate: 0.0,
         heads: Heads {
             itm: true,
@@ -83,7 +84,7 @@ pub fn dataset(images: usize) -> (TempDir, Arc<TableDataset>) {
 /// Returns settings for the dataset and the model.
 pub fn inputs() -> Arc<InputSpec> {
     Arc::new(InputSpec {
-        image_size: SIZE,
+        format: TransformSpec::Named(TransformKind::MaeTest).published_format(SIZE),
         train_transform: TransformKind::Mae.into(),
         eval_transform: TransformKind::MaeTest.into(),
         tokenizer: Tokenizer::bert_base_uncased(),

@@ -9,11 +9,15 @@ use super::run::Scoring;
 use super::store::ScoreStore;
 use crate::error::Result;
 
-/// Returns the patches of a `grid × grid` image with which candidates are selected: a quarter of them, evenly spread, so that each row and
-/// each column of patches has visible ones.
-pub(super) fn candidate_patches(grid: usize) -> Vec<u32> {
-    let is_visible = |patch: &usize| (2 * (patch / grid) + patch % grid) % 4 == 1 || grid < 4;
-    (0..grid * grid).filter(is_visible).map(|patch| patch as u32).collect()
+/// Returns the patches with which candidates are selected, of an image with `rows` rows and `columns` columns of patches: a quarter of
+/// them, evenly spread, so that each row and each column of patches has visible ones.
+pub(super) fn candidate_patches([rows, columns]: [usize; 2]) -> Vec<u32> {
+    let is_small = rows.min(columns) < 4;
+    let is_visible = |patch: &usize| (2 * (patch / columns) + patch % columns) % 4 == 1 || is_small;
+    (0..rows * columns)
+        .filter(is_visible)
+        .map(|patch| patch as u32)
+        .collect()
 }
 
 /// The candidates that are scored again.
@@ -117,7 +121,7 @@ mod tests {
     #[test]
     fn a_quarter_of_the_patches_is_visible_in_every_row_and_column() {
         for grid in [4, 8, 14, 24, 36] {
-            let patches = candidate_patches(grid);
+            let patches = candidate_patches([grid, grid]);
             let quarter = grid * grid / 4;
             assert!(
                 patches.len().abs_diff(quarter) <= grid / 4 + 1,
@@ -131,7 +135,8 @@ mod tests {
                 );
             }
         }
-        assert_eq!(candidate_patches(2), [0, 1, 2, 3]);
+        assert_eq!(candidate_patches([2, 2]), [0, 1, 2, 3]);
+        assert_eq!(candidate_patches([4, 6]), [1, 5, 9, 13, 17, 21]);
     }
 
     proptest! {

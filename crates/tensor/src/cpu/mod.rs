@@ -13,11 +13,11 @@ mod transport;
 
 use crate::backend::{
     Backend, Beta, Clip, Input, Ipot, Layer, LayerNorm, Pair, ParameterUpdate, Rule, SavedNorm, SavedTransport,
-    Timestamp,
+    SparseMatrix, Timestamp,
 };
 use crate::precision::{F32Products, Precision};
 use crate::profile::{self, Span};
-use crate::tensor::{Order, Tensor};
+use crate::tensor::{Order, Planes, Tensor};
 use crate::varlen::Varlen;
 use memory::{CpuTensor, build};
 use std::ops::Range;
@@ -121,8 +121,8 @@ impl Backend for Cpu {
         write(to.data_mut());
     }
 
-    fn patches(&self, images: &[(&[f32], &[u32])], size: usize, side: usize, order: Order) -> Tensor {
-        rows::extract_patches(images, size, side, order)
+    fn patches(&self, images: &[(Planes, &[u32])], side: usize, order: Order) -> Tensor {
+        rows::extract_patches(images, side, order)
     }
 
     fn first_non_finite(&self, matrices: &[Tensor]) -> Option<usize> {
@@ -251,6 +251,10 @@ impl Backend for Cpu {
 
     fn scatter_add(&self, d_out: &Tensor, rows: &[u32], d_table: &mut Tensor, beta: Beta) {
         rows::scatter_add(d_out, rows, d_table, beta);
+    }
+
+    fn sparse_product(&self, matrix: &SparseMatrix, x: &Tensor, out: &mut Tensor, beta: Beta) {
+        rows::sparse_product(matrix, x, out, beta);
     }
 
     fn cross_entropy(&self, logits: &Tensor, targets: &[u32]) -> (Tensor, Tensor) {

@@ -1,12 +1,12 @@
 //! Operations that copy or add rows of matrices, and the extraction of patches.
 
 use super::memory::{CpuTensor, Format, build, build_blocks};
-use crate::backend::Beta;
-use crate::tensor::{Order, Tensor};
+use crate::backend::{Beta, SparseMatrix};
+use crate::tensor::{Order, Planes, Tensor};
 use std::ops::Range;
 use vlct_kernels::bf16::blocks;
 use vlct_kernels::parallel::over_rows;
-use vlct_kernels::{gather, patches, segments};
+use vlct_kernels::{gather, patches, segments, sparse};
 
 /// Copies each row of the result from one of the given matrices, which have the same format.
 pub(super) fn gather(picks: &[(&Tensor, &[u32])]) -> Tensor {
@@ -49,6 +49,16 @@ pub(super) fn scatter_add(d_out: &Tensor, rows: &[u32], d_table: &mut Tensor, be
     gather::scatter_add(d_out.data(), width, rows, d_table);
 }
 
+/// Computes `out = β·out + matrix·x`.
+pub(super) fn sparse_product(matrix: &SparseMatrix, x: &Tensor, out: &mut Tensor, beta: Beta) {
+    let width = x.columns();
+    let out = out.data_mut();
+    if beta == Beta::Zero {
+        over_rows(out, width, |_, chunk| chunk.fill(0.0));
+    }
+    sparse::add_product(matrix, x.data(), width, out);
+}
+
 /// Returns the mean of the rows of each segment.
 pub(super) fn segment_mean(x: &Tensor, segments: &[Range<usize>]) -> Tensor {
     build(segments.len(), x.columns(), |out| {
@@ -66,13 +76,13 @@ pub(super) fn segment_mean_gradient(d_out: &Tensor, segments: &[Range<usize>], d
     segments::mean_backward(d_out.data(), width, segments, dx);
 }
 
-/// Returns patches of images `[3, size, size]`, one per row.
-pub(super) fn extract_patches(images: &[(&[f32], &[u32])], size: usize, side: usize, order: Order) -> Tensor {
+/// Returns patches of images, one per row.
+pub(super) fn extract_patches(images: &[(Planes, &[u32])], side: usize, order: Order) -> Tensor {
     let (rows, width) = (images.iter().map(|(_, p)| p.len()).sum(), 3 * side * side);
     build(rows, width, |mut out| {
         for (image, patches) in images {
             let (head, rest) = out.split_at_mut(patches.len() * width);
-            patches::extract(image, size, side, patches, order, head);
+            patches::extract(*image, side, patches, order, head);
             out = rest;
         }
     })

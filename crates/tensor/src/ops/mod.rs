@@ -12,6 +12,7 @@
 //! | [`dropout`](crate::Tape::dropout) | random values zeroed, the others scaled |
 //! | [`gather`](crate::Tape::gather), [`rows`](crate::Tape::rows) | rows selected from several matrices, or from one matrix |
 //! | [`lookup`](crate::Tape::lookup) | embeddings: each row is the sum of one row of each table (and of a base, if given) |
+//! | [`sparse_product`](crate::Tape::sparse_product) | sums of rows with constant weights: interpolation of position tables |
 //! | [`drop_path`](crate::Tape::drop_path) | sublayers left out for some rows (stochastic depth) |
 //! | [`segment_mean`](crate::Tape::segment_mean) | the mean of each segment of rows |
 //! | [`reshape`](crate::Tape::reshape) | the same values in another shape |
@@ -39,11 +40,12 @@ mod patch_loss;
 mod projections;
 mod reshape;
 mod segment_mean;
+mod sparse_product;
 mod sublayers;
 mod transport;
 mod weighted_sum;
 
-pub use crate::backend::{Ipot, Pair};
+pub use crate::backend::{Ipot, Pair, SparseMatrix};
 pub use crate::varlen::Varlen;
 pub use gather::Pick;
 pub use lookup::Table;

@@ -299,6 +299,19 @@ fn drop_path_gradients_equal_finite_differences() {
 }
 
 #[test]
+fn sparse_product_gradients_equal_finite_differences() {
+    let rows = [
+        vec![(0, 0.5), (2, -1.5)],
+        vec![],
+        vec![(2, 1.0), (2, 0.25)],
+        vec![(1, 2.0)],
+    ];
+    check(&[[3, 2]], |t, v| {
+        t.sparse_product(SparseMatrix::from_rows(3, rows.clone()), &v[0])
+    });
+}
+
+#[test]
 fn segment_mean_gradients_equal_finite_differences() {
     check(&[[6, 3]], |t, v| t.segment_mean(&v[0], vec![0..2, 2..2, 3..6]));
     check(&[[5, 3]], |t, v| {

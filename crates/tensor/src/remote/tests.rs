@@ -1,5 +1,5 @@
 use super::*;
-use crate::ops::{Affine, NONE, Pick, Table};
+use crate::ops::{Affine, NONE, Pick, SparseMatrix, Table};
 use crate::optimizer::{Hyperparameters, Optimizer};
 use crate::{Averages, Compute, Gradients, Parameters, Tape, Var};
 
@@ -48,8 +48,9 @@ fn forward(tape: &Tape, parameters: &Parameters) -> Var {
     };
 
     let images: [Vec<f32>; 2] = [1, 2].map(|k| (0..3 * 16).map(|i| ((i * k) % 7) as f32 - 3.0).collect());
-    let all_patches: Vec<(&[f32], &[u32])> = images.iter().map(|i| (i.as_slice(), &[0, 1, 2, 3][..])).collect();
-    let patches = Var::constant(tape.device().patches(&all_patches, 4, 2, Order::ChannelFirst));
+    let planes = |i: usize| Planes::square(&images[i], 4);
+    let all_patches = [0, 1].map(|i| (planes(i), &[0, 1, 2, 3][..]));
+    let patches = Var::constant(tape.device().patches(&all_patches, 2, Order::ChannelFirst));
     let patches = tape.linear(&patches, &patch[0], Some(&patch[1]), None);
     let table = |table, rows: &[u32], frozen_row| Table {
         table,
@@ -67,6 +68,8 @@ fn forward(tape: &Tape, parameters: &Parameters) -> Var {
         pick(&text, &[0, 1, 2, n, n, n, n, 3, 4, 5, n, n, n, n]),
         pick(&patches, &[n, n, n, 0, 1, 2, 3, n, n, n, 4, 5, 6, 7]),
     ]);
+    let halves = (0..7u32).map(|i| [(i, 0.5), (i / 2, 0.5)]);
+    let positions = tape.sparse_product(SparseMatrix::from_rows(positions.rows(), halves), &positions);
     let x = tape.lookup(
         Some(&x),
         &[table(&positions, &[0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 4, 5, 6], None)],
@@ -94,8 +97,8 @@ fn forward(tape: &Tape, parameters: &Parameters) -> Var {
     let targets = tape.device().tensor(3, 4, &[0.5; 12]);
     let answer_loss = tape.binary_cross_entropy(&tape.reshape(&answer_logits, 3, 4), targets);
     let prediction = tape.linear(&tape.rows(&features, vec![3, 12]), &p("decoder.weight"), None, None);
-    let masked = [(images[0].as_slice(), &[0][..]), (images[1].as_slice(), &[2][..])];
-    let patch_loss = tape.patch_loss(&prediction, tape.device().patches(&masked, 4, 2, Order::ChannelLast));
+    let masked = [(planes(0), &[0][..]), (planes(1), &[2][..])];
+    let patch_loss = tape.patch_loss(&prediction, tape.device().patches(&masked, 2, Order::ChannelLast));
     let pair = |start: usize, weight| Pair {
         text: start + 1..start + 3,
         image: start + 3..start + 7,

@@ -256,6 +256,7 @@ fn base_model(image_size: usize, answers: Option<usize>) -> Vlc {
         vocab_size: 30522,
         max_text_len: MAX_TEXT_LEN,
         token_types: 2,
+        variant: vlct_model::config::Variant::VLC,
         drop_rate: 0.1,
         heads,
     });

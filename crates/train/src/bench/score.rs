@@ -11,8 +11,9 @@ use vlct_data::random::{Purpose, stream};
 use vlct_model::config::{Backbone, Heads};
 use vlct_model::initialise::initialise;
 use vlct_model::{Inputs, Sequence, Vlc, VlcConfig};
+use vlct_tasks::planes;
 use vlct_tasks::scoring::PairScorer;
-use vlct_tensor::{Compute, Tape};
+use vlct_tensor::{Compute, Planes, Tape};
 
 /// Fraction of the pairs that the naive loop scores in a round.
 const NAIVE_FRACTION: usize = 8;
@@ -83,7 +84,7 @@ pub struct ScoreResult {
 pub fn measure_scoring(options: ScoreOptions) -> ScoreResult {
     let model = scored_model(options);
     let (images, texts) = synthetic::images_and_texts(options.images, options.texts, options.image_size);
-    let views: Vec<&[f32]> = images.iter().map(|image| &**image).collect();
+    let views: Vec<Planes> = images.iter().map(planes).collect();
     let scorer = PairScorer::new(&model);
     let no_stop = AtomicBool::new(false);
     let pairs = options.images * options.texts;
@@ -139,6 +140,7 @@ fn scored_model(options: ScoreOptions) -> Vlc {
         vocab_size: 30522,
         max_text_len: 40,
         token_types: 2,
+        variant: vlct_model::config::Variant::VLC,
         drop_rate: 0.0,
         heads: Heads {
             itm: true,
@@ -157,7 +159,7 @@ fn scored_model(options: ScoreOptions) -> Vlc {
 }
 
 /// Scores one pair by a forward pass over all of its tokens.
-fn score_pair(model: &Vlc, image: &[f32], text: &[u32]) -> f32 {
+fn score_pair(model: &Vlc, image: Planes, text: &[u32]) -> f32 {
     let inputs = Inputs {
         images: vec![image],
         texts: vec![text],
@@ -227,6 +229,7 @@ mod tests {
             vocab_size: 30522,
             max_text_len: 40,
             token_types: 2,
+            variant: vlct_model::config::Variant::VLC,
             drop_rate: 0.0,
             heads: Heads::default(),
         };

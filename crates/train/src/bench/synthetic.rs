@@ -124,7 +124,7 @@ fn images(batch: usize, size: usize) -> impl Iterator<Item = [Pixels; 2]> {
     (0..batch).map(move |_| {
         std::array::from_fn(|_| {
             let values: Vec<f32> = (0..3 * size * size).map(|_| random.random_range(-1.7..1.7)).collect();
-            Pixels::from(values)
+            Pixels::square(values)
         })
     })
 }

@@ -112,7 +112,9 @@ pub(super) fn sizes_of_weights(config: &Config) -> Result<WeightSizes> {
                 decoder: config.decoder_heads,
             };
             match sizes::derive(&index, given) {
-                Ok(Sizes { config, assumptions }) => (config, assumptions),
+                Ok(Sizes {
+                    config, assumptions, ..
+                }) => (config, assumptions),
                 Err(_) if config.load_partial => return Ok(WeightSizes::default()),
                 Err(source) => {
                     return Err(TrainError::Sizes {
@@ -215,6 +217,7 @@ mod tests {
             vocab_size: 30_522,
             max_text_len: 40,
             token_types: 2,
+            variant: vlct_model::config::Variant::VLC,
             drop_rate: 0.0,
             heads: Default::default(),
         };
@@ -243,6 +246,7 @@ mod tests {
             vocab_size: 104,
             max_text_len: 16,
             token_types: 2,
+            variant: vlct_model::config::Variant::VLC,
             drop_rate: 0.0,
             heads: Default::default(),
         })

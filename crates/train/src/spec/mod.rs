@@ -223,6 +223,7 @@ fn model(config: &Config) -> Result<VlcConfig> {
         max_text_len: config.max_text_len,
         // NLVR2 has a token type for each of its two images.
         token_types: if switches.nlvr2 > 0.0 { 3 } else { 2 },
+        variant: vlct_model::config::Variant::VLC,
         drop_rate: config.drop_rate as f32,
         heads: Heads {
             mlm: switches.mlm > 0.0,

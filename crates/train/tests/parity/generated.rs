@@ -37,6 +37,7 @@ fn draw_config(seed: u64) -> VlcConfig {
         vocab_size: random.random_range(40..400),
         max_text_len: random.random_range(6..24),
         token_types: 2,
+        variant: vlct_model::config::Variant::VLC,
         drop_rate: 0.0,
         heads: Heads::default(),
     }
@@ -84,7 +85,7 @@ fn draw_text(config: &VlcConfig, random: &mut impl Rng) -> Vec<u32> {
 /// Draws the values of an image `[3, image_size, image_size]`.
 fn draw_image(config: &VlcConfig, random: &mut impl Rng) -> Pixels {
     let values = 3 * config.image_size * config.image_size;
-    Pixels::from((0..values).map(|_| draw_noise(random)).collect::<Vec<f32>>())
+    Pixels::square((0..values).map(|_| draw_noise(random)).collect::<Vec<f32>>())
 }
 
 /// Draws a model and a batch for pre-training with all objectives.

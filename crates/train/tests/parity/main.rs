@@ -34,6 +34,7 @@ fn config(directory: &Path, heads: Heads) -> (VlcConfig, f64) {
         vocab_size: size("vocab_size"),
         max_text_len: size("max_text_len"),
         token_types: 2,
+        variant: vlct_model::config::Variant::VLC,
         drop_rate: 0.0,
         heads,
     };

@@ -40,7 +40,7 @@ pub(super) fn batch(t: &Tensors) -> Batch {
     let texts = texts(t, "text_ids", "text_masks");
     let values = ["image_0", "image_1"].map(|name| t.f32(name));
     let len = values[0].len() / texts.len();
-    let image = |values: &[f32], i: usize| Pixels::from(values[i * len..][..len].to_vec());
+    let image = |values: &[f32], i: usize| Pixels::square(values[i * len..][..len].to_vec());
     let samples = texts.into_iter().zip(t.f32("nlvr2_labels")).enumerate();
     let samples = samples.map(|(i, (text, label))| {
         let images = [image(&values[0], i), image(&values[1], i)];

@@ -4,7 +4,7 @@ use super::{argmax, assert_gradients, assert_parameter, config, f32_compute, loa
 use vlct_data::loader::{Pixels, Position};
 use vlct_golden::{Tensors, assert_close, assert_within};
 use vlct_model::config::Heads;
-use vlct_model::{Inputs, Model, PatchMask, Sequence};
+use vlct_model::{Inputs, Model, PatchMask, Planes, Sequence};
 use vlct_tasks::pretrain::{MATCHING, MODELLING, Pretrain, PretrainSpec};
 use vlct_tasks::{Batch, Sample, Target, Task, Text};
 use vlct_tensor::optimizer::{Hyperparameters, Optimizer, Rule};
@@ -136,7 +136,7 @@ impl RecordedBatch {
                     sequence(MODELLING, 0, 0, &self.mlm_masks[i]),
                     sequence(MATCHING, 1, images.len() as u32 - 1, &self.itm_masks[i]),
                 ],
-                images: images.into_iter().map(Pixels::from).collect(),
+                images: images.into_iter().map(Pixels::square).collect(),
                 texts: vec![masked, Text::unmasked(self.texts[i].clone())],
                 target: Target::Class(self.matched[i] as u32),
             }
@@ -282,7 +282,10 @@ fn pooled_features_and_decoder_equal_the_original() {
                 })
                 .collect();
             let inputs = Inputs {
-                images: images.iter().map(Vec::as_slice).collect(),
+                images: images
+                    .iter()
+                    .map(|image| Planes::square(image, model.config().image_size()))
+                    .collect(),
                 texts: texts.iter().map(Vec::as_slice).collect(),
                 sequences: &sequences,
             };

@@ -24,7 +24,7 @@ pub(super) fn batch(t: &Tensors) -> (Batch, Retrieval) {
     let images = images.chunks_exact(images.len() / captions[0].len());
     let samples = images.enumerate().map(|(i, image)| Sample {
         item: i,
-        images: vec![Pixels::from(image.to_vec())],
+        images: vec![Pixels::square(image.to_vec())],
         texts: captions.iter().map(|c| Text::unmasked(c[i].clone())).collect(),
         sequences: (0..captions.len() as u32).map(unmasked_sequence).collect(),
         target: Target::Class(0),

@@ -3,6 +3,7 @@
 use super::{config, f32_compute, load, recorded_models, texts};
 use std::sync::atomic::AtomicBool;
 use vlct_golden::{Tensors, assert_close, json};
+use vlct_model::Planes;
 use vlct_model::config::Heads;
 use vlct_tasks::scoring::{PairScorer, Recalls, score_image};
 
@@ -19,10 +20,12 @@ fn retrieval_scores_and_recalls_equal_the_original() {
         let t = Tensors::open(directory.join("retrieval_scores.safetensors"));
         let image_count = t.shape("scores")[0];
         let (texts, images) = (texts(&t, "text_ids", "text_masks"), t.f32("images"));
-        let images: Vec<&[f32]> = images.chunks_exact(images.len() / image_count).collect();
+        let size = model.config().image_size();
+        let images = images.chunks_exact(images.len() / image_count);
+        let images: Vec<Planes> = images.map(|image| Planes::square(image, size)).collect();
         let single: Vec<f32> = images
             .iter()
-            .flat_map(|image| score_image(model.vlc(), image, &texts))
+            .flat_map(|image| score_image(model.vlc(), *image, &texts))
             .collect();
         assert_close("scores of single images", &single, &t.f32("scores"), 2e-5);
         let scorer = PairScorer::new(model.vlc());

@@ -26,7 +26,7 @@ pub(super) fn batch(t: &Tensors) -> Batch {
     let samples = texts.into_iter().zip(images.zip(targets)).enumerate();
     let samples = samples.map(|(i, (ids, (image, row)))| Sample {
         item: i,
-        images: vec![Pixels::from(image.to_vec())],
+        images: vec![Pixels::square(image.to_vec())],
         texts: vec![Text::unmasked(ids)],
         sequences: vec![unmasked_sequence(0)],
         target: target(row),

@@ -7,7 +7,7 @@ use crate::augment::geometry::rotation_map;
 use crate::augment::{
     add_to_dark, auto_contrast, brightness, color, contrast, equalize, invert, posterize, sharpness, solarize,
 };
-use crate::normalise::MEAN;
+use crate::normalise::Normalisation;
 
 /// The highest level of an operation.
 pub(super) const MAX_LEVEL: f64 = 10.0;
@@ -99,7 +99,9 @@ impl PolicyOperation {
 }
 
 fn transform(image: &mut RgbImage, map: &Affine) {
-    let fill = MEAN.map(|mean| (255.0 * mean).round_ties_even() as u8);
+    let fill = Normalisation::IMAGENET
+        .mean
+        .map(|mean| (255.0 * mean).round_ties_even() as u8);
     transform_bicubic(image, map, fill);
 }
 

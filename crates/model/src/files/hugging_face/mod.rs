@@ -1,10 +1,14 @@
-//! Names of Hugging Face's image transformers for MAE's tensors, and for query, key and value, which MAE has in one tensor.
+//! Hugging Face's names of image transformers and of ViLT, and of query, key and value, which MAE and ViLT have in one tensor.
 //!
-//! The names are those of `ViTMAEForPreTraining`, `ViTMAEModel`, `ViTModel` and `ViTForImageClassification`. The encoder is under `vit.` or
-//! at the top level, and the decoder of masked autoencoding under `decoder.`. ViLT of Hugging Face has the same names of blocks; it is
-//! recognised by its text embedding, and its names are not those of an image transformer.
+//! The names of image transformers are those of `ViTMAEForPreTraining`, `ViTMAEModel`, `ViTModel` and `ViTForImageClassification`. The encoder is under `vit.` or
+//! at the top level, and the decoder of masked autoencoding under `decoder.`. ViLT ([`vilt`]) has the same names of blocks; it is
+//! recognised by its text embedding.
+
+pub(super) mod vilt;
 
 use std::collections::HashMap;
+
+use super::BACKBONE_PREFIX;
 
 /// Beginnings of the names of blocks, before the number of the block, and MAE's. Version 5 of transformers has the second form of the
 /// decoder's.
@@ -51,9 +55,18 @@ const SIGNATURES: [&str; 2] = ["patch_embed.proj.weight", "blocks.0.norm1.weight
 /// The parts of `attn.qkv`, in the order of their rows.
 pub(super) const PARTS: [&str; 3] = ["query", "key", "value"];
 
+/// Returns the model's name of each tensor: that of ViLT or that of MAE. `None` for tensors without a name of Hugging Face's models.
+pub(super) fn model_names(names: &[&str]) -> Vec<Option<String>> {
+    let of_vilt = vilt::native_names(names);
+    match of_vilt.iter().any(Option::is_some) {
+        true => of_vilt,
+        false => mae_names(names),
+    }
+}
+
 /// Returns MAE's name of each tensor, `None` for those that are not of an image transformer with Hugging Face's names. What precedes
 /// the names of the model is kept. The parts of `attn.qkv` are `attn.query`, `attn.key` and `attn.value`.
-pub(super) fn mae_names(names: &[&str]) -> Vec<Option<String>> {
+fn mae_names(names: &[&str]) -> Vec<Option<String>> {
     let translated: Vec<Option<(&str, String)>> = names.iter().map(|name| translate(name)).collect();
     let mut signatures: HashMap<&str, [bool; 2]> = HashMap::new();
     for (prefix, name) in translated.iter().flatten() {
@@ -73,21 +86,10 @@ pub(super) fn mae_names(names: &[&str]) -> Vec<Option<String>> {
 
 /// Returns what precedes the names of the model in a name, and MAE's name of the tensor.
 fn translate(name: &str) -> Option<(&str, String)> {
-    for (blocks, of_mae) in BLOCKS {
-        let Some((prefix, rest)) = name.rsplit_once(blocks) else {
-            continue;
-        };
-        let (number, rest) = rest.split_once('.')?;
-        let (layer, tensor) = rest.rsplit_once('.')?;
-        let (_, layer) = LAYERS.iter().find(|(name, _)| *name == layer)?;
-        let prefix = outer(prefix, of_mae == "blocks")?;
-        return Some((prefix, format!("{of_mae}.{number}.{layer}.{tensor}")));
+    if let Some((prefix, block)) = block_name(name) {
+        return Some((outer(prefix, block.starts_with("blocks."))?, block));
     }
-    let (layer, tensor) = match name.rsplit_once('.') {
-        Some((layer, "weight")) => (layer, ".weight"),
-        Some((layer, "bias")) => (layer, ".bias"),
-        _ => (name, ""),
-    };
+    let (layer, tensor) = split_tensor(name);
     let in_table = |table: &[(&str, &str)], is_encoder: bool| {
         let found = |(layer_name, of_mae): &(&str, &str)| {
             let prefix = outer(layer.strip_suffix(layer_name)?, is_encoder)?;
@@ -96,6 +98,26 @@ fn translate(name: &str) -> Option<(&str, String)> {
         table.iter().find_map(found)
     };
     in_table(&ENCODER, true).or_else(|| in_table(&HEADS, false))
+}
+
+/// Returns what precedes the name of a block in the name of one of its tensors, and MAE's name of the tensor.
+fn block_name(name: &str) -> Option<(&str, String)> {
+    BLOCKS.iter().find_map(|(blocks, of_mae)| {
+        let (prefix, rest) = name.rsplit_once(blocks)?;
+        let (number, rest) = rest.split_once('.')?;
+        let (layer, tensor) = rest.rsplit_once('.')?;
+        let (_, layer) = LAYERS.iter().find(|(name, _)| *name == layer)?;
+        Some((prefix, format!("{of_mae}.{number}.{layer}.{tensor}")))
+    })
+}
+
+/// Returns the name of a tensor's layer, and `.weight` or `.bias`; the whole name and nothing for other tensors.
+fn split_tensor(name: &str) -> (&str, &'static str) {
+    match name.rsplit_once('.') {
+        Some((layer, "weight")) => (layer, ".weight"),
+        Some((layer, "bias")) => (layer, ".bias"),
+        _ => (name, ""),
+    }
 }
 
 /// Returns a prefix without that of the encoder; `None` if the prefix is not one of whole components.
@@ -112,7 +134,8 @@ pub(super) fn whole(name: &str) -> Option<(String, usize)> {
     let (layer, tensor) = name.rsplit_once('.')?;
     let (attention, part) = layer.rsplit_once('.')?;
     let part = PARTS.iter().position(|name| *name == part)?;
-    let is_of_block = BLOCKS.iter().any(|(_, blocks)| attention.starts_with(blocks));
+    let attention_of_block = attention.strip_prefix(BACKBONE_PREFIX).unwrap_or(attention);
+    let is_of_block = BLOCKS.iter().any(|(_, blocks)| attention_of_block.starts_with(blocks));
     (is_of_block && attention.ends_with(".attn")).then(|| (format!("{attention}.qkv.{tensor}"), part))
 }
 
