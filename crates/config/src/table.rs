@@ -77,6 +77,9 @@ macro_rules! table {
 /// The value of `f32_products` that selects the faster method when a run begins.
 pub const AUTO: &str = "auto";
 
+/// The backbone of ViLT: its position table is learned, and images keep their proportions.
+const VILT: &str = "vit_base_patch32_384";
+
 /// Short and long names of the backbones: the values of `vit`.
 pub(crate) const VITS: &[&str] = &[
     "mae_vit_base_patch16",
@@ -85,10 +88,11 @@ pub(crate) const VITS: &[&str] = &[
     "mae_vit_base_patch16_dec512d8b",
     "mae_vit_large_patch16_dec512d8b",
     "mae_vit_huge_patch14_dec512d8b",
+    VILT,
 ];
 
 /// Names of the image transforms: the values allowed in `train_transform_keys` and `val_transform_keys`.
-const TRANSFORMS: &[&str] = &["mae", "mae_randaug", "mae_test"];
+const TRANSFORMS: &[&str] = &["mae", "mae_randaug", "mae_test", "pixelbert", "pixelbert_randaug"];
 
 fn strings(words: &[&str]) -> Vec<String> {
     words.iter().map(|w| w.to_string()).collect()
@@ -133,7 +137,7 @@ table! {
         vqa_answers: String = String::new(), Range::Any, "File with the answer of each id (coco_vqa_label_info.pkl, or JSON), for test_only=True with weights that do not contain the answers, if data_root has no training questions.";
         train_transform_keys: Vec<String> = strings(&["mae"]), Range::OneOf(TRANSFORMS), "Image transform of training.";
         val_transform_keys: Vec<String> = strings(&["mae"]), Range::OneOf(TRANSFORMS), "Image transform of validation and test.";
-        image_size: usize = 384, between(1.0, 8192.0), "Side of the square input images, in pixels.";
+        image_size: usize = 384, between(1.0, 8192.0), "Side of the square input images, in pixels; with the pixelbert transforms their shorter side, while the longer side is at most 1333/800 times as long and both are multiples of 32.";
         draw_false_image: u64 = 1, between(0.0, 1024.0), "Number of false images drawn per sample; itm needs at least 1.";
         draw_false_text: u64 = 0, between(0.0, 1024.0), "Number of false captions drawn per sample; irtr needs at least 1.";
         background: Option<Background> = None, Range::Any, "What is behind transparent pixels: 'keep' (alpha is dropped, and hidden colours become visible), 'white', 'black' or '#rrggbb'. None means what prepare recorded in the file; without a record 'white' for custom datasets and 'keep' for published ones.";
@@ -144,11 +148,14 @@ table! {
         num_workers: usize = 1, between(0.0, 4096.0), "Number of threads that prepare batches.";
     }
     "Model" {
-        vit: String = VITS[0].into(), Range::OneOf(VITS), "Backbone: determines patch size, width, depth and heads of encoder and decoder, unless the keys below set them.";
+        vit: String = VITS[0].into(), Range::OneOf(VITS), "Backbone: determines patch size, width, depth and heads of encoder and decoder, unless the keys below set them. vit_base_patch32_384 is that of ViLT, without a decoder and with a learned position table.";
         hidden_size: Option<usize> = None, between(4.0, 65536.0), "Width of the encoder; None means the backbone's. With another width, heads must be set, too.";
         depth: Option<usize> = None, between(1.0, 1024.0), "Number of blocks of the encoder; None means the backbone's.";
         heads: Option<usize> = None, between(1.0, 1024.0), "Number of attention heads of the encoder; None means the backbone's.";
         patch_size: Option<usize> = None, between(1.0, 1024.0), "Side of an image patch in pixels; None means the backbone's.";
+        position_size: Option<usize> = None, between(1.0, 8192.0), "Side in pixels of the square for which a learned position table has a row per patch; it is interpolated to the patches of each image. None means the backbone's. No effect with the backbones of MAE, whose table is that of image_size.";
+        layer_norm_eps: Option<f64> = None, Range::Numbers { low: 0.0, low_included: false, high: 1.0, high_included: false }, "Epsilon of the layer norms of the encoder; None means 1e-6. Models of Hugging Face have 1e-12.";
+        text_layer_norm_eps: Option<f64> = None, Range::Numbers { low: 0.0, low_included: false, high: 1.0, high_included: false }, "Epsilon of the layer norms of the text embedding and of masked language modelling; None means 1e-12.";
         decoder_width: Option<usize> = None, between(4.0, 65536.0), "Width of the masked-autoencoding decoder; None means the backbone's.";
         decoder_depth: Option<usize> = None, between(1.0, 1024.0), "Number of blocks of the decoder; None means the backbone's.";
         decoder_heads: Option<usize> = None, between(1.0, 1024.0), "Number of attention heads of the decoder; None means the backbone's.";
@@ -158,7 +165,7 @@ table! {
         num_heads: usize = 12, Range::Any, "No effect: vit or heads sets the number of heads.";
         num_layers: usize = 12, Range::Any, "No effect: vit or depth sets the depth.";
         mlp_ratio: usize = 4, Range::Any, "No effect: the ratio is always 4.";
-        max_image_len: i64 = -1, Range::Any, "No effect: all patches are used.";
+        max_image_len: i64 = -1, Range::Any, "Largest number of patches of an image that the encoder sees, as in the pre-training of ViLT: of a larger image, this many random ones. 0 and less mean all. No effect with the backbones of MAE.";
     }
     "Weights" {
         load_path: String = String::new(), Range::Any, "Weights to start from or to evaluate: a weight file, a checkpoint, or a run directory, which means its best checkpoint.";
@@ -184,7 +191,7 @@ table! {
         freeze_image_embedding: bool = false, Range::Any, "Do not train the projection of image patches and the class token.";
         freeze_text_embedding: bool = false, Range::Any, "Do not train the embedding of texts. With both embeddings, the table of token types is frozen too.";
         freeze_blocks: usize = 0, between(0.0, 1024.0), "Number of encoder blocks that are not trained, from the first. If both embeddings are frozen too, the backward pass ends above these blocks.";
-        lr_mult: f64 = 1.0, at_least(0.0), "Learning-rate factor of the task heads; used only with is_pretrain.";
+        lr_mult: f64 = 1.0, at_least(0.0), "Learning-rate factor of the task heads; used only with is_pretrain or the backbone of ViLT.";
         layer_decay: f64 = 0.5, Range::Numbers { low: 0.0, low_included: false, high: 1.0, high_included: true }, "Learning-rate factor from each layer to the layer below; used only without is_pretrain.";
     }
     "Validation and checkpoints" {

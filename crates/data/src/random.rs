@@ -44,6 +44,8 @@ pub enum Purpose {
     Mixup = 15,
     /// Which sublayers are left out for which images of a micro-batch; keyed by epoch and micro-batch.
     DropPath = 16,
+    /// Which patches of an image the encoder sees, if the number of patches is limited; one stream per sample.
+    PatchLimit = 17,
 }
 
 /// Returns the generator of a decision. `seed` is the seed of the run; `major` and `minor` identify the decision within its purpose, for

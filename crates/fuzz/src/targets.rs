@@ -213,6 +213,7 @@ fn descriptions() -> Vec<Vec<u8>> {
         train_transform: TransformKind::Mae.into(),
         eval_transform: TransformKind::MaeTest.into(),
         tokenizer: Tokenizer::new(Arc::new(vocabulary), true),
+        max_patches: None,
         max_text_len: 8,
     };
     let answers = vec![Some("yes".into()), None];

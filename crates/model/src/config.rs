@@ -90,11 +90,32 @@ pub struct Backbone {
     pub decoder_heads: usize,
 }
 
+/// The name of ViLT's backbone.
+const VILT: &str = "vit_base_patch32_384";
+/// Side of the square of the position table of ViLT's backbone, in pixels.
+const VILT_POSITION_SIZE: usize = 384;
+
 impl Backbone {
+    /// Returns the side, in pixels, of the square of the learned position table of a published variant; `None` if its table is fixed.
+    pub fn position_size(name: &str) -> Option<usize> {
+        (name == VILT).then_some(VILT_POSITION_SIZE)
+    }
+
     /// Returns the sizes of a published variant; `None` if the name is unknown. Short and long names are accepted
     /// (`mae_vit_base_patch16`, `mae_vit_base_patch16_dec512d8b`).
     pub fn from_name(name: &str) -> Option<Self> {
         let (patch_size, width, depth, heads) = match name.strip_suffix("_dec512d8b").unwrap_or(name) {
+            VILT => {
+                return Some(Self {
+                    patch_size: 32,
+                    width: 768,
+                    depth: 12,
+                    heads: 12,
+                    decoder_width: 0,
+                    decoder_depth: 0,
+                    decoder_heads: 0,
+                });
+            }
             "mae_vit_base_patch16" => (16, 768, 12, 12),
             "mae_vit_large_patch16" => (16, 1024, 24, 16),
             "mae_vit_huge_patch14" => (14, 1280, 32, 16),

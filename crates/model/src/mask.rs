@@ -15,7 +15,14 @@ impl PatchMask {
     /// Makes a mask that keeps the `trunc(patches · (1 − mask_ratio))` patches with the lowest noise. The kept and the removed patches are
     /// sorted by noise, then by index. `noise` has one value per patch.
     pub fn from_noise(noise: &[f32], mask_ratio: f64) -> Self {
-        let keep = (noise.len() as f64 * (1.0 - mask_ratio)) as usize;
+        Self::lowest(noise, (noise.len() as f64 * (1.0 - mask_ratio)) as usize)
+    }
+
+    /// Makes a mask that keeps the `keep` patches with the lowest noise; see [`PatchMask::from_noise`].
+    ///
+    /// # Panics
+    /// Panics if there are fewer patches.
+    pub fn lowest(noise: &[f32], keep: usize) -> Self {
         let mut order: Vec<u32> = (0..noise.len() as u32).collect();
         order.sort_by(|a, b| noise[*a as usize].total_cmp(&noise[*b as usize]));
         let mut ids_restore = vec![0u32; noise.len()];

@@ -12,6 +12,15 @@ pub enum Mode {
     Evaluate,
 }
 
+/// A limit of the number of patches of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaxPatches {
+    /// Number of patches.
+    pub count: usize,
+    /// Side of a patch in pixels.
+    pub patch_size: usize,
+}
+
 /// Settings for preparing images and texts.
 #[derive(Clone)]
 pub struct InputSpec {
@@ -23,6 +32,8 @@ pub struct InputSpec {
     pub eval_transform: TransformSpec,
     /// The tokeniser.
     pub tokenizer: Tokenizer,
+    /// The largest number of patches that the encoder sees; `None` means all.
+    pub max_patches: Option<MaxPatches>,
     /// Maximum number of tokens of a text, including `[CLS]` and `[SEP]`.
     pub max_text_len: usize,
 }

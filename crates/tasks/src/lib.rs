@@ -40,7 +40,7 @@ pub mod vqa;
 pub use batch::{Batch, Sample, Target, Text, planes};
 pub use description::Description;
 pub use error::{Result, TaskError};
-pub use inputs::{InputSpec, Mode};
+pub use inputs::{InputSpec, MaxPatches, Mode};
 pub use loader::{Loader, LoaderSpec};
 pub use metrics::{Measure, NonFinite, PendingMeasures, Phase, Ratio, Report, ReportFile, Tally};
 pub use rows::{Row, Rows, Subset};

@@ -5,6 +5,7 @@
 
 mod characters;
 mod error;
+mod hugging_face;
 pub mod masking;
 mod tokenizer;
 mod training;
@@ -13,6 +14,7 @@ mod vocabulary;
 mod words;
 
 pub use error::{Result, TextError};
+pub use hugging_face::TokenizerDirectory;
 pub use masking::{MaskedText, MaskingConfig, mask_tokens};
 pub use tokenizer::Tokenizer;
 pub use training::{Sizes, VocabularyTrainer};

@@ -2,7 +2,7 @@
 
 use crate::vocabulary::{CONTINUATION, Vocabulary};
 use crate::words::{MAX_WORD_LEN, WordSplitter};
-use crate::{Result, TextError};
+use crate::{Result, TextError, TokenizerDirectory};
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
@@ -43,7 +43,7 @@ impl Tokenizer {
     }
 
     /// Creates the tokenizer that a configuration names: `bert-base-uncased`, the path of a `vocab.txt`, or the path of a directory
-    /// that contains a `vocab.txt`.
+    /// that contains a tokenizer (see [`TokenizerDirectory`]).
     ///
     /// With a file, text is lower-cased if `name` contains `uncased`, or if the vocabulary has no upper-case letter outside tokens in
     /// brackets, such as `[CLS]`.
@@ -55,16 +55,19 @@ impl Tokenizer {
             return Ok(Self::bert_base_uncased());
         }
         let path = Path::new(name);
-        let file = if path.is_dir() {
-            path.join("vocab.txt")
-        } else {
-            path.to_path_buf()
-        };
-        if name.is_empty() || !file.exists() {
+        if path.is_dir() {
+            let found = TokenizerDirectory::read(path)?;
+            let tokenizer = found.map(|found| Self {
+                lower_case: found.tokenizer.lower_case || name.contains("uncased"),
+                ..found.tokenizer
+            });
+            return tokenizer.ok_or_else(|| TextError::NoTokenizer(name.into()));
+        }
+        if name.is_empty() || !path.exists() {
             return Err(TextError::NoTokenizer(name.into()));
         }
-        let vocabulary = Vocabulary::open(&file)?;
-        let lower_case = name.contains("uncased") || !has_upper_case(&vocabulary);
+        let vocabulary = Vocabulary::open(path)?;
+        let lower_case = name.contains("uncased") || !vocabulary.has_upper_case();
         Ok(Self::new(Arc::new(vocabulary), lower_case))
     }
 
@@ -203,13 +206,6 @@ impl Tokenizer {
         .find(|(name, _)| text.starts_with(name))
         .map(|(name, id)| (id, name.len()))
     }
-}
-
-fn has_upper_case(vocabulary: &Vocabulary) -> bool {
-    vocabulary
-        .iter()
-        .filter(|token| !(token.starts_with('[') && token.ends_with(']')))
-        .any(|token| token.chars().any(char::is_uppercase))
 }
 
 /// Appends the pieces of words to a list of ids.

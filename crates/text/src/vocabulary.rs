@@ -122,6 +122,13 @@ impl Vocabulary {
         self.spans.is_empty()
     }
 
+    /// Whether a token has an upper-case letter, other than tokens in brackets such as `[CLS]`.
+    pub(crate) fn has_upper_case(&self) -> bool {
+        self.iter()
+            .filter(|token| !(token.starts_with('[') && token.ends_with(']')))
+            .any(|token| token.chars().any(char::is_uppercase))
+    }
+
     /// The token of an id.
     pub fn token(&self, id: u32) -> Option<&str> {
         let &(begin, end) = self.spans.get(id as usize)?;

@@ -7,7 +7,7 @@ use log::warn;
 use vlct_classes::ClassSplits;
 use vlct_data::datasets::{Dataset, Split, TableDataset};
 use vlct_image::Reading;
-use vlct_tasks::{InputSpec, LoaderSpec, Mode};
+use vlct_tasks::{InputSpec, LoaderSpec, MaxPatches, Mode};
 use vlct_text::Tokenizer;
 use vlct_util::text::counted;
 
@@ -134,6 +134,10 @@ fn inputs_with(spec: &RunSpec, tokenizer: Tokenizer) -> Arc<InputSpec> {
         train_transform: spec.data.train_transform.clone(),
         eval_transform: spec.data.val_transform.clone(),
         tokenizer,
+        max_patches: spec.data.max_patches.map(|count| MaxPatches {
+            count,
+            patch_size: spec.model.vlc().backbone.patch_size,
+        }),
         max_text_len: spec.data.max_text_len,
     })
 }

@@ -11,7 +11,7 @@ use vlct_model::files::mapping::AdaptError;
 use vlct_model::files::{FileError, StateError};
 use vlct_model::sizes::SizeError;
 use vlct_tasks::TaskError;
-use vlct_tasks::description::VocabularyDifference;
+use vlct_tasks::description::{VocabularyDifference, WeightsError};
 use vlct_text::TextError;
 use vlct_util::IoError;
 
@@ -225,13 +225,16 @@ pub enum TrainError {
         /// The part of the model.
         source: SizeError,
     },
-    /// The sizes of the model in a weight file cannot be derived.
-    #[error("{path}: {source}", path = path.display())]
-    Sizes {
-        /// The file.
+    /// The model in a weight file cannot be described.
+    #[error(transparent)]
+    Description(#[from] WeightsError),
+    /// Weights are tested with other images or layer norms than those that they were trained with.
+    #[error("{path}: {differences}", path = path.display())]
+    OtherImages {
+        /// The weight file.
         path: PathBuf,
-        /// The reason.
-        source: SizeError,
+        /// What differs, with the keys that change it.
+        differences: String,
     },
     /// The weights are those of an image classifier.
     #[error(

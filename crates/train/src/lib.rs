@@ -1,5 +1,6 @@
 //! Training: settings of a run, parameter groups, learning-rate schedule, training loop, checkpoints and logs.
 
+mod agreement;
 pub mod bench;
 pub mod data;
 pub mod error;

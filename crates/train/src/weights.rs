@@ -17,6 +17,7 @@ use vlct_tensor::{Averages, Gradients, Tensor};
 use vlct_text::Tokenizer;
 use vlct_util::text::counted;
 
+use crate::agreement;
 use crate::error::{Result, TrainError};
 use crate::groups::{Parameter, ParameterGroup, groups};
 use crate::schedule::ema_decay;
@@ -351,6 +352,10 @@ pub(crate) fn load_and_log(model: &mut Model, spec: &RunSpec) -> Result<Option<L
         let tokenizer = Some(spec.data.tokenizer.as_str())
             .filter(|name| !(weights.partial || vocabulary::is_gone(name)))
             .filter(|_| spec.data.classes.is_none());
+        if matches!(model, Model::Vlc(_)) && !weights.partial {
+            let files = files::map(path)?;
+            agreement::check(files.path(), &files::index(&files)?, spec)?;
+        }
         let report = load(model, path, options(Scope::Model), kind, tokenizer)?;
         info!("{name} of {}: {report}", path.display());
         // The head of a classifier starts with small weights on a trained encoder.

@@ -183,6 +183,7 @@ pub fn write_label_checkpoint(run: &Path, vocabulary: &Path, several: bool) {
         train_transform: TransformKind::MaeRandaug.into(),
         eval_transform: TransformKind::MaeTest.into(),
         tokenizer,
+        max_patches: None,
         max_text_len: 16,
     };
     let task = TaskSpec::Labels(LabelsSpec {

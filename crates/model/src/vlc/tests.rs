@@ -1,7 +1,7 @@
 //! Tests of sequences that share an image, sequences without text or image, ranking, and decoding.
 
 use super::Vlc;
-use crate::config::{Backbone, Heads, VlcConfig};
+use crate::config::{Backbone, Heads, Variant, VlcConfig};
 use crate::initialise::initialise;
 use crate::inputs::{Inputs, Sequence};
 use crate::mask::PatchMask;
@@ -253,4 +253,74 @@ fn predictions_of_patches_do_not_depend_on_the_selection() {
     assert_eq!(rows, 1);
     assert_close("last patch", &last, &all[17 * width..], 1e-5);
     assert_eq!(decode(&|_| vec![]).0, 0);
+}
+
+/// Two images of different proportions, of which one has the patches of the position table.
+#[test]
+fn a_learned_position_table_has_gradients_through_its_interpolation() {
+    let mut config = small_model(Heads::default(), 1).config().clone();
+    config.backbone.decoder_width = 0;
+    config.backbone.decoder_depth = 0;
+    config.variant = Variant::VILT;
+    let mut model = Vlc::new(config);
+    initialise(&mut model, ChaCha8Rng::seed_from_u64);
+    let values: Vec<f32> = (0..3 * 24 * 40).map(|i| ((i * 37) % 91) as f32 / 45.0 - 1.0).collect();
+    let images = [
+        Planes::new(&values[..3 * 16 * 40], 16, 40),
+        Planes::new(&values[..3 * 24 * 24], 24, 24),
+        Planes::new(&values[..3 * 40 * 24], 40, 24),
+        Planes::new(&values[..3 * 16 * 40], 16, 40),
+    ];
+    let text = [1, 2, 3];
+    let sequences = [0, 1, 2, 3].map(|i| sequence(Some(0), Some(i), 1, None));
+    let inputs = Inputs {
+        images: images.to_vec(),
+        texts: vec![&text],
+        sequences: &sequences,
+    };
+    let loss = |model: &Vlc, tape: &Tape| {
+        let pooled = model.encode_pooled(tape, &inputs, None);
+        let weights: Vec<f32> = (0..pooled.rows() * pooled.columns())
+            .map(|i| ((i * 7) % 5) as f32 - 2.0)
+            .collect();
+        let weights = tape.device().tensor(1, weights.len(), &weights);
+        let flat = tape.reshape(&pooled, 1, pooled.rows() * pooled.columns());
+        tape.linear(&flat, &Var::constant(weights), None, None)
+    };
+    let tape = Tape::new(model.compute());
+    let mut gradients = Gradients::new(model.parameters());
+    let value = loss(&model, &tape);
+    tape.backward(&value, 1.0, &mut gradients);
+    let id = model.parameters().id("transformer.pos_embed").expect("declared");
+    assert!(model.parameters().get(id).trainable);
+    let gradient = gradients.get(id).expect("a gradient").to_host().to_vec();
+    let table = model.parameters().tensor(id).to_host().to_vec();
+    const STEP: f32 = 1e-2;
+    for i in (0..table.len()).step_by(13) {
+        let mut at = |value: f32| {
+            let mut moved = table.clone();
+            moved[i] += value;
+            model.parameters_mut().set(id, &moved);
+            loss(&model, &Tape::inference(model.compute())).tensor().item()
+        };
+        let difference = (at(STEP) - at(-STEP)) / (2.0 * STEP);
+        assert!(
+            (difference - gradient[i]).abs() < 2e-2 * gradient[i].abs().max(1.0),
+            "{i}: {difference} and {}",
+            gradient[i]
+        );
+    }
+    // An image alone has the same result as in the batch.
+    let all = model.encode_pooled(&Tape::inference(model.compute()), &inputs, None);
+    for (i, image) in images.iter().enumerate() {
+        let inputs = Inputs {
+            images: vec![*image],
+            texts: vec![&text],
+            sequences: &[Sequence::FIRST_PAIR],
+        };
+        let alone = model.encode_pooled(&Tape::inference(model.compute()), &inputs, None);
+        let width = alone.columns();
+        let row = all.tensor().to_host()[i * width..(i + 1) * width].to_vec();
+        assert_close("alone", &alone.tensor().to_host(), &row, 1e-5);
+    }
 }

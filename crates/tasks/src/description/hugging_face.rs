@@ -2,12 +2,11 @@
 //! files, and the names of answers in `config.json`.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde_json::Value;
 use vlct_image::{ImageFormat, Normalisation, TransformKind};
 use vlct_model::VlcConfig;
-use vlct_text::{Tokenizer, Vocabulary};
+use vlct_text::{Tokenizer, TokenizerDirectory};
 use vlct_util::read_at_most;
 
 use super::weights::WeightsError;
@@ -18,14 +17,8 @@ use crate::vqa::VqaSpec;
 const IMAGE_SETTINGS: [&str; 2] = ["preprocessor_config.json", "processor_config.json"];
 /// The key of the settings of images in the second file.
 const IMAGE_PROCESSOR: &str = "image_processor";
-/// The settings of the tokenizer.
-const TOKENIZER_SETTINGS: &str = "tokenizer_config.json";
-/// The vocabulary, a token a line.
-const VOCABULARY: &str = "vocab.txt";
-/// The tokenizer with its vocabulary, which version 5 of transformers writes.
-const TOKENIZER: &str = "tokenizer.json";
-/// Maximum size of a file with settings in bytes; that of a tokenizer with its vocabulary is below a megabyte.
-const MAX_BYTES: u64 = 64 << 20;
+/// Maximum size of a file with settings in bytes.
+const MAX_BYTES: u64 = 1 << 20;
 /// Pillow's number of the bicubic filter.
 const BICUBIC: u64 = 3;
 /// Largest difference of a rescaling factor from 1/255.
@@ -207,63 +200,16 @@ fn channels(settings: &Value, key: &str) -> Result<Option<[f32; 3]>, String> {
 
 /// Reads the tokenizer, and the largest number of tokens of a text, if it is stated.
 fn tokenizer(path: &Path, notes: &mut Vec<String>) -> Result<(Tokenizer, Option<usize>), WeightsError> {
-    let settings = json_beside(path, TOKENIZER_SETTINGS)?
-        .map(|(_, settings)| settings)
-        .unwrap_or_default();
-    let max_text_len = settings.get("model_max_length").and_then(positive);
-    let whole = json_beside(path, TOKENIZER)?;
-    let in_normalizer = |key: &str| {
-        whole
-            .as_ref()
-            .and_then(|(_, whole)| whole.get("normalizer")?.get(key)?.as_bool())
-    };
-    let lower_case = settings
-        .get("do_lower_case")
-        .and_then(Value::as_bool)
-        .or_else(|| in_normalizer("lowercase"));
-    let lower_case = lower_case.unwrap_or(true);
-    let file = path.with_file_name(VOCABULARY);
-    if file.is_file() {
-        return Ok((Tokenizer::from_file(&file, lower_case)?, max_text_len));
-    }
-    let Some((file, whole)) = whole else {
-        notes.push(format!(
-            "there is no {VOCABULARY} and no {TOKENIZER} beside the weights: the vocabulary is that of bert-base-uncased"
-        ));
-        return Ok((Tokenizer::bert_base_uncased(), max_text_len));
-    };
-    let tokens = tokens_of(&whole).map_err(|reason| setting(&file, reason))?;
-    let vocabulary = Vocabulary::from_tokens(&file, &tokens)?;
-    Ok((Tokenizer::new(Arc::new(vocabulary), lower_case), max_text_len))
-}
-
-/// Returns the tokens of a WordPiece tokenizer by id.
-///
-/// # Errors
-/// Returns a sentence about what is wrong.
-fn tokens_of(tokenizer: &Value) -> Result<Vec<String>, String> {
-    let model = tokenizer.get("model").unwrap_or(&Value::Null);
-    if let Some(kind) = model
-        .get("type")
-        .and_then(Value::as_str)
-        .filter(|kind| *kind != "WordPiece")
-    {
-        return Err(format!(
-            "the tokenizer is a {kind} tokenizer, which is not supported: only WordPiece is"
-        ));
-    }
-    let Some(ids) = model.get("vocab").and_then(Value::as_object) else {
-        return Err("the tokenizer has no vocabulary".into());
-    };
-    let mut tokens = vec![None; ids.len()];
-    for (token, id) in ids {
-        let place = id.as_u64().and_then(|id| tokens.get_mut(usize::try_from(id).ok()?));
-        let place =
-            place.ok_or_else(|| format!("token {token:?} has the id {id}, but there are {} tokens", ids.len()))?;
-        *place = Some(token.clone());
-    }
-    let tokens: Option<Vec<String>> = tokens.into_iter().collect();
-    tokens.ok_or_else(|| "two tokens have the same id".into())
+    let directory = path.parent().unwrap_or(Path::new(""));
+    Ok(match TokenizerDirectory::read(directory)? {
+        Some(TokenizerDirectory { tokenizer, max_len }) => (tokenizer, max_len),
+        None => {
+            notes.push(
+                "there is no tokenizer beside the weights: the vocabulary is that of bert-base-uncased".to_owned(),
+            );
+            (Tokenizer::bert_base_uncased(), None)
+        }
+    })
 }
 
 /// Returns the names of `count` answers; `None` if they have none. Files on the Hub have some of them as numbers.
@@ -283,7 +229,6 @@ fn answers(config: &Value, count: usize) -> Option<Vec<Option<String>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     #[test]
     fn recorded_settings_are_read() {
@@ -366,17 +311,5 @@ mod tests {
         let config: Value = serde_json::from_str(r#"{"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}"#).unwrap();
         assert_eq!(answers(&config, 2), None);
         assert_eq!(answers(&Value::Null, 2), None);
-    }
-
-    proptest! {
-        #[test]
-        fn any_vocabulary_is_read_or_rejected(ids in prop::collection::hash_map("[a-z]{0,3}", 0u64..6, 0..6)) {
-            let is_whole = (0..ids.len() as u64).all(|id| ids.values().any(|other| *other == id));
-            let tokens = tokens_of(&serde_json::json!({"model": {"vocab": ids}}));
-            prop_assert_eq!(tokens.is_ok(), is_whole);
-            for (id, token) in tokens.unwrap_or_default().iter().enumerate() {
-                prop_assert_eq!(ids[token], id as u64);
-            }
-        }
     }
 }

@@ -196,6 +196,7 @@ impl InputDescription {
             train_transform: self.train_transform.clone(),
             eval_transform: self.eval_transform.clone(),
             tokenizer: Tokenizer::new(Arc::new(vocabulary), self.lower_case),
+            max_patches: None,
             max_text_len: self.max_text_len,
         })
     }
@@ -262,6 +263,7 @@ mod tests {
             train_transform: TransformKind::MaeRandaug.into(),
             eval_transform: TransformKind::MaeTest.into(),
             tokenizer: Tokenizer::bert_base_uncased(),
+            max_patches: None,
             max_text_len: 40,
         };
         let answers = vec![Some("yes".into()), None];

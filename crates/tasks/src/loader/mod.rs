@@ -13,9 +13,10 @@ use vlct_data::loader::{Buffers, Job, Order, Pipeline, Position};
 use vlct_data::random::{Purpose, stream};
 use vlct_data::{DataError, Result};
 use vlct_image::Transform;
+use vlct_model::PatchMask;
 
-use crate::batch::{Batch, Sample};
-use crate::inputs::{InputSpec, Mode};
+use crate::batch::{Batch, Sample, planes};
+use crate::inputs::{InputSpec, MaxPatches, Mode};
 use crate::sample::{Replacements, SampleContext, SampleError, Source};
 use crate::task::Task;
 
@@ -129,6 +130,25 @@ struct Plan {
     indices: Range<usize>,
 }
 
+impl BatchJob {
+    /// Hides random patches of the images that have more than the encoder sees. Sequences that hide patches for another reason stay as
+    /// they are.
+    fn limit_patches(&self, epoch: u64, index_in_epoch: usize, sample: &mut Sample) {
+        let Some(MaxPatches { count, patch_size }) = self.source.inputs.max_patches else {
+            return;
+        };
+        let mut rng = stream(self.source.seed, Purpose::PatchLimit, epoch, index_in_epoch as u64);
+        for sequence in sample.sequences.iter_mut().filter(|sequence| sequence.mask.is_none()) {
+            let Some(image) = sequence.image else { continue };
+            let [rows, columns] = planes(&sample.images[image as usize]).grid(patch_size);
+            if rows * columns > count {
+                let noise: Vec<f32> = (0..rows * columns).map(|_| rng.random()).collect();
+                sequence.mask = Some(PatchMask::lowest(&noise, count));
+            }
+        }
+    }
+}
+
 impl Job for BatchJob {
     type Plan = Plan;
     type Sample = (Sample, Replacements);
@@ -183,7 +203,10 @@ impl Job for BatchJob {
                 })
             });
             match sample {
-                Ok(sample) => return Ok((sample, replacements)),
+                Ok(mut sample) => {
+                    self.limit_patches(plan.position.epoch, index_in_epoch, &mut sample);
+                    return Ok((sample, replacements));
+                }
                 Err(SampleError::Unreadable(error)) => {
                     replacements.record(item, error, self.source.replaces_unreadable)?;
                 }

@@ -26,6 +26,7 @@ fn inputs(train_transform: TransformKind) -> Arc<InputSpec> {
         train_transform: train_transform.into(),
         eval_transform: TransformKind::MaeTest.into(),
         tokenizer: Tokenizer::bert_base_uncased(),
+        max_patches: None,
         max_text_len: 12,
     })
 }

@@ -88,6 +88,7 @@ pub fn inputs() -> Arc<InputSpec> {
         train_transform: TransformKind::Mae.into(),
         eval_transform: TransformKind::MaeTest.into(),
         tokenizer: Tokenizer::bert_base_uncased(),
+        max_patches: None,
         max_text_len: 12,
     })
 }

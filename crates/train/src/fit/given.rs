@@ -3,17 +3,20 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use vlct_model::config::Backbone;
-use vlct_model::files;
-use vlct_model::sizes::{self, GivenHeads, Part, Sizes};
-use vlct_model::{ModelConfig, VlcConfig};
-use vlct_tasks::Description;
+use vlct_model::config::{Backbone, Positions, Variant};
+use vlct_model::files::{self, WeightIndex};
+use vlct_model::sizes::{GivenHeads, Part};
+use vlct_tasks::description::{DescribedWeights, WeightsError};
 
 use super::sizes::Candidate;
 use crate::error::{Result, TrainError};
 use crate::paths;
 use log::warn;
 use vlct_config::{Config, KEYS, NamedConfig, Value};
+use vlct_text::Tokenizer;
+
+/// The backbone of ViLT.
+const VILT: &str = "vit_base_patch32_384";
 
 /// The keys of the sizes of the model in `load_path`, with their values.
 #[derive(Debug, Default)]
@@ -36,7 +39,10 @@ pub(super) struct WeightSizes {
 /// Returns an error if a word or a size is not valid.
 pub fn take_sizes(config: &mut Config, words: &[&str]) -> Result<String> {
     let given = given_keys(words)?;
-    let is_model_given = given.iter().any(|key| key != "image_size" && Candidate::has_key(key));
+    // A named config of ViLT sets `vit`, and the user the sizes.
+    let is_vit_given = words.iter().any(|word| word.trim().starts_with("vit="));
+    let is_size = |key: &str| Candidate::has_key(key) && key != "image_size" && (key != "vit" || is_vit_given);
+    let is_model_given = given.iter().any(|key| is_size(key));
     if config.load_path.is_empty() || is_model_given || config.load_partial || config.resume_from.is_some() {
         return Ok(String::new());
     }
@@ -46,7 +52,8 @@ pub fn take_sizes(config: &mut Config, words: &[&str]) -> Result<String> {
     let before = config.clone();
     let tokenizer = config_of_weights(&config.load_path).map(|run| ("tokenizer", Value::Str(run.tokenizer)));
     for (key, value) in weights.known.into_iter().chain(weights.assumed).chain(tokenizer) {
-        if !given.contains(key) {
+        // A dictionary counts as a whole.
+        if !given.contains(key.split('.').next().unwrap_or(key)) {
             config.set(key, &value)?;
         }
     }
@@ -96,52 +103,43 @@ pub(super) fn sizes_of_weights(config: &Config) -> Result<WeightSizes> {
     let file = files::map(Path::new(&config.load_path))?;
     let path = file.path();
     let index = files::index(&file)?;
-    let (model, assumptions) = match Description::of(path, &index)? {
-        Some(Description {
-            model: ModelConfig::Vlc(model),
-            ..
-        }) => (model, Vec::new()),
-        Some(_) => {
-            return Err(TrainError::ImageClassifier {
-                path: path.to_path_buf(),
-            });
-        }
-        None => {
-            let given = GivenHeads {
-                encoder: config.heads,
-                decoder: config.decoder_heads,
-            };
-            match sizes::derive(&index, given) {
-                Ok(Sizes {
-                    config, assumptions, ..
-                }) => (config, assumptions),
-                Err(_) if config.load_partial => return Ok(WeightSizes::default()),
-                Err(source) => {
-                    return Err(TrainError::Sizes {
-                        path: path.to_path_buf(),
-                        source,
-                    });
-                }
-            }
-        }
+    let given = GivenHeads {
+        encoder: config.heads,
+        decoder: config.decoder_heads,
     };
+    let described = match DescribedWeights::read(path, &index, given) {
+        Ok(described) => described,
+        Err(WeightsError::ImageClassifier { path }) => return Err(TrainError::ImageClassifier { path }),
+        Err(WeightsError::Sizes { .. }) if config.load_partial => return Ok(WeightSizes::default()),
+        Err(error) => return Err(error.into()),
+    };
+    let assumptions = &described.assumptions;
     let is_assumed = |key: &str| {
         let parts = assumptions.iter().map(|assumption| assumption.part);
         parts.map(key_of_heads).any(|assumed| assumed == key)
     };
-    let (assumed, known): (Vec<_>, Vec<_>) = keys(&model).into_iter().partition(|(key, _)| is_assumed(key));
-    let assumptions = assumptions.iter().map(|assumption| {
+    let tokenizer = tokenizer_of(path, &index, &described.tokenizer).map(|tokenizer| ("tokenizer", tokenizer));
+    let keys = keys(&described).into_iter().chain(tokenizer);
+    let (assumed, known): (Vec<_>, Vec<_>) = keys.partition(|(key, _)| is_assumed(key));
+    let of_heads = assumptions.iter().map(|assumption| {
         let key = key_of_heads(assumption.part);
-        format!(
-            "{}: {assumption}; set {key}=N if the model has another number",
-            path.display()
-        )
+        format!("{assumption}; set {key}=N if the model has another number")
     });
+    let assumptions = of_heads.chain(described.notes.iter().cloned());
+    let assumptions = assumptions.map(|assumption| format!("{}: {assumption}", path.display()));
     Ok(WeightSizes {
         known,
         assumed,
         assumptions: assumptions.collect(),
     })
+}
+
+/// Returns the value of the key `tokenizer` for a model of Hugging Face with a vocabulary of its own: the directory of the model.
+fn tokenizer_of(path: &Path, index: &WeightIndex, tokenizer: &Tokenizer) -> Option<Value> {
+    let base = Tokenizer::bert_base_uncased();
+    let is_base = tokenizer.lower_case() && tokenizer.vocabulary().iter().eq(base.vocabulary().iter());
+    let directory = path.parent().filter(|_| index.summary.hugging_face && !is_base)?;
+    Some(Value::Str(directory.to_str()?.into()))
 }
 
 /// Returns the key of the number of attention heads of a part of the model.
@@ -152,9 +150,10 @@ fn key_of_heads(part: Part) -> &'static str {
     }
 }
 
-/// Returns the keys of the sizes of a model with their values. For models of the published base size, the image size is left out: their
-/// position tables are resized to an image size for which the time suffices.
-fn keys(model: &VlcConfig) -> Vec<(&'static str, Value)> {
+/// Returns the keys of the sizes of a model with their values, and for ViLT those of its images. For models of the published base size, the
+/// image size is left out: their position tables are resized to an image size for which the time suffices.
+fn keys(weights: &DescribedWeights) -> Vec<(&'static str, Value)> {
+    let model = &weights.model;
     let Backbone {
         patch_size,
         width,
@@ -164,30 +163,69 @@ fn keys(model: &VlcConfig) -> Vec<(&'static str, Value)> {
         decoder_depth,
         decoder_heads,
     } = model.backbone;
-    let mut sizes = vec![("vocab_size", model.vocab_size), ("max_text_len", model.max_text_len)];
-    let base = Backbone::from_name(&Config::default().vit);
-    if base
-        .is_none_or(|base| (patch_size, width, depth, heads) != (base.patch_size, base.width, base.depth, base.heads))
-    {
-        sizes.extend([
-            ("image_size", model.image_size),
+    let size = |(key, size): (&'static str, usize)| (key, Value::Int(size as i64));
+    let mut keys: Vec<_> = [("vocab_size", model.vocab_size), ("max_text_len", model.max_text_len)]
+        .map(size)
+        .into();
+    let is_vilt = model.variant.positions == Positions::Learned;
+    let vit = if is_vilt { VILT } else { &Config::default().vit };
+    let is_published = Backbone::from_name(vit).is_some_and(|base| {
+        (patch_size, width, depth, heads) == (base.patch_size, base.width, base.depth, base.heads)
+            && Backbone::position_size(vit).is_none_or(|size| size == model.image_size)
+    });
+    if !is_published {
+        let sizes = [
+            ("image_size", weights.format.size),
             ("patch_size", patch_size),
             ("hidden_size", width),
             ("depth", depth),
             ("heads", heads),
-        ]);
+        ];
+        keys.extend(sizes.map(size));
         if decoder_depth > 0 {
-            sizes.extend([
+            let decoder = [
                 ("decoder_width", decoder_width),
                 ("decoder_depth", decoder_depth),
                 ("decoder_heads", decoder_heads),
-            ]);
+            ];
+            keys.extend(decoder.map(size));
         }
     }
-    sizes
-        .into_iter()
-        .map(|(key, size)| (key, Value::Int(size as i64)))
-        .collect()
+    let published = if is_vilt { Variant::VILT } else { Variant::VLC };
+    for (key, eps, published) in [
+        ("layer_norm_eps", model.variant.layer_norm_eps, published.layer_norm_eps),
+        (
+            "text_layer_norm_eps",
+            model.variant.text_layer_norm_eps,
+            published.text_layer_norm_eps,
+        ),
+    ] {
+        if eps != published {
+            keys.push((key, Value::Float(decimal(eps))));
+        }
+    }
+    if is_vilt {
+        if !is_published {
+            keys.push(size(("position_size", model.image_size)));
+        }
+        let transform = |kind: &str| Value::List(vec![Value::Str(kind.into())]);
+        let kind = weights.transform.name();
+        keys.extend([
+            ("vit", Value::Str(VILT.into())),
+            ("train_transform_keys", transform(kind)),
+            ("val_transform_keys", transform(kind)),
+            // There is no decoder of masked autoencoding.
+            ("is_pretrain", Value::Bool(false)),
+            ("use_mae", Value::Bool(false)),
+            ("loss_names.mae", Value::Int(0)),
+        ]);
+    }
+    keys
+}
+
+/// Returns the number that is printed for a value of f32, such as 1e-12.
+fn decimal(value: f32) -> f64 {
+    format!("{value:e}").parse().unwrap_or_else(|_| f64::from(value))
 }
 
 #[cfg(test)]
@@ -209,26 +247,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn only_models_of_other_sizes_have_a_fixed_image_size() {
-        let mut model = VlcConfig {
-            image_size: 384,
-            backbone: Backbone::from_name("mae_vit_base_patch16").unwrap(),
-            vocab_size: 30_522,
-            max_text_len: 40,
-            token_types: 2,
-            variant: vlct_model::config::Variant::VLC,
-            drop_rate: 0.0,
-            heads: Default::default(),
-        };
-        let names = |model: &VlcConfig| keys(model).iter().map(|(key, _)| *key).collect::<Vec<_>>();
-        assert_eq!(names(&model), ["vocab_size", "max_text_len"]);
-        model.backbone.width = 128;
-        assert!(names(&model).contains(&"image_size") && names(&model).contains(&"decoder_depth"));
-        model.backbone.decoder_depth = 0;
-        assert!(!names(&model).contains(&"decoder_depth"));
-    }
-
     /// Returns a model whose width leaves the numbers of heads open.
     fn small_model() -> vlct_model::Vlc {
         let backbone = Backbone {
@@ -240,7 +258,7 @@ mod tests {
             decoder_depth: 1,
             decoder_heads: 4,
         };
-        vlct_model::Vlc::new(VlcConfig {
+        vlct_model::Vlc::new(vlct_model::VlcConfig {
             image_size: 16,
             backbone,
             vocab_size: 104,

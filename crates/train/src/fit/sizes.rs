@@ -94,7 +94,7 @@ impl Candidate {
 
     /// Returns whether `key` is one of the sizes of a model.
     pub fn has_key(key: &str) -> bool {
-        key == "vit" || FROM_SCRATCH[0].sizes.iter().any(|(name, _)| *name == key)
+        matches!(key, "vit" | "position_size") || FROM_SCRATCH[0].sizes.iter().any(|(name, _)| *name == key)
     }
 
     /// Returns whether the captions and samples of a run suffice for this model.

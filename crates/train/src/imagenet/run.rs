@@ -65,6 +65,7 @@ impl Settings {
                 tokenizer: base.tokenizer.clone(),
                 max_text_len: base.max_text_len,
                 image_size: self.input_size,
+                max_patches: None,
                 train_transform: match self.linear_probe {
                     true => TransformSpec::LinearProbeTrain,
                     false => TransformSpec::ClassificationTrain(Box::new(self.augment()?)),

@@ -141,8 +141,11 @@ pub struct DataSpec {
     pub tokenizer: String,
     /// Maximum number of tokens of a text, including `[CLS]` and `[SEP]`.
     pub max_text_len: usize,
-    /// Side of the square input images, in pixels.
+    /// Side of square input images, or shorter side of images that keep their proportions, in pixels.
     pub image_size: usize,
+    /// Largest number of patches of an image that the encoder sees; `None` means all.
+    #[serde(default)]
+    pub max_patches: Option<usize>,
     /// Image transform of training.
     pub train_transform: TransformSpec,
     /// Image transform of validation and test.
@@ -217,13 +220,13 @@ impl RunSpec {
 fn model(config: &Config) -> Result<VlcConfig> {
     let switches = &config.loss_names;
     Ok(VlcConfig {
-        image_size: config.image_size,
+        image_size: size::position_size(config).unwrap_or(config.image_size),
         backbone: model_size(config)?,
         vocab_size: config.vocab_size,
         max_text_len: config.max_text_len,
         // NLVR2 has a token type for each of its two images.
         token_types: if switches.nlvr2 > 0.0 { 3 } else { 2 },
-        variant: vlct_model::config::Variant::VLC,
+        variant: size::variant(config),
         drop_rate: config.drop_rate as f32,
         heads: Heads {
             mlm: switches.mlm > 0.0,
@@ -308,6 +311,9 @@ fn data(config: &Config) -> Result<DataSpec> {
         tokenizer: config.tokenizer.clone(),
         max_text_len: config.max_text_len,
         image_size: config.image_size,
+        max_patches: size::position_size(config)
+            .and(usize::try_from(config.max_image_len).ok())
+            .filter(|patches| *patches > 0),
         train_transform: transform(&config.train_transform_keys)?,
         val_transform: transform(&config.val_transform_keys)?,
         workers: config.num_workers.max(1),

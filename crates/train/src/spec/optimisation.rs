@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use vlct_tensor::optimizer::Rule;
 
-use super::size::model_size;
+use super::size::{model_size, position_size};
 use vlct_config::{Config, ConfigError, DecayPower};
 
 /// Update rule, learning rates and weight decay.
@@ -65,7 +65,8 @@ pub enum GroupRule {
 
 impl OptimizerSpec {
     pub(super) fn resolve(config: &Config) -> Self {
-        let groups = if config.is_pretrain {
+        // ViLT has the groups of pre-training in fine-tuning too.
+        let groups = if config.is_pretrain || position_size(config).is_some() {
             GroupRule::Heads {
                 lr_mult: config.lr_mult,
             }

@@ -1,6 +1,6 @@
 //! The sizes of the model of a configuration.
 
-use vlct_model::config::Backbone;
+use vlct_model::config::{Backbone, Variant};
 
 use vlct_config::{Config, ConfigError};
 
@@ -8,7 +8,7 @@ use vlct_config::{Config, ConfigError};
 ///
 /// # Errors
 /// Returns an error if `hidden_size` contradicts `vit` and `heads` is not set, if a width is not a multiple of its number of heads
-/// and of 4 (a row of a position table has four parts), or if `image_size` is not a multiple of the patch size.
+/// and of 4 (a row of a position table has four parts), or if the side of the position table is not a multiple of the patch size.
 pub fn model_size(config: &Config) -> Result<Backbone, ConfigError> {
     let contradiction = |message: String| Err(ConfigError::Contradiction(message));
     let Some(vit) = Backbone::from_name(&config.vit) else {
@@ -44,8 +44,32 @@ pub fn model_size(config: &Config) -> Result<Backbone, ConfigError> {
             ));
         }
     }
-    check_image_size("image_size", config.image_size, size.patch_size)?;
+    match position_size(config) {
+        Some(side) => check_image_size("position_size", side, size.patch_size)?,
+        None => check_image_size("image_size", config.image_size, size.patch_size)?,
+    }
     Ok(size)
+}
+
+/// Returns the side of the square of the model's learned position table, in pixels; `None` if the table is fixed.
+pub(crate) fn position_size(config: &Config) -> Option<usize> {
+    let published = Backbone::position_size(&config.vit)?;
+    Some(config.position_size.unwrap_or(published))
+}
+
+/// Returns the variant of the model.
+pub(crate) fn variant(config: &Config) -> Variant {
+    let variant = match position_size(config) {
+        Some(_) => Variant::VILT,
+        None => Variant::VLC,
+    };
+    Variant {
+        layer_norm_eps: config.layer_norm_eps.map_or(variant.layer_norm_eps, |eps| eps as f32),
+        text_layer_norm_eps: config
+            .text_layer_norm_eps
+            .map_or(variant.text_layer_norm_eps, |eps| eps as f32),
+        ..variant
+    }
 }
 
 /// Checks that images of the size of a key are whole patches.

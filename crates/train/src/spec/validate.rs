@@ -1,10 +1,11 @@
 //! Checks that the values of a configuration agree with each other.
 
 use vlct_data::datasets;
+use vlct_image::{ImageFormat, TransformKind};
 use vlct_tensor::{Device, Precision};
 
 use super::optimisation;
-use super::size::model_size;
+use super::size::{check_image_size, model_size, position_size};
 use crate::plan;
 use vlct_config::{Config, ConfigError, DecayPower, NumGpus, ValCheckInterval, Warmup};
 use vlct_util::text::quoted;
@@ -67,6 +68,12 @@ fn check_masking(config: &Config) -> Result<(), ConfigError> {
         return contradiction(reason.into());
     }
     let size = model_size(config)?;
+    if position_size(config).is_some() && config.is_pretrain {
+        return contradiction(format!(
+            "is_pretrain=True masks patches for masked autoencoding, which vit={:?} does not have: set is_pretrain=False",
+            config.vit
+        ));
+    }
     let patches = (config.image_size / size.patch_size).pow(2);
     let kept = (patches as f64 * (1.0 - config.mask_ratio)) as usize;
     if config.is_pretrain && kept == 0 {
@@ -121,6 +128,7 @@ fn check_data(config: &Config) -> Result<(), ConfigError> {
             return contradiction(format!("{name} is empty: name a transform, such as {name}='[\"mae\"]'"));
         }
     }
+    check_transforms(config)?;
     if config.image_only {
         return contradiction(format!(
             "image_only=True leaves no text, which loss_names.{task} needs: use image_only=False"
@@ -133,6 +141,44 @@ fn check_data(config: &Config) -> Result<(), ConfigError> {
         return contradiction("data_root is not set: set it to the directory of the Arrow files".into());
     }
     Ok(())
+}
+
+/// Checks that the transforms make images for the model, and have the same kind of images.
+fn check_transforms(config: &Config) -> Result<(), ConfigError> {
+    let keys = [
+        ("train_transform_keys", &config.train_transform_keys),
+        ("val_transform_keys", &config.val_transform_keys),
+    ];
+    let kinds = keys.map(|(name, keys)| {
+        let kind: Option<TransformKind> = keys.first().and_then(|key| key.parse().ok());
+        (name, kind)
+    });
+    let proportional = kinds.map(|(name, kind)| (name, kind.filter(|kind| kind.keeps_proportions())));
+    if position_size(config).is_none()
+        && let Some((name, kind)) = proportional.iter().find_map(|(name, kind)| Some((name, (*kind)?)))
+    {
+        return contradiction(format!(
+            "{name}={kind} gives images of any proportions, but vit={:?} has a position table for squares: use \
+             vit='vit_base_patch32_384', or the transform mae, mae_randaug or mae_test",
+            config.vit
+        ));
+    }
+    match proportional {
+        [(_, Some(_)), (other, None)] | [(other, None), (_, Some(_))] => contradiction(format!(
+            "{other} gives squares and the other transform keeps the proportions of images: use pixelbert for both, with \
+             pixelbert_randaug for training"
+        )),
+        [(name, Some(_)), _] => {
+            let (size, least) = (config.image_size, ImageFormat::VILT_MULTIPLE);
+            match size < least {
+                true => contradiction(format!(
+                    "image_size={size} is too small for {name}=pixelbert, which gives sides of multiples of {least}"
+                )),
+                false => Ok(()),
+            }
+        }
+        _ => check_image_size("image_size", config.image_size, model_size(config)?.patch_size),
+    }
 }
 
 /// Checks that each published dataset has samples for each active task.
@@ -417,7 +463,7 @@ fn training_warnings(config: &Config) -> Vec<String> {
             config.end_lr
         ));
     }
-    if config.lr_mult != 1.0 && !config.is_pretrain {
+    if config.lr_mult != 1.0 && !config.is_pretrain && position_size(config).is_none() {
         warn(format!(
             "lr_mult={} has no effect with is_pretrain=False",
             config.lr_mult

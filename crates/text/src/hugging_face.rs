@@ -1,0 +1,153 @@
+//! Tokenizers of Hugging Face: `vocab.txt` or `tokenizer.json`, with the settings in `tokenizer_config.json`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+use vlct_util::read_at_most;
+
+use crate::{Result, TextError, Tokenizer, Vocabulary};
+
+/// The vocabulary, a token a line.
+const VOCABULARY: &str = "vocab.txt";
+/// The tokenizer with its vocabulary, which version 5 of transformers writes alone.
+const TOKENIZER: &str = "tokenizer.json";
+/// The settings.
+const SETTINGS: &str = "tokenizer_config.json";
+/// Maximum size of a JSON file in bytes; that of BERT's tokenizer is below a megabyte.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// The tokenizer in a directory.
+#[derive(Clone, Debug)]
+pub struct TokenizerDirectory {
+    /// The tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Maximum number of tokens of a text, if the settings state it.
+    pub max_len: Option<usize>,
+}
+
+impl TokenizerDirectory {
+    /// Reads the tokenizer in a directory; `None` if it has neither a `vocab.txt` nor a `tokenizer.json`. Text is lower-cased as the
+    /// settings say or, if they do not say it, if the vocabulary has no upper-case letter outside tokens in brackets.
+    ///
+    /// # Errors
+    /// Returns an error if a file cannot be read, or is not that of a WordPiece tokenizer.
+    pub fn read(directory: &Path) -> Result<Option<Self>> {
+        let settings = json(&directory.join(SETTINGS))?.unwrap_or_default();
+        let (vocabulary, tokenizer) = (directory.join(VOCABULARY), directory.join(TOKENIZER));
+        let whole = json(&tokenizer)?;
+        let vocabulary = match &whole {
+            _ if vocabulary.is_file() => Vocabulary::open(&vocabulary)?,
+            Some(whole) => {
+                let tokens = tokens_of(whole).map_err(|reason| TextError::format(&tokenizer, reason))?;
+                Vocabulary::from_tokens(&tokenizer, &tokens)?
+            }
+            None => return Ok(None),
+        };
+        let in_normalizer = || whole.as_ref()?.get("normalizer")?.get("lowercase")?.as_bool();
+        let stated = settings
+            .get("do_lower_case")
+            .and_then(Value::as_bool)
+            .or_else(in_normalizer);
+        let lower_case = stated.unwrap_or_else(|| !vocabulary.has_upper_case());
+        let max_len = settings.get("model_max_length").and_then(Value::as_u64);
+        Ok(Some(Self {
+            tokenizer: Tokenizer::new(Arc::new(vocabulary), lower_case),
+            max_len: max_len.and_then(|len| usize::try_from(len).ok()).filter(|len| *len > 0),
+        }))
+    }
+}
+
+/// Reads a JSON file; `None` if it does not exist.
+fn json(path: &Path) -> Result<Option<Value>> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let content = read_at_most(path, MAX_BYTES, "a tokenizer")?;
+    match serde_json::from_slice(&content) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) => Err(TextError::format(path, format!("it is not valid JSON: {error}"))),
+    }
+}
+
+/// Returns the tokens of a WordPiece tokenizer by id.
+///
+/// # Errors
+/// Returns a sentence about what is wrong.
+fn tokens_of(tokenizer: &Value) -> Result<Vec<String>, String> {
+    let model = tokenizer.get("model").unwrap_or(&Value::Null);
+    if let Some(kind) = model
+        .get("type")
+        .and_then(Value::as_str)
+        .filter(|kind| *kind != "WordPiece")
+    {
+        return Err(format!(
+            "the tokenizer is a {kind} tokenizer, which is not supported: only WordPiece is"
+        ));
+    }
+    let Some(ids) = model.get("vocab").and_then(Value::as_object) else {
+        return Err("the tokenizer has no vocabulary".into());
+    };
+    let mut tokens = vec![None; ids.len()];
+    for (token, id) in ids {
+        let place = id.as_u64().and_then(|id| tokens.get_mut(usize::try_from(id).ok()?));
+        let place =
+            place.ok_or_else(|| format!("token {token:?} has the id {id}, but there are {} tokens", ids.len()))?;
+        *place = Some(token.clone());
+    }
+    let tokens: Option<Vec<String>> = tokens.into_iter().collect();
+    tokens.ok_or_else(|| "two tokens have the same id".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn settings_decide_whether_text_is_lower_cased() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        assert!(TokenizerDirectory::read(path).unwrap().is_none());
+        let tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"];
+        std::fs::write(path.join(VOCABULARY), tokens.join("\n")).unwrap();
+        let read = || TokenizerDirectory::read(path).unwrap().unwrap();
+        assert!(read().tokenizer.lower_case() && read().max_len.is_none());
+        std::fs::write(
+            path.join(SETTINGS),
+            r#"{"do_lower_case": false, "model_max_length": 40}"#,
+        )
+        .unwrap();
+        assert!(!read().tokenizer.lower_case());
+        assert_eq!(read().max_len, Some(40));
+        std::fs::remove_file(path.join(VOCABULARY)).unwrap();
+        std::fs::remove_file(path.join(SETTINGS)).unwrap();
+        let vocabulary: serde_json::Map<String, Value> =
+            (0..).zip(tokens).map(|(id, token)| (token.into(), id.into())).collect();
+        let whole = serde_json::json!({"model": {"type": "WordPiece", "vocab": vocabulary}, "normalizer": {"lowercase": false}});
+        std::fs::write(path.join(TOKENIZER), whole.to_string()).unwrap();
+        assert!(!read().tokenizer.lower_case());
+        assert!(read().tokenizer.vocabulary().iter().eq(tokens));
+        for (content, part) in [
+            ("{", "not valid JSON"),
+            ("{}", "no vocabulary"),
+            (r#"{"model": {"type": "BPE", "vocab": {}}}"#, "BPE"),
+        ] {
+            std::fs::write(path.join(TOKENIZER), content).unwrap();
+            let error = TokenizerDirectory::read(path).unwrap_err().to_string();
+            assert!(error.contains(part) && !error.contains('\n'), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_vocabulary_is_read_or_rejected(ids in prop::collection::hash_map("[a-z]{0,3}", 0u64..6, 0..6)) {
+            let is_whole = (0..ids.len() as u64).all(|id| ids.values().any(|other| *other == id));
+            let tokens = tokens_of(&serde_json::json!({"model": {"vocab": ids}}));
+            prop_assert_eq!(tokens.is_ok(), is_whole);
+            for (id, token) in tokens.unwrap_or_default().iter().enumerate() {
+                prop_assert_eq!(ids[token], id as u64);
+            }
+        }
+    }
+}
