@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{FormattedDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{FormattedDuration, HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Length of the moving window over which rates are averaged.
 const WINDOW: Duration = Duration::from_secs(30);
@@ -54,11 +54,21 @@ pub struct Update<'a> {
 /// Shows the position, speed and remaining time of a loop.
 pub struct Progress {
     unit: &'static str,
-    /// Whether the display shows steps only, without samples and the time spent waiting for data.
-    steps_only: bool,
+    content: Content,
     total: u64,
     meter: Meter,
     view: View,
+}
+
+/// What the display shows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Content {
+    /// Steps, samples, losses and the time spent waiting for data.
+    Steps,
+    /// A count of items.
+    Items,
+    /// A number of bytes.
+    Bytes,
 }
 
 enum View {
@@ -88,7 +98,7 @@ impl Progress {
         let meter = Meter::new(Instant::now(), done);
         Self {
             unit,
-            steps_only: false,
+            content: Content::Steps,
             total,
             meter,
             view: View::Bar(bar),
@@ -99,11 +109,18 @@ impl Progress {
     /// `"image"`.
     pub fn counting(unit: &'static str, total: u64, done: u64) -> Self {
         let mut progress = Self::new(unit, total, done);
-        progress.steps_only = true;
+        progress.content = Content::Items;
         progress
     }
 
-    /// Sets the number of completed items, and refreshes the display if a refresh is due.
+    /// Starts the display of a number of bytes, `done` of `total` already there.
+    pub fn bytes(total: u64, done: u64) -> Self {
+        let mut progress = Self::new("byte", total, done);
+        progress.content = Content::Bytes;
+        progress
+    }
+
+    /// Sets the number of completed items or bytes, and refreshes the display if a refresh is due.
     pub fn reach(&mut self, done: u64) {
         self.update(Update {
             step: done,
@@ -117,7 +134,7 @@ impl Progress {
     pub fn quiet() -> Self {
         Self {
             unit: "step",
-            steps_only: false,
+            content: Content::Steps,
             total: 0,
             meter: Meter::new(Instant::now(), 0),
             view: View::Quiet,
@@ -132,7 +149,7 @@ impl Progress {
         };
         Self {
             unit,
-            steps_only: false,
+            content: Content::Steps,
             total,
             meter: Meter::new(now, done),
             view,
@@ -173,12 +190,15 @@ impl Progress {
     }
 
     fn line(&self, update: &Update<'_>) -> String {
-        let mut parts = vec![format!("{} {}/{}", self.unit, update.step, self.total)];
+        let mut parts = vec![match self.content {
+            Content::Steps | Content::Items => format!("{} {}/{}", self.unit, update.step, self.total),
+            Content::Bytes => format!("{} of {}", HumanBytes(update.step), HumanBytes(self.total)),
+        }];
         if let Some(rates) = self.meter.rates() {
-            parts.push(if self.steps_only {
-                format!("{}/s", rate_text(rates.steps))
-            } else {
-                format!("{} samples/s", rate_text(rates.samples))
+            parts.push(match self.content {
+                Content::Steps => format!("{} samples/s", rate_text(rates.samples)),
+                Content::Items => format!("{}/s", rate_text(rates.steps)),
+                Content::Bytes => format!("{}/s", HumanBytes(rates.steps as u64)),
             });
             if rates.steps > 0.0 && update.step < self.total {
                 let left = (self.total - update.step) as f64 / rates.steps;
@@ -192,7 +212,7 @@ impl Progress {
                 .iter()
                 .map(|(name, loss)| format!("{name} {}", loss_text(*loss))),
         );
-        if let Some(rates) = self.meter.rates().filter(|_| !self.steps_only) {
+        if let Some(rates) = self.meter.rates().filter(|_| self.content == Content::Steps) {
             parts.push(format!("data wait {:.0} %", rates.waiting * 100.0));
         }
         parts.join("  ")
@@ -371,6 +391,24 @@ mod tests {
         assert_eq!(
             lines[10],
             "step 1000/1000  80.0 samples/s  mlm 2.000  mae 1.0e-4  data wait 20 %"
+        );
+    }
+
+    #[test]
+    fn bytes_have_units() {
+        let start = Instant::now();
+        let mut progress = Progress::lines("byte", 3 << 30, 0, Box::new(io::sink()), start);
+        progress.content = Content::Bytes;
+        let update = Update {
+            step: 1 << 30,
+            samples: 0,
+            waited: Duration::ZERO,
+            losses: &[],
+        };
+        progress.update_at(start + Duration::from_secs(10), update);
+        assert_eq!(
+            progress.line(&update),
+            "1.00 GiB of 3.00 GiB  102.40 MiB/s  00:00:20 left"
         );
     }
 
