@@ -1,6 +1,7 @@
 //! `vlct average IN... --out FILE`: writes the mean of the weights of several files.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use vlct_model::average;
 use vlct_model::files::mapping::abbreviate;
@@ -8,11 +9,17 @@ use vlct_util::text::{counted, one_line};
 
 use crate::args::Average;
 use crate::output::{Failure, check_new, print, with_thousands_separators};
+use crate::references::local_path;
 
 /// Writes the mean and prints which files were averaged.
 pub fn run(args: &Average) -> Result<(), Failure> {
     check_new(&args.out, args.overwrite)?;
-    let report = average::average(&args.inputs, &args.out)?;
+    let inputs: Vec<PathBuf> = args
+        .inputs
+        .iter()
+        .map(|input| local_path(input))
+        .collect::<Result<_, _>>()?;
+    let report = average::average(&inputs, &args.out)?;
     let mut text = format!(
         "wrote {}: {} with {}, the mean of\n",
         args.out.display(),

@@ -19,6 +19,7 @@ use vlct_train::trainer::{Threads, use_threads};
 use vlct_util::{IoError, at};
 
 use crate::output::{Failure, print};
+use crate::references::local_path;
 use crate::values::{PrecisionName, parse_count, parse_threads};
 
 /// The text of the measured answer.
@@ -55,7 +56,7 @@ pub fn run(args: &BenchAnswer) -> Result<(), Failure> {
     let image = directory.path().join("image.jpg");
     write_image(&image)?;
     let path = match &args.load {
-        Some(path) => files::find(path)?,
+        Some(path) => files::find(&local_path(path)?)?,
         None => {
             let path = directory.path().join("base.ckpt");
             write_base_model(&path)?;

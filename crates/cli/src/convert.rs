@@ -4,6 +4,7 @@ use vlct_model::files;
 
 use crate::args::{Convert, Style};
 use crate::output::{Failure, check_new, print};
+use crate::references::local_path;
 
 /// Converts the file and prints what was done.
 pub fn run(args: &Convert) -> Result<(), Failure> {
@@ -11,7 +12,7 @@ pub fn run(args: &Convert) -> Result<(), Failure> {
         Style::Vlc => files::Style::Vlc,
         Style::Mae => files::Style::Mae,
     });
-    let input = files::find(&args.input)?;
+    let input = files::find(&local_path(&args.input)?)?;
     let canonical = |path: &std::path::Path| path.canonicalize().ok();
     if canonical(&input).is_some_and(|input| Some(input) == canonical(&args.output)) {
         let path = args.output.display();

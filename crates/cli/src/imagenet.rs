@@ -19,6 +19,7 @@ use vlct_util::text::{counted, escape_control};
 use vlct_util::{IoError, at};
 
 use crate::output::{Failure, print};
+use crate::references::optional_local_path;
 use crate::shell::shell_word;
 use crate::signals::Signals;
 
@@ -34,7 +35,7 @@ const LISTED: usize = 5;
 /// Takes the flags of MAE's main_finetune.py, which VLC uses for ImageNet, and with --linear_probe those of main_linprobe.py. The vision
 /// part of a VLC checkpoint, of a MAE or of a classifier is loaded directly, and position tables are resized. DIR has train/CLASS and
 /// val/CLASS, Arrow files of labels, or WebDataset tars with cls members.
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(
     args_override_self = true,
     after_help = "\
@@ -140,7 +141,7 @@ pub struct Imagenet {
     /// What is drawn once: batch, pair or elem
     #[arg(long = "mixup_mode", value_name = "MODE", default_value = "batch", value_parser = parse_mixup_mode)]
     mixup_mode: MixupMode,
-    /// Weights to begin with: a checkpoint of VLC, MAE or a classifier
+    /// Weights to begin with: a checkpoint of VLC, MAE or a classifier, or hf-hub:ORG/NAME[@REVISION]
     #[arg(long, value_name = "FILE")]
     finetune: Option<PathBuf>,
     /// Train only a linear head, by LARS; changes the defaults of batch size (512), epochs (90), rates and augmentation to those of
@@ -207,7 +208,7 @@ pub struct Imagenet {
 }
 
 /// Flags of the script that have no meaning on one machine with one process.
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(next_help_heading = "Accepted and without effect")]
 struct WithoutEffect {
     /// Validation on several processes
@@ -262,6 +263,8 @@ impl WithoutEffect {
 
 /// Runs the command.
 pub fn run(args: &Imagenet) -> Result<(), Failure> {
+    let args = &args.with_local_paths()?;
+    // Ctrl-C ends a download at once.
     let signals = Signals::listen()?;
     let ignored = args.without_effect.given();
     if !ignored.is_empty() {
@@ -449,6 +452,15 @@ pub fn default_settings() -> Result<Settings, clap::Error> {
 }
 
 impl Imagenet {
+    /// Returns the arguments with local paths instead of references.
+    fn with_local_paths(&self) -> Result<Self, Failure> {
+        let mut args = self.clone();
+        args.finetune = optional_local_path(self.finetune.as_ref())?;
+        let resume = optional_local_path(self.resume.as_ref().map(PathBuf::from).as_ref())?;
+        args.resume = resume.map(|path| path.display().to_string());
+        Ok(args)
+    }
+
     /// Returns the weights or the run that the command begins with.
     fn weights(&self) -> Option<PathBuf> {
         self.resume.clone().map(PathBuf::from).or_else(|| self.finetune.clone())

@@ -16,6 +16,7 @@ mod output;
 mod predict;
 mod prepare;
 mod quickstart;
+mod references;
 mod report;
 mod run;
 mod shell;

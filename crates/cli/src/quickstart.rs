@@ -5,17 +5,21 @@ use vlct_report::quickstart::{self, QuickstartError, QuickstartOptions, Trial, T
 
 use crate::args::Quickstart;
 use crate::output::{Failure, print};
+use crate::references;
 use crate::shell::shell_word;
 use crate::signals::Signals;
 
 /// Runs the quickstart.
 pub fn run(args: &Quickstart) -> Result<(), Failure> {
+    let mut updates = args.updates.clone();
+    references::resolve_words(&mut updates)?;
+    // Ctrl-C ends a download at once.
     let signals = Signals::listen()?;
     let options = QuickstartOptions {
         out: args.out.clone(),
         minutes: args.minutes,
         with_imagenet: args.with_imagenet,
-        updates: args.updates.clone(),
+        updates,
     };
     let result = match quickstart::run(&options, signals.stop_flag()) {
         Err(stopped @ QuickstartError::Stopped) => {

@@ -13,6 +13,7 @@ use vlct_util::{IoError, at, atomic};
 
 use crate::args::Run;
 use crate::output::{Failure, print};
+use crate::references;
 use crate::shell::shell_word;
 use crate::signals::Signals;
 
@@ -50,13 +51,13 @@ pub fn run(args: &Run) -> Result<(), Failure> {
         "help" => print_help(request.topic),
         "print_named_configs" => print(&vlct_config::named_configs()),
         "print_config" => {
-            let config = resolve(&request.updates)?;
+            let (config, local) = resolve(&request.updates)?;
             print(&config.print())?;
             // An invalid configuration is printed too, so that users can find the error.
-            let error = match spec::validate(&config) {
+            let error = match spec::validate(&local) {
                 Ok(warnings) => {
                     warnings.iter().for_each(|warning| warn!("{warning}"));
-                    RunSpec::resolve(&config).err().map(|e| e.to_string())
+                    RunSpec::resolve(&local).err().map(|e| e.to_string())
                 }
                 Err(e) => Some(e.to_string()),
             };
@@ -77,14 +78,14 @@ pub fn run(args: &Run) -> Result<(), Failure> {
                 .last()
                 .and_then(|u| u.split_once('='))
                 .map_or("config.json", |(_, filename)| filename.trim());
-            save_config(&resolve(&updates)?, Path::new(filename))
+            save_config(&resolve(&updates)?.0, Path::new(filename))
         }
         _ => {
-            let config = resolve(&request.updates)?;
+            let (config, local) = resolve(&request.updates)?;
             if request.print_first {
                 print(&config.print())?;
             }
-            train_or_evaluate(&config)
+            train_or_evaluate(&local)
         }
     }
 }
@@ -105,15 +106,23 @@ fn train_or_evaluate(config: &Config) -> Result<(), Failure> {
     signals.check()
 }
 
-/// Returns the configuration, with the sizes of the model that it begins with, and logs notes.
-fn resolve(updates: &[&str]) -> Result<Config, Failure> {
+/// Returns the configuration, with the sizes of the model that it begins with, as it is given and with local paths instead of references;
+/// and logs notes.
+fn resolve(updates: &[&str]) -> Result<(Config, Config), Failure> {
     let Resolved { mut config, mut notes } = vlct_config::resolve(updates)?;
+    let given = config.clone();
+    let has_references = references::resolve_config(&mut config)?;
     let sizes = fit::take_sizes(&mut config, updates)?;
     if !sizes.is_empty() {
         notes.push(format!("as in the model of load_path: {sizes}"));
     }
     notes.iter().for_each(|note| info!("note: {note}"));
-    Ok(config)
+    let mut printed = config.clone();
+    if has_references {
+        (printed.load_path, printed.pretrain_path) = (given.load_path, given.pretrain_path);
+        printed.resume_from = given.resume_from;
+    }
+    Ok((printed, config))
 }
 
 fn save_config(config: &Config, path: &Path) -> Result<(), Failure> {

@@ -14,6 +14,7 @@ use vlct_util::text::counted;
 
 use crate::args::Train;
 use crate::output::{Failure, print, with_thousands_separators};
+use crate::references;
 use crate::shell::shell_word;
 use crate::signals::Signals;
 
@@ -26,8 +27,10 @@ const NEAR_CHANCE: f64 = 0.6;
 
 /// Runs the command.
 pub fn run(args: &Train) -> Result<(), Failure> {
+    let mut words = words(args)?;
+    references::resolve_words(&mut words)?;
+    // Ctrl-C ends a download at once.
     let signals = Signals::listen()?;
-    let words = words(args)?;
     let Some(fit) = fit::fit(&words, args.hours, signals.stop_flag())? else {
         return signals.check();
     };

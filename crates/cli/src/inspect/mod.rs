@@ -21,6 +21,7 @@ use crate::args::Inspect;
 use crate::data_files::data_files;
 use crate::imagenet;
 use crate::output::{Failure, print, with_thousands_separators};
+use crate::references::local_path;
 use vlct_util::text::counted;
 
 /// First bytes of every Arrow IPC file.
@@ -37,7 +38,7 @@ const TABLES: [&str; 4] = ["jsonl", "csv", "tsv", "parquet"];
 /// Returns an error if a file cannot be read or is damaged, if a directory has nothing to describe, or if `--sheet` is given for a run
 /// directory, which has no images.
 pub fn run(args: &Inspect) -> Result<(), Failure> {
-    let path = args.path.as_path();
+    let path = &*local_path(&args.path)?;
     let metadata = std::fs::metadata(path).map_err(at::<IoError>(path))?;
     if !metadata.is_dir() {
         print(&describe_file(path, args.tensors)?)?;

@@ -15,6 +15,7 @@ use vlct_train::trainer::{Threads, use_threads};
 use vlct_util::open_file;
 
 use crate::output::Failure;
+use crate::references::local_path;
 use crate::values::{PrecisionName, parse_count, parse_threads};
 
 /// Name of `--input` for standard input.
@@ -25,7 +26,8 @@ const MAX_LOADERS: usize = 8;
 /// The model and its settings.
 #[derive(Args)]
 pub struct ModelOptions {
-    /// Weights: a run directory (its best checkpoint, else the last), a checkpoint, a published .ckpt, any .pth or .safetensors
+    /// Weights: a run directory (its best checkpoint, else the last), a checkpoint, a published .ckpt, any .pth or .safetensors, or
+    /// hf-hub:ORG/NAME[@REVISION]
     #[arg(long, value_name = "PATH", help_heading = "Model")]
     pub load: PathBuf,
     /// Side of the images in pixels; position tables are resized [default: that of the weights]
@@ -77,7 +79,7 @@ impl ModelOptions {
             truncate: self.truncate,
         };
         change(&mut options);
-        let predictor = Predictor::open(&self.load, heads, &options)?;
+        let predictor = Predictor::open(&local_path(&self.load)?, heads, &options)?;
         predictor.notes().iter().for_each(|note| log::info!("note: {note}"));
         Ok(predictor)
     }
@@ -85,7 +87,8 @@ impl ModelOptions {
     /// Opens the model if it is an image classifier of a run; `None` for other files.
     pub fn open_image_classifier(&self) -> Result<Option<ImageClassifier>, Failure> {
         let precision = self.prepare_computation()?;
-        Ok(ImageClassifier::open(&self.load, vlct_predict::compute(precision))?)
+        let weights = local_path(&self.load)?;
+        Ok(ImageClassifier::open(&weights, vlct_predict::compute(precision))?)
     }
 
     /// Sets the number of threads and returns the precision.

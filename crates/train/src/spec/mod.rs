@@ -408,7 +408,7 @@ const WEIGHT_EXTENSIONS: [&str; 5] = [".ckpt", ".pth", ".pt", ".bin", ".safetens
 
 /// Returns the short name of the weights `load_path`, which is part of the names of experiment directories and submissions: the name of
 /// the experiment for a run directory or a checkpoint in it, else the last component of the path without the extension of a weight
-/// file. An empty path gives an empty name.
+/// file. A directory of the cache of the Hugging Face Hub has the name of the model. An empty path gives an empty name.
 pub fn tag(load_path: &str) -> String {
     match paths::experiment_of(Path::new(load_path)) {
         Some(name) if !load_path.is_empty() => name,
@@ -418,10 +418,17 @@ pub fn tag(load_path: &str) -> String {
 
 /// Returns the last component of a path without the extension of a weight file.
 fn file_tag(load_path: &str) -> &str {
-    let name = Path::new(load_path)
-        .file_name()
-        .and_then(|n| n.to_str())
-        .unwrap_or_default();
+    let component = |i| {
+        let path = Path::new(load_path).ancestors().nth(i)?;
+        path.file_name().and_then(|name| name.to_str())
+    };
+    // models--ORG--NAME/snapshots/COMMIT
+    if component(1) == Some("snapshots")
+        && let Some(repository) = component(2).and_then(|name| name.strip_prefix("models--"))
+    {
+        return repository.rsplit("--").next().unwrap_or(repository);
+    }
+    let name = component(0).unwrap_or_default();
     WEIGHT_EXTENSIONS
         .iter()
         .find_map(|extension| name.strip_suffix(extension))
@@ -542,6 +549,8 @@ mod tests {
             ("result/run/version_0/best/", "best"),
             ("weights.v2", "weights.v2"),
             ("/", ""),
+            ("/c/models--org--vit-mae/snapshots/0123456789", "vit-mae"),
+            ("/c/models--org--vit-mae/snapshots/0123456789/a.ckpt", "a"),
         ] {
             assert_eq!(file_tag(path), expected, "{path}");
         }
