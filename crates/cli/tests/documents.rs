@@ -16,7 +16,7 @@ use vlct_data::arrow::ArrowTable;
 use vlct_synthetic::{self as synthetic, SyntheticConfig};
 
 /// Commands that are not run, each with the reason.
-const NOT_RUN: [(&str, &str); 5] = [
+const NOT_RUN: [(&str, &str); 8] = [
     ("vlct quickstart [--out DIR] [--minutes N] [KEY=VALUE …]", "a synopsis"),
     (
         "vlct bench pretrain --image-size 224 --batch 8 --precision f32 --steps 3",
@@ -29,6 +29,18 @@ const NOT_RUN: [(&str, &str); 5] = [
     (
         "vlct average $RUN --out average.safetensors",
         "needs the kept checkpoints of a run; tests/optimisation.rs averages them",
+    ),
+    (
+        "vlct predict fill --load hf-hub:ORG/NAME photo.jpg \"a [MASK] on a [MASK]\"",
+        "needs the Hugging Face Hub; tests/hub.rs has a server",
+    ),
+    (
+        "vlct run with data_root=arrow task_mlm_itm_mae step25k per_gpu_batchsize=8 pretrain_path=hf-hub:facebook/vit-mae-base",
+        "needs the Hugging Face Hub; tests/hub.rs has a server",
+    ),
+    (
+        "vlct convert hf-hub:facebook/vit-mae-base@main mae.pth",
+        "needs the Hugging Face Hub; tests/hub.rs has a server",
     ),
     (
         "vlct bench gemm --precision bf16",

@@ -17,6 +17,9 @@ const MAX_HEADERS: usize = 64 << 10;
 /// Largest time in which an answer about a repository is read.
 const LISTING_TIME: Duration = Duration::from_secs(120);
 
+/// Header with the tag of a file whose content is on another server.
+pub const LINKED_TAG: &str = "x-linked-etag";
+
 /// A failed try.
 #[derive(Debug)]
 pub enum Failure {
@@ -57,7 +60,8 @@ impl Subject<'_> {
 
 /// A request.
 enum Request {
-    /// The headers only. Redirects to other servers are not followed: their answers lack the headers of the Hub.
+    /// The headers only. A redirect that has the tag of the file, or leads to another server, is not followed: the next answer lacks the
+    /// headers of the Hub.
     Head,
     /// A short answer.
     Get,
@@ -173,7 +177,9 @@ impl<'a> Client<'a> {
             if next.is_https() {
                 tls::check_cpu()?;
             }
-            if matches!(request, Request::Head) && !next.has_same_server(&self.settings.endpoint) {
+            let has_headers =
+                || response.headers().contains_key(LINKED_TAG) || !next.has_same_server(&self.settings.endpoint);
+            if matches!(request, Request::Head) && has_headers() {
                 return Ok(response);
             }
             url = next;
@@ -256,21 +262,37 @@ impl<'a> Client<'a> {
 
     /// Turns an error of the connection into a failure.
     fn failure(&self, url: &Url, error: &ureq::Error) -> Failure {
+        let host = url.host();
+        let certificate = match error {
+            ureq::Error::Rustls(error) => Some(error),
+            ureq::Error::Io(error) => error.get_ref().and_then(|error| error.downcast_ref()),
+            _ => None,
+        };
+        if let Some(rustls::Error::InvalidCertificate(_)) = certificate {
+            let reason = format!(
+                "{}; SSL_CERT_FILE can name a file of trusted certificates",
+                certificate.map(ToString::to_string).unwrap_or_default()
+            );
+            return Failure::Final(HubError::Unreachable { host, reason });
+        }
         let reason = match error {
             ureq::Error::Timeout(_) => "no answer in time".to_owned(),
+            ureq::Error::Io(error) => error.to_string(),
             error => error.to_string(),
         };
-        let host = url.host();
         match error {
-            // Another try gives the same answer, for instance about a certificate that is not trusted.
-            ureq::Error::Rustls(_) | ureq::Error::Tls(_) | ureq::Error::Pem(_) | ureq::Error::InvalidProxyUrl => {
+            // Another try gives the same answer.
+            ureq::Error::Tls(_) | ureq::Error::Pem(_) | ureq::Error::InvalidProxyUrl => {
                 Failure::Final(HubError::Unreachable { host, reason })
             }
             ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::LargeResponseHeader(..) => {
                 Failure::Final(self.unexpected(reason))
             }
             _ => Failure::Temporary {
-                reason: format!("{host}: {reason}"),
+                reason: match url.has_same_server(&self.settings.endpoint) {
+                    true => reason,
+                    false => format!("{host}: {reason}"),
+                },
                 after: None,
             },
         }
@@ -319,14 +341,15 @@ impl<'a> Client<'a> {
         after: Option<Duration>,
         on_event: &mut dyn FnMut(Event),
     ) -> Result<(), HubError> {
+        let host = self.settings.endpoint.host();
         if failures >= tries {
-            let host = self.settings.endpoint.host();
             return Err(HubError::Unreachable { host, reason });
         }
         let pause = self.settings.pause * (1 << (failures - 1).min(3));
         let pause = after
             .map_or(pause, |after| after.max(pause))
             .min(self.settings.max_pause);
+        let reason = format!("{host}: {reason}");
         on_event(Event::Retry { reason: &reason, pause });
         sleep(pause);
         Ok(())

@@ -5,7 +5,7 @@ use std::io::Read;
 use serde::Deserialize;
 
 use crate::Repository;
-use crate::client::{Client, Failure};
+use crate::client::{Client, Failure, LINKED_TAG};
 use crate::reference::is_commit;
 use crate::selection::is_safe;
 
@@ -82,7 +82,7 @@ impl RemoteFile {
     pub fn request(client: &Client, repository: &Repository, commit: &str, name: &str) -> Result<Self, Failure> {
         let headers = client.headers(repository, commit, name)?;
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let tag = header("x-linked-etag").or_else(|| header("etag")).and_then(plain_tag);
+        let tag = header(LINKED_TAG).or_else(|| header("etag")).and_then(plain_tag);
         let tag = tag.ok_or_else(|| client.unexpected(format!("{name} of {repository} has no tag (ETag)")))?;
         // The length of a redirect is not that of the file.
         let length = || header("content-length").filter(|_| !headers.contains_key("location"));

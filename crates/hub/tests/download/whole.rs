@@ -1,6 +1,6 @@
 //! Downloads without failures: the layout of the cache, which files are chosen, and who gets the token.
 
-use super::support::{COMMIT, NAME, git_hash, noise, sha256};
+use super::support::{COMMIT, NAME, Reply, git_hash, noise, sha256};
 use super::*;
 
 #[test]
@@ -104,6 +104,25 @@ fn a_single_file_with_another_name_is_the_weights() {
     let path = fetch(&hub, home.path()).unwrap();
     assert!(path.ends_with("sub dir/vlc+ü.ckpt"));
     assert_eq!(std::fs::read(&path).unwrap(), b"weights");
+}
+
+#[test]
+fn content_can_be_on_the_same_server() {
+    let home = tempfile::tempdir().unwrap();
+    let hub = Hub::start(&[("model.safetensors", b"weights")]);
+    hub.answer(|request| {
+        if request.path == "/content" {
+            return Some(super::support::part(request, b"weights").with("ETag", "\"another\""));
+        }
+        let redirect = || Reply::new(302, "").with("Location", "/content");
+        let tag = format!("\"{}\"", sha256(b"weights"));
+        request
+            .path
+            .contains("/resolve/")
+            .then(|| redirect().with("X-Linked-Etag", tag).with("X-Linked-Size", 7))
+    });
+    fetch(&hub, home.path()).unwrap();
+    assert_eq!(blobs(home.path()), [sha256(b"weights")]);
 }
 
 #[test]
