@@ -37,7 +37,8 @@ pub fn local_path(weights: &Path) -> Result<PathBuf, Failure> {
     }
     let mut display = Display {
         progress: None,
-        done: 0,
+        shown: 0,
+        least: 0,
     };
     let path = locate(&reference, Settings::from_environment, &mut |event| display.show(event))?;
     resolved.push((text.to_owned(), path.clone()));
@@ -92,8 +93,10 @@ pub fn resolve_words(words: &mut [String]) -> Result<(), Failure> {
 /// Shows a download: messages, and a progress bar or lines.
 struct Display {
     progress: Option<Progress>,
-    /// The number of bytes that is shown.
-    done: u64,
+    /// The number of bytes that was shown last.
+    shown: u64,
+    /// The smallest number of bytes that is shown. The speed of small files says nothing about the rest.
+    least: u64,
 }
 
 impl Display {
@@ -119,11 +122,16 @@ impl Display {
                     directory.display()
                 );
                 self.progress = Some(Progress::bytes(bytes, present));
+                self.least = bytes / 100;
             }
             Event::Progress { done } => {
-                if let Some(progress) = self.progress.as_mut().filter(|_| done != self.done) {
+                if let Some(progress) = self
+                    .progress
+                    .as_mut()
+                    .filter(|_| done != self.shown && done >= self.least)
+                {
                     progress.reach(done);
-                    self.done = done;
+                    self.shown = done;
                 }
             }
             Event::Retry { reason, pause } => warn!(

@@ -7,7 +7,8 @@ mod support;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use hub_support::{COMMIT, Hub, NAME, Reply, noise, part, sha256};
 use rand::{RngExt, SeedableRng};
@@ -216,14 +217,20 @@ fn a_download_that_is_killed_ten_times_ends_with_the_same_content() {
     slow(&hub, &content, Duration::from_millis(8));
     let blobs = directory.join("home/hub/models--org--model/blobs");
     let blob = blobs.join(sha256(&content));
+    let incomplete = blobs.join(format!("{}.incomplete", sha256(&content)));
+    let length = || std::fs::metadata(&incomplete).map_or(0, |metadata| metadata.len());
     let mut random = ChaCha8Rng::seed_from_u64(3);
     for _ in 0..10 {
+        let until = length() + random.random_range(1..600 << 10);
         let mut child = with_hub(directory, &hub, &["inspect", REFERENCE])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("the program starts");
-        std::thread::sleep(Duration::from_millis(random.random_range(20..150)));
+        while length() < until {
+            assert!(child.try_wait().expect("waiting").is_none(), "the program ended");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         child.kill().expect("SIGKILL");
         child.wait().expect("waiting");
         assert!(!blob.exists());
@@ -234,7 +241,7 @@ fn a_download_that_is_killed_ten_times_ends_with_the_same_content() {
         .filter(|request| request.is_cdn)
         .filter_map(|request| request.start())
         .collect();
-    assert!(!starts.is_empty() && starts.is_sorted(), "{starts:?}");
+    assert!(starts.len() == 9 && starts.is_sorted(), "{starts:?}");
     hub.answer(|_| None);
     let last = output(directory, &hub, &["inspect", REFERENCE]);
     assert_success(&last);
@@ -255,7 +262,23 @@ fn two_processes_download_once() {
     let directory = TempDir::new().expect("a directory");
     let directory = directory.path();
     let (content, hub) = weights(directory, 1 << 19);
-    slow(&hub, &content, Duration::from_millis(10));
+    let headers = AtomicUsize::new(0);
+    let weights = content.clone();
+    hub.answer(move |request| {
+        if request.method == "HEAD" && request.path.ends_with("/model.safetensors") {
+            headers.fetch_add(1, Ordering::SeqCst);
+        }
+        request.is_cdn.then(|| {
+            let begin = Instant::now();
+            // The content comes when both processes have asked for it.
+            while headers.load(Ordering::SeqCst) < 2 && begin.elapsed() < Duration::from_secs(60) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let mut reply = part(request, &weights);
+            reply.pace = Some(Duration::from_millis(20));
+            reply
+        })
+    });
     let start = || {
         with_hub(directory, &hub, &["inspect", REFERENCE])
             .stdout(Stdio::null())

@@ -170,11 +170,20 @@ impl Download<'_> {
             before += transfer::present(self.cache, file);
             on_event(Event::Progress { done: before });
         }
-        for name in BESIDE.iter().chain(&WEIGHTS).filter(|name| !has(name)) {
-            self.cache.set_absent(commit, name)?;
+        let absent = BESIDE.iter().chain(&WEIGHTS).filter(|name| !has(name));
+        match self.record(absent.copied()) {
+            // A cache that has all files may be read-only.
+            Err(_) if files.is_empty() => {}
+            recorded => recorded?,
         }
-        self.cache.set_commit(self.repository, commit)?;
         Ok(path(self.cache, commit, &weights))
+    }
+
+    /// Stores which files the commit lacks, and that the branch or tag has this commit.
+    fn record(&self, mut absent: impl Iterator<Item = &'static str>) -> Result<(), HubError> {
+        let commit = &self.listing.commit;
+        absent.try_for_each(|name| self.cache.set_absent(commit, name))?;
+        self.cache.set_commit(self.repository, commit)
     }
 
     /// Downloads an index, and returns the names of its files.

@@ -115,6 +115,18 @@ fn links_that_lead_nowhere_are_replaced() {
 }
 
 #[test]
+fn a_cache_with_all_files_can_be_read_only() {
+    let home = tempfile::tempdir().unwrap();
+    let hub = Hub::start(&[("model.safetensors", b"weights")]);
+    let path = fetch(&hub, home.path()).unwrap();
+    // Python does not store which files are missing. Here, this fails.
+    let directory = repository(home.path()).join(".no_exist");
+    std::fs::remove_dir_all(&directory).unwrap();
+    std::fs::write(&directory, "a file").unwrap();
+    assert_eq!(fetch(&hub, home.path()).unwrap(), path);
+}
+
+#[test]
 fn a_cache_that_cannot_be_written_is_an_error() {
     let home = tempfile::tempdir().unwrap();
     let hub = Hub::start(&[("model.safetensors", b"weights")]);

@@ -83,7 +83,7 @@ pub struct Hub {
     /// The token without which the answer is 401.
     pub token: Option<&'static str>,
     /// Answers instead of the usual ones.
-    handler: Mutex<Box<Handler>>,
+    handler: Mutex<Arc<Handler>>,
     log: Mutex<Vec<Request>>,
     hub: String,
     cdn: String,
@@ -105,7 +105,7 @@ impl Hub {
                 .map(|(name, content)| ((*name).to_owned(), content.to_vec()))
                 .collect(),
             token,
-            handler: Mutex::new(Box::new(|_| None)),
+            handler: Mutex::new(Arc::new(|_| None)),
             log: Mutex::default(),
             hub,
             cdn,
@@ -129,7 +129,7 @@ impl Hub {
 
     /// Answers requests for which the handler returns a reply with it.
     pub fn answer(&self, handler: impl Fn(&Request) -> Option<Reply> + Send + Sync + 'static) {
-        *self.handler.lock().unwrap() = Box::new(handler);
+        *self.handler.lock().unwrap() = Arc::new(handler);
     }
 
     /// Returns the requests since the last call.
@@ -161,8 +161,9 @@ impl Hub {
             is_cdn,
         };
         self.log.lock().unwrap().push(request.clone());
-        let reply = (self.handler.lock().unwrap())(&request);
-        let reply = reply.unwrap_or_else(|| self.usual(&request));
+        // The lock ends here, so that an answer can wait for another request.
+        let handler = Arc::clone(&self.handler.lock().unwrap());
+        let reply = handler(&request).unwrap_or_else(|| self.usual(&request));
         send(&mut stream, &request, &reply)
     }
 
