@@ -13,6 +13,7 @@ use vlct_model::files::{self, Style};
 use vlct_model::initialise::initialise;
 use vlct_model::{Vlc, VlcConfig};
 use vlct_predict::matching::Matching;
+use vlct_predict::vqa::Vqa;
 use vlct_predict::{Item, OpenOptions, PredictError, Predictor};
 use vlct_tensor::Precision;
 use vlct_train::trainer::{Threads, use_threads};
@@ -25,16 +26,19 @@ use crate::values::{PrecisionName, parse_count, parse_threads};
 /// The text of the measured answer.
 const TEXT: &str = "a dog on a surfboard";
 
-/// The first answer: from the start of `vlct predict match` to its end
+/// The first answer: from the start of `vlct predict match` or `vlct predict vqa` to its end
 ///
-/// Prints precision, image_size, file_mib and, as medians, the seconds of reading the file once (read_seconds), of a forward pass with one pair
+/// Prints task (match, or vqa for weights without a matching head), precision, image_size, file_mib and, as medians, the seconds of reading the file once (read_seconds), of a forward pass with one pair
 /// (forward_seconds) and of the whole program (answer_seconds); ratio is answer_seconds / (read_seconds + forward_seconds). The file is in the
 /// page cache.
 #[derive(Args)]
 pub struct BenchAnswer {
-    /// Weights with a matching head [default: random weights of the base model, in a temporary file]
+    /// Weights with a head for matching or for questions [default: random weights of the base model, in a temporary file]
     #[arg(long, value_name = "PATH")]
     pub load: Option<PathBuf>,
+    /// Image file [default: an image of 640 x 480 pixels]
+    #[arg(long, value_name = "FILE")]
+    pub image: Option<PathBuf>,
     /// Repetitions of each measurement
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = parse_count)]
     pub steps: usize,
@@ -53,8 +57,14 @@ pub fn run(args: &BenchAnswer) -> Result<(), Failure> {
         pinned: false,
     })?;
     let directory = tempfile::tempdir()?;
-    let image = directory.path().join("image.jpg");
-    write_image(&image)?;
+    let image = match &args.image {
+        Some(image) => image.clone(),
+        None => {
+            let image = directory.path().join("image.jpg");
+            write_image(&image)?;
+            image
+        }
+    };
     let path = match &args.load {
         Some(path) => files::find(&local_path(path)?)?,
         None => {
@@ -75,11 +85,16 @@ pub fn run(args: &BenchAnswer) -> Result<(), Failure> {
         precision,
         ..OpenOptions::default()
     };
-    let (forward_seconds, image_size, used) = forward(args, &path, &image, &options)?;
-    let answer_seconds = median(args.steps, || answer(args, &path, &image))?;
+    let Forward {
+        task,
+        seconds: forward_seconds,
+        image_size,
+        precision: used,
+    } = forward(args, &path, &image, &options)?;
+    let answer_seconds = median(args.steps, || answer(args, task, &path, &image))?;
     let seconds = |value: f64| (value * 1e4).round() / 1e4;
     let result = json!({
-        "task": "answer",
+        "task": task,
         "precision": match used {
             Precision::F32 => "f32",
             Precision::Bf16 => "bf16",
@@ -94,34 +109,53 @@ pub fn run(args: &BenchAnswer) -> Result<(), Failure> {
     print(&format!("{result}\n"))
 }
 
-/// Returns the median seconds of a forward pass with one pair, the image size and the number format.
-fn forward(
-    args: &BenchAnswer,
-    path: &Path,
-    image: &Path,
-    options: &OpenOptions,
-) -> Result<(f64, usize, Precision), Failure> {
-    let predictor = Predictor::open(path, &[Matching::HEAD], options)?;
-    let task = Matching::new(&predictor)?;
+/// The measured forward pass.
+struct Forward {
+    /// The task of `vlct predict`.
+    task: &'static str,
+    /// Median time.
+    seconds: f64,
+    image_size: usize,
+    precision: Precision,
+}
+
+/// Measures a forward pass with one pair.
+fn forward(args: &BenchAnswer, path: &Path, image: &Path, options: &OpenOptions) -> Result<Forward, Failure> {
+    let predictor = Predictor::open(path, &[Matching::HEAD, Vqa::HEAD], options)?;
+    let head = predictor.require(&[Matching::HEAD, Vqa::HEAD])?;
     let item = [Item {
         image: Some(predictor.preparation().image(image)?.values),
         text: predictor.preparation().text(TEXT)?,
     }];
+    let (task, logits): (_, Box<dyn Fn()>) = match head {
+        Matching::HEAD => {
+            let task = Matching::new(&predictor)?;
+            ("match", Box::new(move || drop(task.logits(&item))))
+        }
+        _ => {
+            let task = Vqa::new(&predictor, None)?;
+            ("vqa", Box::new(move || drop(task.logits(&item))))
+        }
+    };
     // The first pass rounds and packs the weights.
-    task.logits(&item);
+    logits();
     let seconds = median(args.steps, || {
-        task.logits(&item);
+        logits();
         Ok(())
     })?;
-    let precision = predictor.model().compute().precision;
-    Ok((seconds, predictor.preparation().image_size(), precision))
+    Ok(Forward {
+        task,
+        seconds,
+        image_size: predictor.preparation().image_size(),
+        precision: predictor.model().compute().precision,
+    })
 }
 
-/// Runs `vlct predict match` as another process.
-fn answer(args: &BenchAnswer, weights: &Path, image: &Path) -> Result<(), PredictError> {
+/// Runs `vlct predict` with a task as another process.
+fn answer(args: &BenchAnswer, task: &str, weights: &Path, image: &Path) -> Result<(), PredictError> {
     let program = std::env::current_exe().map_err(at::<IoError>("this program"))?;
     let mut command = Command::new(&program);
-    command.args(["predict", "match", "--threads", &args.threads.to_string(), "--load"]);
+    command.args(["predict", task, "--threads", &args.threads.to_string(), "--load"]);
     command.arg(weights);
     match args.precision {
         Some(PrecisionName::F32) => drop(command.args(["--precision", "f32"])),

@@ -89,8 +89,8 @@ fn errors_are_one_line_and_exit_with_1() {
             &["unknown key \"batchsize\"", "\"batch_size\""][..],
         ),
         (
-            &["run", "with", "task_mlm_itm"],
-            &["unknown named config \"task_mlm_itm\"", "task_mlm_itm_mae"],
+            &["run", "with", "task_mlm_it"],
+            &["unknown named config \"task_mlm_it\"", "did you mean task_mlm_itm?"],
         ),
         (
             &["run", "with", "test_only=true"],

@@ -3,10 +3,15 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use vlct_image::{ImageFormat, TransformSpec};
 use vlct_model::ModelConfig;
 use vlct_model::checkpoint;
+use vlct_model::config::Positions;
 use vlct_model::files::mapping::abbreviate;
 use vlct_model::files::{self, FileError, NonFinite, Problem, WeightIndex};
+use vlct_model::sizes::GivenHeads;
+use vlct_predict::Head;
+use vlct_tasks::description::DescribedWeights;
 use vlct_tasks::{Description, TaskSpec};
 use vlct_util::text::{self, escape_control};
 
@@ -47,7 +52,7 @@ pub(super) fn describe(path: &Path, list_tensors: bool) -> Result<String, Failur
             };
             describe_checkpoint(summary) + &model
         }
-        None => describe_weights(&index, path),
+        None => describe_weights(&index, path) + &describe_undescribed(&index, files.path()),
     };
     if list_tensors && checkpoint.is_none() {
         for (name, shape, dtype) in index.shapes() {
@@ -150,9 +155,13 @@ fn truncated(text: &str) -> String {
 }
 
 /// Describes kind, task and sizes of a model.
-fn describe_model(Description { model, task, .. }: &Description) -> String {
+fn describe_model(
+    Description {
+        model, task, inputs, ..
+    }: &Description,
+) -> String {
     let several = |count: Option<usize>, noun: &str| text::counted(count.unwrap_or(0), noun);
-    let (kind, image_size, patch_size, width, depth, heads) = match model {
+    let (kind, patch_size, width, depth, heads) = match model {
         ModelConfig::Vit(vit) => {
             let input = match vit.global_pool {
                 true => "the mean of the patches",
@@ -162,7 +171,7 @@ fn describe_model(Description { model, task, .. }: &Description) -> String {
                 "image classifier with {} that reads {input}",
                 text::counted(vit.classes, "class")
             );
-            (kind, vit.image_size, vit.patch_size, vit.width, vit.depth, vit.heads)
+            (kind, vit.patch_size, vit.width, vit.depth, vit.heads)
         }
         ModelConfig::Vlc(vlc) => {
             let task = match task {
@@ -174,14 +183,58 @@ fn describe_model(Description { model, task, .. }: &Description) -> String {
             };
             let b = &vlc.backbone;
             let kind = format!("vision-language model for {task}");
-            (kind, vlc.image_size, b.patch_size, b.width, b.depth, b.heads)
+            (kind, b.patch_size, b.width, b.depth, b.heads)
         }
     };
     format!(
-        "  {kind}\n  images of {image_size} x {image_size} pixels in patches of {patch_size}; width {width}, {}, {}\n",
+        "  {kind}\n  {} in patches of {patch_size}; width {width}, {}, {}\n",
+        images(&inputs.eval_transform, &inputs.format()),
         text::counted(depth, "block"),
         text::counted(heads, "attention head")
     )
+}
+
+/// Describes a vision-language model in a file without a description; empty for other files.
+fn describe_undescribed(index: &WeightIndex, path: &Path) -> String {
+    if !index.tensors.contains_key("text_embeddings.word_embeddings.weight") {
+        return String::new();
+    }
+    let described = match DescribedWeights::read(path, index, GivenHeads::default()) {
+        Ok(described) => described,
+        Err(error) => return format!("  the kind of model is not known: {error}\n"),
+    };
+    let model = &described.model;
+    let backbone = &model.backbone;
+    let kind = match model.variant.positions {
+        Positions::Fixed => "VLC",
+        Positions::Learned => "ViLT",
+    };
+    let heads: Vec<Head> = Head::ALL.into_iter().filter(|head| head.is_in(model)).collect();
+    let mut text = format!(
+        "  {kind}, heads: {}\n  {} in patches of {}; width {}, {}, {}; text of at most {} tokens of {}\n",
+        Head::list(&heads),
+        images(&described.transform, &described.format),
+        backbone.patch_size,
+        backbone.width,
+        text::counted(backbone.depth, "block"),
+        text::counted(backbone.heads, "attention head"),
+        described.max_text_len,
+        with_thousands_separators(model.vocab_size as u64)
+    );
+    let assumptions = described.assumptions.iter().map(ToString::to_string);
+    for note in assumptions.chain(described.notes) {
+        let _ = writeln!(text, "  {}", escape_control(&note));
+    }
+    text
+}
+
+/// Describes the images of a model.
+fn images(transform: &TransformSpec, format: &ImageFormat) -> String {
+    let ImageFormat { size, multiple, .. } = format;
+    match transform.keeps_proportions() {
+        true => format!("images with a shorter side of {size} pixels and sides of multiples of {multiple}"),
+        false => format!("images of {size} x {size} pixels"),
+    }
 }
 
 fn describe_checkpoint(summary: &checkpoint::Summary) -> String {

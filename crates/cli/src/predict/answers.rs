@@ -27,6 +27,7 @@ Lines of --input have the keys image and question: {\"image\": \"photo.jpg\", \"
 Examples:
   vlct predict vqa --load result/finetune_vqa_randaug_seed0_from_vlc_baseset/version_0 photo.jpg \"how many dogs are there?\"
   vlct predict vqa --load vlc_vqa.ckpt --answers coco_vqa_label_info.pkl --json photo.jpg \"what is this?\"
+  vlct predict vqa --load hf-hub:dandelin/vilt-b32-finetuned-vqa --image photo.jpg --question \"how many dogs are there?\"
   vlct predict vqa --load RUN --csv --top-k 1 photos \"is it raining?\"
   vlct predict vqa --load RUN --json --input questions.jsonl > answers.jsonl"
 )]
@@ -34,6 +35,12 @@ pub struct VqaArgs {
     /// An image file or a directory of images, then the question
     #[arg(value_name = "IMAGE QUESTION", num_args = 0..=2)]
     pub words: Vec<String>,
+    /// The image file or the directory of images, instead of the first argument
+    #[arg(long, value_name = "IMAGE", requires = "question", conflicts_with = "words")]
+    pub image: Option<String>,
+    /// The question, instead of the second argument
+    #[arg(long, value_name = "QUESTION", requires = "image", conflicts_with = "words")]
+    pub question: Option<String>,
     /// Names of the answers, for weights that lack them: the published pickle, a JSON list, or a config.json with id2label
     #[arg(long, value_name = "FILE")]
     pub answers: Option<PathBuf>,
@@ -132,7 +139,9 @@ pub struct ClassifyArgs {
 
 /// Answers questions.
 pub fn vqa(args: &VqaArgs) -> Result<(), Failure> {
-    let list = image_and_text(&args.inputs, &args.words, "IMAGE QUESTION")?;
+    let named = args.image.iter().chain(&args.question).cloned();
+    let words: Vec<String> = args.words.iter().cloned().chain(named).collect();
+    let list = image_and_text(&args.inputs, &words, "IMAGE QUESTION")?;
     let predictor = args.model.open(&[Vqa::HEAD])?;
     let task = Vqa::new(&predictor, args.answers.as_deref())?;
     let printer = Printer::new(&args.format, &["answer", "score"], list.many)?;

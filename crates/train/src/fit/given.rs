@@ -15,6 +15,19 @@ use log::warn;
 use vlct_config::{Config, KEYS, NamedConfig, Value};
 use vlct_text::Tokenizer;
 
+/// Keys other than sizes that [`take_sizes`] may set.
+const TAKEN: [&str; 10] = [
+    "vocab_size",
+    "max_text_len",
+    "tokenizer",
+    "layer_norm_eps",
+    "text_layer_norm_eps",
+    "train_transform_keys",
+    "val_transform_keys",
+    "is_pretrain",
+    "use_mae",
+    "loss_names",
+];
 /// The backbone of ViLT.
 const VILT: &str = "vit_base_patch32_384";
 
@@ -43,8 +56,11 @@ pub fn take_sizes(config: &mut Config, words: &[&str]) -> Result<String> {
     let is_vit_given = words.iter().any(|word| word.trim().starts_with("vit="));
     let is_size = |key: &str| Candidate::has_key(key) && key != "image_size" && (key != "vit" || is_vit_given);
     let is_model_given = given.iter().any(|key| is_size(key));
-    if config.load_path.is_empty() || is_model_given || config.load_partial || config.resume_from.is_some() {
+    if config.load_path.is_empty() || is_model_given || config.load_partial {
         return Ok(String::new());
+    }
+    if let Some(from) = config.resume_from.clone() {
+        return take_from_run(config, &given, &from);
     }
     let Ok(weights) = sizes_of_weights(config) else {
         return Ok(String::new());
@@ -57,15 +73,39 @@ pub fn take_sizes(config: &mut Config, words: &[&str]) -> Result<String> {
             config.set(key, &value)?;
         }
     }
-    let changed: Vec<String> = KEYS
-        .iter()
-        .filter(|key| (key.get)(config) != (key.get)(&before))
-        .map(|key| format!("{}={}", key.name, (key.get)(config)))
-        .collect();
+    let changed = changes(&before, config);
     if !changed.is_empty() {
         weights.assumptions.iter().for_each(|assumption| warn!("{assumption}"));
     }
-    Ok(changed.join(" "))
+    Ok(changed)
+}
+
+/// Sets the keys that [`take_sizes`] may set to their values in the run `from`, which is continued, unless they are in `given`. Returns the
+/// keys that change, with their values.
+fn take_from_run(config: &mut Config, given: &HashSet<String>, from: &str) -> Result<String> {
+    let run = paths::find_checkpoint(from)
+        .ok()
+        .and_then(|path| paths::config_of(&path));
+    let Some(run) = run else { return Ok(String::new()) };
+    let before = config.clone();
+    let is_taken = |key: &str| Candidate::has_key(key) || key == "image_size" || TAKEN.contains(&key);
+    for key in KEYS
+        .iter()
+        .filter(|key| is_taken(key.name) && !given.contains(key.name))
+    {
+        config.set(key.name, &(key.get)(&run))?;
+    }
+    Ok(changes(&before, config))
+}
+
+/// Returns the keys whose values differ, with their new values.
+fn changes(before: &Config, config: &Config) -> String {
+    let changed: Vec<String> = KEYS
+        .iter()
+        .filter(|key| (key.get)(config) != (key.get)(before))
+        .map(|key| format!("{}={}", key.name, (key.get)(config)))
+        .collect();
+    changed.join(" ")
 }
 
 /// Returns the configuration of the run that `load_path` belongs to; `None` if it is not the path of a run.

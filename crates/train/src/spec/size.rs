@@ -14,6 +14,20 @@ pub fn model_size(config: &Config) -> Result<Backbone, ConfigError> {
     let Some(vit) = Backbone::from_name(&config.vit) else {
         return contradiction(format!("vit={:?} is not a known backbone", config.vit));
     };
+    if position_size(config).is_some() {
+        for (key, value) in [
+            ("decoder_width", config.decoder_width),
+            ("decoder_depth", config.decoder_depth),
+            ("decoder_heads", config.decoder_heads),
+        ] {
+            if let Some(value) = value {
+                return contradiction(format!(
+                    "{key}={value} contradicts vit={:?}, which has no decoder: leave it out",
+                    config.vit
+                ));
+            }
+        }
+    }
     let size = Backbone {
         patch_size: config.patch_size.unwrap_or(vit.patch_size),
         width: config.hidden_size.unwrap_or(vit.width),
@@ -151,6 +165,11 @@ mod tests {
                 "not a multiple of decoder_heads=16",
             ),
             (&["image_size=390"], "use 384 or 400"),
+            (&["vit=vit_base_patch32_384", "decoder_depth=2"], "has no decoder"),
+            (
+                &["vit=vit_base_patch32_384", "position_size=100"],
+                "position_size=100 is not a multiple",
+            ),
             (&["image_size=5"], "use 16"),
             (&["vit=mae_vit_huge_patch14", "image_size=384"], "use 378 or 392"),
         ] {
