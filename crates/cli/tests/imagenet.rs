@@ -5,82 +5,13 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use support::imagenet::{csv_rows, imagenet, log, words, write_classes};
 use support::kills::KilledRun;
 use support::{assert_one_line_error, assert_success, stderr_of, stdout_of, vlct_in};
 use tempfile::TempDir;
 use vlct_data::random::{Purpose, stream};
 use vlct_model::checkpoint;
 use vlct_model::files;
-use vlct_synthetic::{self as synthetic, SyntheticConfig};
-
-/// Writes images of 32 × 32 pixels of one shape each to `data/classes/train/SHAPE` and `data/classes/val/SHAPE`.
-fn write_classes(directory: &Path, train: usize) {
-    let config = SyntheticConfig {
-        side: 32,
-        train: 1,
-        restval: 1,
-        val: 1,
-        test: 1,
-        vqa_train: 0,
-        nlvr2_train: 0,
-        labels_train: 0,
-        class_train: train,
-        class_val: 20,
-        ..SyntheticConfig::default()
-    };
-    synthetic::write(&directory.join("data"), &config, &mut |_, _| ()).expect("a synthetic dataset");
-}
-
-/// Returns the words of a run of a tiny classifier that writes to `out`.
-fn words(out: &str, more: &[&str]) -> Vec<String> {
-    let fixed = [
-        "imagenet",
-        "--data_path",
-        "data/classes",
-        "--output_dir",
-        out,
-        "--model",
-        "vit_base_patch16",
-        "--patch_size",
-        "8",
-        "--width",
-        "16",
-        "--depth",
-        "2",
-        "--heads",
-        "2",
-        "--input_size",
-        "32",
-        "--batch_size",
-        "4",
-        "--warmup_epochs",
-        "1",
-        "--num_workers",
-        "2",
-    ];
-    fixed.iter().chain(more).map(|word| word.to_string()).collect()
-}
-
-fn imagenet(directory: &Path, out: &str, more: &[&str]) -> std::process::Output {
-    let words = words(out, more);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    vlct_in(directory, &words)
-}
-
-/// Returns the objects in `log.txt`.
-fn log(out: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(out.join("log.txt")).expect("a log");
-    text.lines()
-        .map(|line| serde_json::from_str(line).expect("JSON"))
-        .collect()
-}
-
-/// Returns the rows of a table whose cells have no commas, without its header.
-fn csv_rows(path: &Path) -> Vec<Vec<String>> {
-    let text = std::fs::read_to_string(path).expect("a table");
-    let cells = |line: &str| line.split(',').map(str::to_owned).collect();
-    text.lines().skip(1).map(cells).collect()
-}
 
 #[test]
 fn a_run_writes_the_published_outputs_and_its_weights_are_fine_tuned_further() {

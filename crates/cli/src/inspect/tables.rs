@@ -204,30 +204,73 @@ fn describe_labels(table: &ArrowTable, kind: LabelKind, text: &mut String) -> Re
     let _ = writeln!(text, "  text: {word_counts}{}", without(texts));
 
     let labels = LabelNames::of_table(table)?;
-    let counted = labels.names.iter().zip(&labels.counts);
-    let mut listed: Vec<String> = counted
-        .take(MAX_LABELS)
-        .map(|(name, rows)| format!("{} {}", escape_control(name), with_thousands_separators(*rows)))
-        .collect();
-    if labels.names.len() > MAX_LABELS {
-        listed.push("…".into());
-    }
-    let _ = write!(
-        text,
-        "  {}: {}",
-        kind.column(),
-        vlct_util::text::counted(labels.names.len(), "class")
-    );
-    if !listed.is_empty() {
-        let _ = write!(text, ": {}", listed.join(", "));
-    }
+    let listed = list_labels(labels.names.iter().zip(labels.counts.iter().copied()));
+    let _ = write!(text, "  {}: {listed}", kind.column());
     let _ = writeln!(text, "{}", without(table.rows() as u64 - labels.unlabelled));
     Ok(())
+}
+
+/// Says how many classes there are, and lists the first with their numbers of rows.
+fn list_labels<'a>(labels: impl ExactSizeIterator<Item = (&'a String, u64)>) -> String {
+    let classes = counted(labels.len(), "class");
+    let more = if labels.len() > MAX_LABELS { ", …" } else { "" };
+    let listed: Vec<String> = labels
+        .take(MAX_LABELS)
+        .map(|(name, rows)| format!("{} {}", escape_control(name), with_thousands_separators(rows)))
+        .collect();
+    match listed.is_empty() {
+        true => classes,
+        false => format!("{classes}: {}{more}", listed.join(", ")),
+    }
+}
+
+/// Describes a WebDataset shard of images with classes; `None` if there is no image with a class.
+fn describe_classes(path: &Path) -> Result<Option<String>, Failure> {
+    let table = TarTable::open_classes(path)?;
+    if table.rows() == 0 {
+        return Ok(None);
+    }
+    let (mut bytes, mut classes) = (0u64, BTreeMap::new());
+    for row in 0..table.rows() {
+        bytes += table.image(row)?.len() as u64;
+    }
+    table.for_each_class(|class| *classes.entry(class.unwrap_or_default().to_owned()).or_insert(0u64) += 1)?;
+    let mut text = format!("{}\n", path.display());
+    let samples = counted(with_thousands_separators(table.rows() as u64), "sample");
+    let _ = writeln!(
+        text,
+        "  WebDataset shard of classes (cls) with {samples} and {} of images",
+        format_bytes(bytes)
+    );
+    let _ = writeln!(
+        text,
+        "  cls: {}",
+        list_labels(classes.iter().map(|(name, rows)| (name, *rows)))
+    );
+    let counts = table.counts();
+    for (count, reason) in [
+        (counts.without_caption, "without a class"),
+        (counts.unreadable, "whose class cannot be read"),
+    ] {
+        if count > 0 {
+            let images = counted(with_thousands_separators(count as u64), "image");
+            let _ = writeln!(text, "  left out: {images} {reason}");
+        }
+    }
+    text.push_str("  intact: the classes of all samples can be read\n");
+    Ok(Some(text))
 }
 
 /// Describes a WebDataset shard. Reads every sample. A shard that is compressed with gzip is first decompressed to a temporary file.
 pub fn describe_tar(path: &Path) -> Result<String, Failure> {
     let table = TarTable::open_compressed(path)?;
+    let is_compressed = path.extension().is_none_or(|extension| extension != "tar");
+    if table.rows() == 0
+        && !is_compressed
+        && let Some(text) = describe_classes(path)?
+    {
+        return Ok(text);
+    }
     let (mut bytes, mut captions) = (0u64, 0u64);
     for row in 0..table.rows() {
         bytes += table.image(row)?.len() as u64;
@@ -253,7 +296,7 @@ pub fn describe_tar(path: &Path) -> Result<String, Failure> {
         let _ = writeln!(text, "  {}{endings}", counted(counts.others as u64, "other member"));
     }
     text.push_str(match counts.samples {
-        0 => "  no samples: a sample is an image KEY.jpg with a caption, KEY.txt or KEY.json\n",
+        0 => "  no samples: a sample is an image KEY.jpg with a caption, KEY.txt or KEY.json, or a class, KEY.cls\n",
         _ => "  intact: the captions of all samples can be read\n",
     });
     Ok(text)

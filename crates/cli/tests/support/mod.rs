@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses some of these functions")]
 
+pub mod imagenet;
 pub mod kills;
 
 use std::path::{Path, PathBuf};

@@ -181,15 +181,19 @@ impl TableIndex {
         if self.selection.contents != Contents::Labels {
             return Ok(self.digest);
         }
-        let table = self.table.arrow()?;
-        let Some(kind) = table.label_kind()? else {
-            return Ok(self.digest);
-        };
         let mut hash = Xxh3::new();
-        table.for_each_row(|row| {
-            hash_row(&mut hash, table.labels(row, kind)?.unwrap_or_default().into_iter());
-            Ok(())
-        })?;
+        match &self.table {
+            Table::Tar(tar) => tar.for_each_class(|class| hash_row(&mut hash, class.as_slice().iter().copied()))?,
+            Table::Arrow(table) => {
+                let Some(kind) = table.label_kind()? else {
+                    return Ok(self.digest);
+                };
+                table.for_each_row(|row| {
+                    hash_row(&mut hash, table.labels(row, kind)?.unwrap_or_default().into_iter());
+                    Ok(())
+                })?;
+            }
+        }
         Ok(hash.digest())
     }
 

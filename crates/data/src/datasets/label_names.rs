@@ -12,9 +12,6 @@ use crate::arrow::{ArrowTable, LabelKind};
 use crate::webdataset::TarTable;
 use crate::{DataError, Result};
 
-/// Rows of a tar that are read between two releases of pages. The system may map 2 MiB around each.
-const ROWS_PER_RELEASE: usize = 64;
-
 /// The distinct class labels of rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelNames {
@@ -85,15 +82,11 @@ impl<'a> Collector<'a> {
     fn read_tars(&mut self, tars: &[&TarTable]) -> Result<()> {
         let counts_of = |tar: &&TarTable| -> Result<BTreeMap<String, u64>> {
             let mut counts = BTreeMap::new();
-            for row in 0..tar.rows() {
-                if row.is_multiple_of(ROWS_PER_RELEASE) {
-                    tar.release_pages();
+            tar.for_each_class(|class| {
+                if let Some(class) = class {
+                    *counts.entry(class.to_owned()).or_default() += 1;
                 }
-                if let Some(class) = tar.class(row)? {
-                    *counts.entry(class.into_owned()).or_default() += 1;
-                }
-            }
-            tar.release_pages();
+            })?;
             Ok(counts)
         };
         let all: Vec<_> = tars.par_iter().map(counts_of).collect::<Result<_>>()?;

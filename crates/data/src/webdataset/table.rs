@@ -11,6 +11,9 @@ use super::unpack;
 use crate::{DataError, Result};
 use vlct_util::MappedFile;
 
+/// Rows that are read between two releases of pages. The system may map 2 MiB around each.
+const ROWS_PER_RELEASE: usize = 64;
+
 /// A memory-mapped tar file whose rows are its samples. A sample has the members with the same key: their path up to the first dot of
 /// the file name. It has an image and a caption: the text of a `.txt`, or else `caption` of a `.json`. Members of a sample that are not
 /// adjacent are found too. Samples without image or without readable caption are left out and counted.
@@ -147,6 +150,21 @@ impl TarTable {
             rest if is_integer => Cow::Borrowed(rest),
             _ => Cow::Borrowed(text),
         }))
+    }
+
+    /// Calls `use_class` with the class of each sample, in order; see [`Self::class`].
+    ///
+    /// # Errors
+    /// Returns the errors of [`Self::image`].
+    pub fn for_each_class(&self, mut use_class: impl FnMut(Option<&str>)) -> Result<()> {
+        for row in 0..self.rows() {
+            if row.is_multiple_of(ROWS_PER_RELEASE) {
+                self.release_pages();
+            }
+            use_class(self.class(row)?.as_deref());
+        }
+        self.release_pages();
+        Ok(())
     }
 
     /// The captions of a sample; none in a table of classes.
