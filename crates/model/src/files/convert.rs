@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::blocks::BACKBONE_EPS;
+
 use super::{
     BACKBONE_PREFIX, FileError, Format, Header, POSITION_IDS, Problem, StateDict, Style, WeightFile, names,
     position_ids,
@@ -73,8 +75,8 @@ pub(crate) fn with_position_ids(state: StateDict) -> StateDict {
 
 /// Reads the weights of `input` (see [`super::find`]) and writes them as `output`, whose extension determines the format. With `style` the
 /// names are changed to VLC's (`transformer.blocks.0.…`) or MAE's (`blocks.0.…`, backbone and decoder only, like `convert_vlc2mae.py`). A
-/// PyTorch file gets the position ids, if it has a text embedding. The numbers of attention heads are kept if `input` states them, except in
-/// PyTorch files with MAE's names.
+/// PyTorch file gets the position ids, if it has a text embedding. The numbers of attention heads and the ε of the layer norms are kept if `input`
+/// states them.
 ///
 /// # Errors
 /// Returns a [`FileError`] if `input` cannot be read, if it has no tensors of the backbone to convert to MAE's names, or if `output`
@@ -88,6 +90,7 @@ pub fn convert(input: &Path, output: &Path, style: Option<Style>) -> Result<Conv
         summary,
     } = super::read(input)?;
     let heads = super::heads::of_file(format, &summary, &state);
+    let layer_norm_eps = super::heads::Statements::new(format, &summary).layer_norm_eps();
     let to = style.unwrap_or(from);
     let (state, left_out) = rename(state, from, to);
     let state = match super::written_format(output)? {
@@ -101,6 +104,7 @@ pub fn convert(input: &Path, output: &Path, style: Option<Style>) -> Result<Conv
         epoch: summary.epoch.unwrap_or(0),
         global_step: summary.global_step.unwrap_or(0),
         heads,
+        layer_norm_eps: layer_norm_eps.filter(|eps| *eps != BACKBONE_EPS),
         ..to.into()
     };
     super::write(output, &state, &header)?;

@@ -14,7 +14,7 @@ pub(crate) const ENCODER_HYPER_PARAMETER: &str = "num_heads";
 /// Key of the number of heads of the decoder in the hyper-parameters of a PyTorch file. The files of the original do not have it.
 pub(crate) const DECODER_HYPER_PARAMETER: &str = "decoder_heads";
 
-/// Key of the ε of the layer norms, in descriptions, in configurations of Hugging Face's models, and in PyTorch files of this program.
+/// Key of the ε of the layer norms, in descriptions, in configurations of Hugging Face's models, and in files of this program.
 pub(crate) const LAYER_NORM_EPS: &str = "layer_norm_eps";
 /// Keys of the numbers of heads of the encoder and the decoder in the configuration of a model of Hugging Face.
 const HUGGING_FACE: [&str; 2] = ["num_attention_heads", "decoder_num_attention_heads"];
@@ -90,7 +90,11 @@ impl<'f> Statements<'f> {
             let model = self.description.get("model")?;
             model.get("variant").unwrap_or(model).get(LAYER_NORM_EPS)
         };
-        let value = described().or_else(|| self.config.get(LAYER_NORM_EPS))?.as_f64()? as f32;
+        let in_json = described().or_else(|| self.config.get(LAYER_NORM_EPS));
+        let value = match in_json {
+            Some(value) => value.as_f64()? as f32,
+            None => self.metadata?.entry(LAYER_NORM_EPS)?.parse().ok()?,
+        };
         (value > 0.0 && value < 1.0).then_some(value)
     }
 

@@ -152,8 +152,10 @@ pub struct Header {
     pub epoch: u64,
     /// Number of optimiser steps taken.
     pub global_step: u64,
-    /// Numbers of attention heads. A safetensors file has them in its metadata, a PyTorch file with VLC's names in `hyper_parameters`.
+    /// Numbers of attention heads. A safetensors file has them in its metadata, a PyTorch file in `hyper_parameters`.
     pub heads: GivenHeads,
+    /// ε of the layer norms if it is not that of the published models. It is written like `heads`.
+    pub layer_norm_eps: Option<f32>,
     /// Further entries of the metadata of a safetensors file. They are not written to PyTorch files.
     pub metadata: Vec<(String, String)>,
 }
@@ -165,6 +167,7 @@ impl From<Style> for Header {
             epoch: 0,
             global_step: 0,
             heads: GivenHeads::default(),
+            layer_norm_eps: None,
             metadata: Vec::new(),
         }
     }

@@ -115,6 +115,11 @@ pub(super) fn write(out: &mut dyn Write, state: &StateDict, header: &Header) -> 
     }
     let mut metadata: HashMap<String, String> = header.metadata.iter().cloned().collect();
     metadata.extend(super::heads::metadata(header.heads));
+    metadata.extend(
+        header
+            .layer_norm_eps
+            .map(|eps| (super::heads::LAYER_NORM_EPS.into(), eps.to_string())),
+    );
     // Other readers of the format expect the name of the framework.
     metadata.insert("format".into(), "pt".into());
     metadata.insert("epoch".into(), header.epoch.to_string());

@@ -63,7 +63,7 @@ pub enum Scope {
 pub struct Options {
     /// The part of the model that is loaded.
     pub scope: Scope,
-    /// Whether to ignore the file's heads for VQA, NLVR2, labels and retrieval. The model then keeps its initial heads, except that the
+    /// Whether to ignore the file's heads for VQA, NLVR2, labels, retrieval and classes of images. The model then keeps its initial heads, except that the
     /// retrieval head is made from the file's matching head.
     pub skip_heads: bool,
     /// Whether the model is used without its decoder, so that a file without decoder is complete.
@@ -296,7 +296,8 @@ pub(crate) fn plan<'f>(
                     Some((tensor, Fit::SecondHalf))
                 }
                 None => {
-                    let starts_fresh = options.skip_heads && is_head(name);
+                    let starts_fresh =
+                        options.skip_heads && (is_head(name) || CLASSIFIER_HEAD.contains(&name.as_str()));
                     if let Some((name, problem)) = unreadable_tensor(unreadable, name).filter(|_| !starts_fresh) {
                         return Err(AdaptError::Unreadable {
                             name: name.clone(),
@@ -433,8 +434,9 @@ impl<'f> Source<'f> {
         self.tensors.keys().cloned().collect()
     }
 
-    /// Removes the heads of downstream tasks and returns the names of their tensors.
+    /// Removes the heads of downstream tasks and of classifiers, and returns the names of their tensors.
     fn drop_heads(&mut self) -> Vec<String> {
+        let is_head = |name: &str| is_head(name) || CLASSIFIER_HEAD.contains(&name);
         let heads: Vec<String> = self.tensors.keys().filter(|name| is_head(name)).cloned().collect();
         self.tensors.retain(|name, _| !is_head(name));
         heads

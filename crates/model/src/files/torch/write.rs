@@ -85,10 +85,13 @@ pub(in super::super) fn write(out: impl Write + Seek, state: &StateDict, header:
             content.number("global_step", header.global_step);
             let version = content.pickle.text("pytorch-lightning_version");
             version.text(LIGHTNING_VERSION).set_item();
-            write_configuration(&mut content.pickle, header.heads, None);
+            write_configuration(&mut content.pickle, header.heads, header.layer_norm_eps);
             content.weights("state_dict", weights);
         }
-        Style::Mae => content.weights("model", weights),
+        Style::Mae => {
+            content.weights("model", weights);
+            write_configuration(&mut content.pickle, header.heads, header.layer_norm_eps);
+        }
     }
     content.write(out)
 }
@@ -191,6 +194,17 @@ impl<'a> Content<'a> {
     /// Writes the archive.
     fn write(self, out: impl Write + Seek) -> Result<(), Problem> {
         let mut zip = ZipWriter::new(out);
+        match self.write_entries(&mut zip) {
+            Ok(()) => Ok(zip.finish()?.flush()?),
+            Err(problem) => {
+                // Dropping an unfinished archive tries to finish it, and prints the error of that to standard error.
+                std::mem::forget(zip);
+                Err(problem)
+            }
+        }
+    }
+
+    fn write_entries(self, zip: &mut ZipWriter<impl Write + Seek>) -> Result<(), Problem> {
         let mut add_entry = |name: &str, length: u64, write: &mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>| {
             // With a fixed date, equal weights give equal bytes.
             let options = SimpleFileOptions::default()
@@ -199,7 +213,7 @@ impl<'a> Content<'a> {
                 .with_alignment(ALIGNMENT)
                 .large_file(length >= ZIP64_FROM);
             zip.start_file(format!("{DIRECTORY}/{name}"), options)?;
-            write(&mut zip)?;
+            write(&mut *zip)?;
             Ok::<(), Problem>(())
         };
         let mut add_small_entry =
@@ -214,9 +228,7 @@ impl<'a> Content<'a> {
         }
         add_entry("version", VERSION.len() as u64, &mut |out| {
             out.write_all(VERSION.as_bytes())
-        })?;
-        zip.finish()?.flush()?;
-        Ok(())
+        })
     }
 }
 
