@@ -397,6 +397,10 @@ impl Dataset for ClassDirectories {
         }
     }
 
+    fn class_name(&self, item: usize) -> Option<String> {
+        self.locate(item).ok().map(|(_, class)| class.to_owned())
+    }
+
     fn error(&self, item: usize, reason: &str) -> DataError {
         match self.locate(item) {
             Ok((path, _)) => DataError::format(path, reason),

@@ -44,6 +44,8 @@ pub struct ClassSplits {
     pub train: ClassDataset,
     /// The validation split. Its classes are those of the training split, whether or not it has images of them.
     pub val: ClassDataset,
+    /// Whether the validation split is held out of the training images.
+    pub is_held_out: bool,
 }
 
 impl ClassSplits {
@@ -56,7 +58,11 @@ impl ClassSplits {
         layout.check_val(data_path, rules)?;
         let train = layout.open_train(data_path, rules)?;
         let val = layout.open_val(data_path, rules, train.classes.clone())?;
-        Ok(Self { train, val })
+        Ok(Self {
+            train,
+            val,
+            is_held_out: layout.missing_val(rules)?.is_some(),
+        })
     }
 }
 
@@ -190,21 +196,25 @@ impl Layout {
 
     /// Checks that there is a validation split, or that images are held out as one.
     fn check_val(&self, data_path: &Path, rules: &FileRules) -> Result<()> {
-        let missing = match self {
-            Self::Directories { val: None, .. } => "is no directory val of classes".to_string(),
+        match self.missing_val(rules)? {
+            Some(missing) if rules.val_fraction <= 0.0 => Err(DataError::NoValidation {
+                path: data_path.to_path_buf(),
+                missing,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Says which validation files there are not; `None` if there are some.
+    fn missing_val(&self, rules: &FileRules) -> Result<Option<String>> {
+        Ok(Some(match self {
+            Self::Directories { val: None, .. } => "is no directory val of classes (val/CLASS/IMAGE)".to_string(),
             Self::Tars { val, .. } if val.is_empty() => "are no tars of a split val".to_string(),
             Self::Arrow { root, name } if datasets::files(root, name, Split::Val, rules)?.is_empty() => {
                 format!("are no files {name}_val_0.arrow, …")
             }
-            _ => return Ok(()),
-        };
-        match rules.val_fraction > 0.0 {
-            true => Ok(()),
-            false => Err(DataError::format(
-                data_path,
-                format!("there {missing}; add one, or hold out a fraction of the training images"),
-            )),
-        }
+            _ => return Ok(None),
+        }))
     }
 
     fn open_train(&self, data_path: &Path, rules: &FileRules) -> Result<ClassDataset> {
@@ -429,6 +439,20 @@ impl Dataset for ClassDataset {
 
     fn describe(&self, item: usize) -> String {
         self.source.dataset().describe(item)
+    }
+
+    fn image_name(&self, item: usize) -> String {
+        self.source.dataset().image_name(item)
+    }
+
+    fn class_name(&self, item: usize) -> Option<String> {
+        match &self.source {
+            Source::Directories(images) => images.class_name(item),
+            Source::Tables(..) => match self.example(item).ok()?.answer {
+                Answer::Labels(names) => names.into_iter().next(),
+                _ => None,
+            },
+        }
     }
 
     fn error(&self, item: usize, reason: &str) -> DataError {

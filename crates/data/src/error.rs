@@ -30,6 +30,14 @@ pub enum DataError {
         /// The program that decompresses it.
         program: &'static str,
     },
+    /// A directory of classes has no validation images, and none are held out.
+    #[error("{path}: there {missing}; add one, or hold out a fraction of the training images", path = path.display())]
+    NoValidation {
+        /// The directory.
+        path: PathBuf,
+        /// A clause that says what is missing, such as `is no directory val`.
+        missing: String,
+    },
     /// A row beyond the end of a file.
     #[error("{path}: there is no row {row}; the file has {}", vlct_util::text::counted(rows, "row"), path = path.display())]
     NoRow {

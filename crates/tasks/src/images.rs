@@ -49,10 +49,7 @@ impl Images {
 
     /// Returns the class of an item whose image cannot be read; `None` if the item has no class that is known.
     fn class_of(&self, data: &dyn Dataset, item: usize) -> Option<u32> {
-        match data.example(item).ok()?.answer {
-            Answer::Labels(names) => self.ids.get(names.first()?).copied(),
-            _ => None,
-        }
+        self.ids.get(&data.class_name(item)?).copied()
     }
 }
 

@@ -59,7 +59,7 @@ fn write_predictions(out: &mut impl io::Write, names: &[String], data: &dyn Data
     let mut cells: Vec<String> = Vec::with_capacity(columns);
     for (item, row) in rows {
         cells.clear();
-        cells.push(data.describe(*item));
+        cells.push(data.image_name(*item));
         match row {
             Row::Class { class, top } => {
                 cells.push(name(*class));

@@ -83,7 +83,7 @@ impl Data {
     /// # Errors
     /// Returns an error if a file cannot be read.
     pub(crate) fn of_classes(splits: ClassSplits, spec: &RunSpec) -> Result<Self> {
-        let ClassSplits { train, val } = splits;
+        let ClassSplits { train, val, .. } = splits;
         for note in train.notes().iter().chain(val.notes()) {
             warn!("{note}");
         }

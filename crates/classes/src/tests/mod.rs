@@ -305,7 +305,7 @@ fn rejects_directories_that_are_not_of_classes() {
     );
     assert_error(
         &directory_of(&["a/1.jpg", "b/1.jpg"]),
-        &["there is no directory val of classes; add one, or hold out a fraction"],
+        &["there is no directory val of classes (val/CLASS/IMAGE); add one, or hold out a fraction"],
     );
     assert_error(
         &directory_of(&["train/a/1.jpg", "val/a/1.jpg", "validation/a/1.jpg"]),

@@ -56,6 +56,19 @@ pub trait Dataset: Send + Sync {
     /// Returns the file and row of an item, for messages.
     fn describe(&self, item: usize) -> String;
 
+    /// Returns the name of an item's image: its path, or what the file of the dataset calls it; else its file and row.
+    fn image_name(&self, item: usize) -> String {
+        self.describe(item)
+    }
+
+    /// Returns the class of an item, whether or not its image can be read; `None` if it has none or several.
+    fn class_name(&self, item: usize) -> Option<String> {
+        match self.example(item).ok()?.answer {
+            Answer::Labels(names) if names.len() == 1 => names.into_iter().next(),
+            _ => None,
+        }
+    }
+
     /// Returns an error about an item. Its message names file and row.
     fn error(&self, item: usize, reason: &str) -> crate::DataError;
 }

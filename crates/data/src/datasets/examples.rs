@@ -54,6 +54,12 @@ impl Dataset for TableDataset {
         description.unwrap_or_else(|error| error.to_string())
     }
 
+    fn image_name(&self, item: usize) -> String {
+        let name = self.locate(item).and_then(|location| self.image_id_at(&location));
+        let name = name.ok().flatten().filter(|name| !name.is_empty());
+        name.unwrap_or_else(|| self.describe(item))
+    }
+
     fn error(&self, item: usize, reason: &str) -> DataError {
         match self.locate(item) {
             Ok(location) => self.row_error(&location, reason),
