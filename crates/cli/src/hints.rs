@@ -13,6 +13,7 @@ use vlct_predict::{Head, PredictError};
 use vlct_prepare::error::{PrepareError, VgqaFile};
 use vlct_tasks::description::WeightsError;
 use vlct_train::TrainError;
+use vlct_train::trainer::run_of;
 
 use crate::shell::shell_word;
 
@@ -55,6 +56,9 @@ fn train_hint(error: &TrainError) -> Option<&'static str> {
         }),
         TrainError::OtherOptimizer { .. } => Some("--finetune begins with the weights alone"),
         TrainError::UnknownHeads { .. } => Some("give it with --heads"),
+        TrainError::OtherBatchSize { .. } => {
+            Some("resume with the --batch_size that it began with, or begin a new run with --finetune")
+        }
         TrainError::NoValidationImages { .. } => Some("or hold some out with --val_fraction 0.1"),
         _ => None,
     }
@@ -81,6 +85,7 @@ fn data_hint(error: &DataError) -> Option<String> {
                 prepare_command(name, directory)
             ))
         }
+        DataError::NoValidation { .. } => Some("--val_fraction 0.1 holds out a tenth".into()),
         DataError::Unfinished { .. } => Some("if it was stopped, the same vlct prepare command resumes it".into()),
         DataError::Locked { .. } => Some("wait until it ends, or use another --out".into()),
         DataError::Compressed { path, compression, .. } if *compression == "gzip" && tar_stem(path).is_some() => {
@@ -143,6 +148,17 @@ fn predict_hint(error: &PredictError) -> Option<String> {
         PredictError::OtherVocabulary { .. } => Some("leave out --tokenizer: the file contains its vocabulary".into()),
         PredictError::TokenizerSize { .. } => Some("--tokenizer takes a vocab.txt".into()),
         PredictError::TextTooLong { .. } => Some("shorten it, or use --truncate".into()),
+        PredictError::Description(WeightsError::Sizes {
+            path,
+            source: SizeError::Missing(_),
+        }) => {
+            // The file of an epoch does not name the classes.
+            let run = run_of(path)?;
+            Some(format!(
+                "give the run directory, which names the classes: --load {}",
+                shell_word(run.display())
+            ))
+        }
         PredictError::Description(WeightsError::Sizes {
             source: SizeError::UnknownHeads { .. },
             ..

@@ -28,20 +28,22 @@ mod vocabulary;
 use std::panic;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use args::{Cli, Command};
 use output::Failure;
 use vlct_train::OutOfMemory;
 
 fn main() -> ExitCode {
-    // `parse` prints help and usage errors itself, and exits with 0 or 2.
-    let cli = Cli::parse();
+    // These functions print help and usage errors themselves, and exit with 0 or 2.
+    let matches = command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     output::Logger::install();
     let result = catch_out_of_memory(|| match &cli.command {
         Command::Run(args) => run::run(args),
         Command::Train(args) => train::run(args),
-        Command::Imagenet(args) => imagenet::run(args),
+        Command::Imagenet(args) => imagenet::run(args, &|flag| is_given(&matches, flag)),
         Command::Vocabulary(args) => vocabulary::run(args),
         Command::Quickstart(args) => quickstart::run(args),
         Command::Report(args) => report::run(args),
@@ -71,6 +73,26 @@ fn main() -> ExitCode {
     }
 }
 
+/// Returns the command line. A number of `vlct imagenet` may be negative, so that the error says which numbers are possible.
+fn command() -> clap::Command {
+    Cli::command().mut_subcommand("imagenet", |imagenet| {
+        imagenet.mut_args(
+            |arg| match arg.get_action().takes_values() && !arg.is_allow_hyphen_values_set() {
+                true => arg.allow_negative_numbers(true),
+                false => arg,
+            },
+        )
+    })
+}
+
+/// Whether an argument of the subcommand is on the command line.
+fn is_given(matches: &ArgMatches, id: &str) -> bool {
+    let Some((_, matches)) = matches.subcommand() else {
+        return false;
+    };
+    matches.try_contains_id(id).is_ok() && matches.value_source(id) == Some(ValueSource::CommandLine)
+}
+
 /// Runs a command. A computation that runs out of memory panics with [`OutOfMemory`]: this function catches the panic and returns an
 /// error. It does not print panics that a library turns into errors, such as those of decoders on damaged files.
 fn catch_out_of_memory(command: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
@@ -82,7 +104,7 @@ fn catch_out_of_memory(command: impl FnOnce() -> Result<(), Failure>) -> Result<
     }));
     panic::catch_unwind(panic::AssertUnwindSafe(command)).unwrap_or_else(|payload| match payload.downcast::<OutOfMemory>() {
         Ok(out_of_memory) => Err(Failure::Failed(format!(
-            "out of memory: {} MiB more are needed; use fewer samples at once (per_gpu_batchsize, --batch), smaller images or \
+            "out of memory: {} MiB more are needed; use fewer samples at once (per_gpu_batchsize, --batch, --batch_size), smaller images or \
              activation_recompute=True",
             out_of_memory.bytes.div_ceil(1 << 20)
         ))),

@@ -36,6 +36,19 @@ impl Signals {
         &self.stop
     }
 
+    /// Says as soon as a signal arrives that the run stops.
+    pub fn announce(&self) {
+        /// Time between two looks at the flag.
+        const PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
+        let stop = Arc::clone(&self.stop);
+        std::thread::spawn(move || {
+            while !stop.load(Ordering::SeqCst) {
+                std::thread::sleep(PAUSE);
+            }
+            log::info!("stopping after the current micro-batch; a second signal ends the program at once");
+        });
+    }
+
     /// Returns an error with the exit status if a signal arrived: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
     pub fn check(&self) -> Result<(), Failure> {
         match self.number.load(Ordering::SeqCst) {

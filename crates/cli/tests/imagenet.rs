@@ -146,6 +146,7 @@ fn a_run_writes_the_published_outputs_and_its_weights_are_fine_tuned_further() {
         "Accuracy of each class",
         "Best checkpoint",
         "Correct: <span",
+        "Trained a vision transformer (patches of 8, width 16, depth 2, heads 2) from random weights",
     ] {
         assert!(page.contains(part), "{part}");
     }
@@ -337,6 +338,57 @@ fn images_that_cannot_be_read_are_named() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn an_image_that_is_no_file_has_its_class_in_the_predictions() {
+    let directory = TempDir::new().expect("temporary directory");
+    let directory = directory.path();
+    write_classes(directory, 20);
+    assert_success(&imagenet(directory, "out", &["--epochs", "1"]));
+    let star = directory.join("data/classes/val/star");
+    std::fs::remove_dir_all(&star).expect("removed");
+    std::fs::create_dir(&star).expect("created");
+    std::os::unix::fs::symlink("nowhere.png", star.join("a.png")).expect("a link");
+    std::os::unix::fs::symlink("/dev/null", star.join("b.png")).expect("a link");
+    let output = imagenet(directory, "evaluated", &["--eval", "--finetune", "out"]);
+    let error = stderr_of(&output);
+    assert!(error.contains("2 images could not be read and are"), "{error}");
+    assert!(error.contains("no validation image can be read of \"star\""), "{error}");
+    // In training, images are counted one by one; in its validation, each of them once.
+    let train = std::fs::read_dir(directory.join("data/classes/train/circle")).expect("a class");
+    for image in train.take(2) {
+        std::fs::write(image.expect("an entry").path(), "not an image").expect("written");
+    }
+    let output = imagenet(directory, "more", &["--epochs", "1"]);
+    assert_success(&output);
+    for part in [
+        "(1 in this run)",
+        "(2 in this run)",
+        "the validation has replaced 2 unreadable images",
+    ] {
+        assert!(stderr_of(&output).contains(part), "{part}: {}", stderr_of(&output));
+    }
+    let rows = csv_rows(&directory.join("evaluated/predictions.csv"));
+    let damaged: Vec<&Vec<String>> = rows.iter().filter(|row| row[2].is_empty()).collect();
+    assert_eq!(damaged.len(), 2);
+    assert!(damaged.iter().all(|row| row[1] == "star"), "{damaged:?}");
+    let output = vlct_in(
+        directory,
+        &[
+            "predict",
+            "classify",
+            "--load",
+            "out/checkpoint-0.pth",
+            "data/classes/val/circle",
+        ],
+    );
+    assert_one_line_error(
+        "the file of an epoch",
+        &output,
+        &["give the run directory", "--load out"],
+    );
+}
+
 #[test]
 fn killed_runs_have_the_weights_of_an_uninterrupted_run() {
     let directory = TempDir::new().expect("temporary directory");
@@ -385,7 +437,7 @@ fn bad_input_is_one_line() {
         ),
         (&["--aa", "rand-x9"], &["rand-x9"]),
         (&["--resume", "https://example.org/x.pth"], &["download the file first"]),
-        (&["--batch_size", "64"], &["fewer samples than an optimiser step"]),
+        (&["--batch_size", "64"], &["fewer than the 64 of an optimiser step"]),
         (&["--linear_probe", "--mixup", "0.8"], &["leave out mixup"]),
     ] {
         let output = imagenet(directory, "out", more);

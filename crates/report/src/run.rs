@@ -23,7 +23,7 @@ use vlct_tasks::probabilities::{sigmoid, softmax, top};
 use vlct_tasks::scoring::RetrievalScorer;
 use vlct_tasks::text_baseline::baseline_scores;
 use vlct_tasks::{Description, InputSpec, Loader, LoaderSpec, Mode, TaskSpec};
-use vlct_train::imagenet::{RunSettings, Settings};
+use vlct_train::imagenet::{RunSettings, Settings, Sizes};
 use vlct_train::spec::{self, RunSpec};
 use vlct_train::trainer::{self, Threads};
 use vlct_train::{TrainError, data, weights};
@@ -194,7 +194,7 @@ fn summary(settings: &RunSettings, records: &[Value]) -> String {
             (subject, config.batch_size)
         }
         RunSettings::Classifier(settings) => {
-            let subject = format!("Fine-tuned {} on {}", settings.model, settings.data_path.display());
+            let subject = classifier(settings);
             (subject, settings.samples_per_step())
         }
     };
@@ -207,6 +207,36 @@ fn summary(settings: &RunSettings, records: &[Value]) -> String {
         counted(batch_size, "sample"),
         counted(format!("{seconds:.0}"), "second")
     )
+}
+
+/// Says which classifier was trained, from what, on which images.
+fn classifier(settings: &Settings) -> String {
+    let Sizes {
+        patch_size,
+        width,
+        depth,
+        heads,
+        ..
+    } = settings.sizes;
+    let sizes = [
+        ("patches of", patch_size),
+        ("width", width),
+        ("depth", depth),
+        ("heads", heads),
+    ];
+    let sizes: Vec<String> = sizes
+        .into_iter()
+        .filter_map(|(name, size)| Some(format!("{name} {}", size?)))
+        .collect();
+    let model = match sizes.is_empty() {
+        true => settings.model.clone(),
+        false => format!("a vision transformer ({})", sizes.join(", ")),
+    };
+    let images = settings.data_path.display();
+    match &settings.finetune {
+        Some(weights) => format!("Fine-tuned {model} from {} on {images}", weights.display()),
+        None => format!("Trained {model} from random weights on {images}"),
+    }
 }
 
 /// Whether the record name `name` is a number of a validation.

@@ -134,6 +134,44 @@ pub enum TrainError {
         /// Number of missing tensors.
         count: usize,
     },
+    /// The weights of an image classifier lack tensors of the encoder.
+    #[error(
+        "{path}: it has no tensor {name}, {} missing; give weights of the whole encoder",
+        if *count == 1 { "which is".into() } else { format!("{count} of the encoder are") },
+        path = path.display()
+    )]
+    IncompleteEncoder {
+        /// The weights.
+        path: PathBuf,
+        /// The first missing tensor.
+        name: String,
+        /// Number of missing tensors.
+        count: usize,
+    },
+    /// The weights that are evaluated, or continued, have other classes than the images.
+    #[error("{path}: its classes are not those of the images: {difference}", path = path.display())]
+    OtherClasses {
+        /// The weights.
+        path: PathBuf,
+        /// How they differ.
+        difference: String,
+    },
+    /// A run is continued with another number of attention heads, which changes the meaning of its weights.
+    #[error("the run began with {before} attention heads, and has {now} now: leave the number as it was")]
+    OtherHeads {
+        /// The number when the run began.
+        before: String,
+        /// The number now.
+        now: String,
+    },
+    /// A run of a classifier is continued with micro-batches of another size, in which its position in the data is counted.
+    #[error("the batch size was {before} when the run began and is {now} now")]
+    OtherBatchSize {
+        /// The value when the run began.
+        before: u64,
+        /// The value now.
+        now: u64,
+    },
     /// A list of answers has another length than the head.
     #[error("{path}: {}, but the head of the model has {expected}", vlct_util::text::counted(found, "answer"), path = path.display())]
     AnswerCount {

@@ -1,4 +1,6 @@
-//! Memory of this process and of the machine.
+//! Memory of this process and of the machine, and free space of its disks.
+
+use std::path::Path;
 
 /// Returns the peak resident memory of this process in bytes; 0 on systems without `/proc/self/status`.
 pub(crate) fn peak_resident() -> u64 {
@@ -13,6 +15,23 @@ pub(crate) fn total() -> Option<u64> {
     let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
     let limit = limit.and_then(|text| text.trim().parse().ok());
     Some(limit.map_or(installed, |limit: u64| limit.min(installed)))
+}
+
+/// Returns the free bytes of the file system that a path, or the directory in which it will be created, is on. `None` if they are not known.
+pub fn free_space(path: &Path) -> Option<u64> {
+    let path = std::path::absolute(path).ok()?;
+    free_space_of(path.ancestors().find(|directory| directory.exists())?)
+}
+
+#[cfg(target_os = "linux")]
+fn free_space_of(directory: &Path) -> Option<u64> {
+    let space = rustix::fs::statvfs(directory).ok()?;
+    space.f_bavail.checked_mul(space.f_frsize)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn free_space_of(_: &Path) -> Option<u64> {
+    None
 }
 
 /// Returns the number of the line that begins with `label`, in KiB.
@@ -30,6 +49,13 @@ mod tests {
         let text = "VmPeak:\t  900 kB\nVmHWM:\t  512 kB\n";
         assert_eq!(kib_of(text, "VmHWM:"), Some(512));
         assert_eq!(kib_of(text, "VmRSS:"), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_directory_that_will_be_created_has_the_free_space_of_its_disk() {
+        assert!(free_space(Path::new("/proc/none/at/all")).is_some());
+        assert!(free_space(&std::env::temp_dir().join("a/b")).is_some_and(|free| free > 0));
     }
 
     #[cfg(target_os = "linux")]

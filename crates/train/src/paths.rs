@@ -46,6 +46,21 @@ pub(crate) fn directory_of(checkpoint: &Path) -> Option<PathBuf> {
     run.join(CONFIG_FILE).is_file().then(|| run.to_path_buf())
 }
 
+/// Returns the run directory to which a path belongs: the directory itself, a file `checkpoint-{epoch}.pth` in it, or a checkpoint or its
+/// directory; `None` if there is no run.
+pub fn run_of(path: &Path) -> Option<PathBuf> {
+    let absolute = std::path::absolute(path).ok()?;
+    let levels = absolute
+        .ancestors()
+        .zip(path.ancestors().map(Some).chain(std::iter::repeat(None)));
+    // The run is named as the path names it, if the path has its name.
+    let (run, shown) = levels.take(3).find(|(run, _)| run.join(CONFIG_FILE).is_file())?;
+    Some(match shown.filter(|shown| !shown.as_os_str().is_empty()) {
+        Some(shown) => shown.to_path_buf(),
+        None => run.to_path_buf(),
+    })
+}
+
 /// Returns the configuration of a checkpoint's run directory; `None` if the directory has no readable configuration.
 pub(crate) fn config_of(checkpoint: &Path) -> Option<Config> {
     read_config(&directory_of(checkpoint)?).ok()

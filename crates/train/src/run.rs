@@ -45,6 +45,8 @@ impl RunDirectory {
             Some(path) => path,
             None => create_version(&spec.experiment).map_err(at::<TrainError>(&spec.experiment))?,
         };
+        // A directory that does not exist cannot be locked.
+        std::fs::create_dir_all(&path).map_err(at::<TrainError>(&path))?;
         let lock = lock(&path)?;
         let log = RunLog::create(&path, progress)?;
         Self::begin(path, lock, log, &spec.config, description, spec.keep_checkpoints)

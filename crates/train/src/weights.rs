@@ -20,6 +20,7 @@ use vlct_util::text::counted;
 use crate::agreement;
 use crate::error::{Result, TrainError};
 use crate::groups::{Parameter, ParameterGroup, groups};
+use crate::imagenet::classes::{self, Relation};
 use crate::schedule::ema_decay;
 use crate::spec::{EmaSpec, OptimizerSpec, RunSpec};
 use crate::vocabulary;
@@ -356,8 +357,22 @@ pub(crate) fn load_and_log(model: &mut Model, spec: &RunSpec) -> Result<Option<L
             let files = files::map(path)?;
             agreement::check(files.path(), &files::index(&files)?, spec)?;
         }
-        let report = load(model, path, options(Scope::Model), kind, tokenizer)?;
+        let relation = relation_of_classes(path, spec)?;
+        let options = Options {
+            skip_heads: weights.skip_heads || relation == Relation::Other,
+            ..options(Scope::Model)
+        };
+        let report = load(model, path, options, kind, tokenizer)?;
         info!("{name} of {}: {report}", path.display());
+        if let Model::Vit(model) = model {
+            check_encoder(path, &report)?;
+            if let Relation::Reordered(order) = &relation
+                && !report.missing.contains(&model.head_weight())
+            {
+                info!("the weights have the classes in another order: the rows of the head are ordered by name");
+                classes::reorder(model, order);
+            }
+        }
         // The head of a classifier starts with small weights on a trained encoder.
         if let Model::Vit(model) = model
             && report.missing.contains(&model.head_weight())
@@ -367,6 +382,62 @@ pub(crate) fn load_and_log(model: &mut Model, spec: &RunSpec) -> Result<Option<L
         loaded = Some(report);
     }
     Ok(loaded)
+}
+
+/// Compares the classes that a weight file names with those of a run's images. A file that names no classes counts as having the same.
+///
+/// # Errors
+/// Returns [`TrainError::OtherClasses`] if the classes differ and the run only evaluates.
+fn relation_of_classes(path: &Path, spec: &RunSpec) -> Result<Relation> {
+    let TaskSpec::Images(images) = &spec.task else {
+        return Ok(Relation::Same);
+    };
+    if spec.weights.skip_heads {
+        return Ok(Relation::Same);
+    }
+    let Some(weights) = names_of_classes(&files::find(path)?)? else {
+        return Ok(Relation::Same);
+    };
+    let relation = classes::compare(&weights, &images.names);
+    if relation == Relation::Other {
+        let difference = classes::difference(&weights, &images.names);
+        if spec.test_only {
+            return Err(TrainError::OtherClasses {
+                path: path.to_path_buf(),
+                difference,
+            });
+        }
+        info!("{}: {difference}, so the head starts fresh", path.display());
+    }
+    Ok(relation)
+}
+
+/// Returns the names of the classes of an image classifier in a checkpoint of a run; `None` for other files.
+pub(crate) fn names_of_classes(file: &Path) -> Result<Option<Vec<String>>> {
+    Ok(match Description::of_file(file)?.map(|description| description.task) {
+        Some(TaskSpec::Images(images)) => Some(images.names),
+        _ => None,
+    })
+}
+
+/// Checks that the whole encoder of an image classifier was loaded. The head, and the norm before it, may start fresh.
+///
+/// # Errors
+/// Returns [`TrainError::IncompleteEncoder`] if a tensor is missing.
+fn check_encoder(path: &Path, report: &LoadReport) -> Result<()> {
+    let has_classifier_norm = report.unexpected.iter().any(|name| name.starts_with("fc_norm."));
+    let may_lack = |name: &&String| {
+        name.starts_with("head.") || name.starts_with("fc_norm.") || (name.starts_with("norm.") && has_classifier_norm)
+    };
+    let missing: Vec<&String> = report.missing.iter().filter(|name| !may_lack(name)).collect();
+    match missing.first() {
+        None => Ok(()),
+        Some(name) => Err(TrainError::IncompleteEncoder {
+            path: path.to_path_buf(),
+            name: (*name).clone(),
+            count: missing.len(),
+        }),
+    }
 }
 
 /// Loads a weight file, or the checkpoint of a run directory, into a model. Returns a report of the tensors that match, as text.

@@ -26,6 +26,7 @@ impl Settings {
     /// Returns an error if a value is out of range or not known, or contradicts linear probing.
     pub fn run_spec(&self, classes: Vec<String>) -> Result<RunSpec> {
         self.check_probe()?;
+        self.check_ranges()?;
         let (rule, layer_decay) = match self.linear_probe {
             true => (Rule::Lars, 1.0),
             false => (Rule::AdamWPyTorch, self.optimisation.layer_decay),
@@ -66,7 +67,11 @@ impl Settings {
                 max_text_len: base.max_text_len,
                 image_size: self.input_size,
                 max_patches: None,
-                train_transform: match self.linear_probe {
+                // The published probe has fixed crops and mirroring.
+                train_transform: match self.linear_probe
+                    && self.augmentation.min_crop_area == MIN_CROP_AREA
+                    && self.augmentation.hflip == HFLIP
+                {
                     true => TransformSpec::LinearProbeTrain,
                     false => TransformSpec::ClassificationTrain(Box::new(self.augment()?)),
                 },
@@ -132,8 +137,6 @@ impl Settings {
             ("color_jitter", augmentation.color_jitter.is_some()),
             ("smoothing", augmentation.smoothing > 0.0),
             ("reprob", augmentation.reprob > 0.0),
-            ("min_crop_area", augmentation.min_crop_area != MIN_CROP_AREA),
-            ("hflip", augmentation.hflip != HFLIP),
             ("mixup and cutmix", self.mixup().is_some()),
         ];
         if let Some((flags, _)) = not_used.iter().find(|(_, is_set)| *is_set) {
@@ -149,8 +152,56 @@ impl Settings {
         Ok(())
     }
 
+    /// Checks settings whose values are in range but contradict each other.
+    fn check_ranges(&self) -> std::result::Result<(), ConfigError> {
+        if let Some([min, max]) = self.augmentation.cutmix_minmax
+            && min > max
+        {
+            return Err(ConfigError::Contradiction(format!(
+                "cutmix_minmax={min},{max}: the smallest side is larger than the largest"
+            )));
+        }
+        if self.start_epoch >= self.epochs {
+            return Err(ConfigError::Contradiction(format!(
+                "start_epoch={} is not before the end of a run of epochs={}: epochs counts from 0 and includes those before start_epoch",
+                self.start_epoch, self.epochs
+            )));
+        }
+        Ok(())
+    }
+
+    /// Returns warnings of settings that are possible but not sensible.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let (epochs, optimisation) = (self.epochs as f64, &self.optimisation);
+        if optimisation.warmup_epochs >= epochs {
+            warnings.push(format!(
+                "warmup_epochs={} is not less than epochs={epochs}: the learning rate does not reach its peak",
+                optimisation.warmup_epochs
+            ));
+        }
+        let rate = self.learning_rate();
+        if optimisation.min_lr > rate {
+            warnings.push(format!(
+                "min_lr={} is larger than the learning rate {rate}: the rate grows to the end of the run",
+                optimisation.min_lr
+            ));
+        }
+        warnings
+    }
+
     fn has_no_policy(&self) -> bool {
         matches!(self.augmentation.aa.as_str(), "" | "none")
+    }
+
+    /// Returns the width of the model and the number of its values.
+    ///
+    /// # Errors
+    /// Returns an error if a size is out of range.
+    pub fn model_size(&self, classes: usize) -> Result<(usize, usize)> {
+        let config = self.vit(classes)?;
+        let values = |(_, shape, _): &(String, Vec<usize>, bool)| shape.iter().product::<usize>();
+        Ok((config.width, config.parameters().iter().map(values).sum()))
     }
 
     /// Returns the sizes of the model.
@@ -270,6 +321,11 @@ mod tests {
                 "7 attention heads do not divide the width 768",
             ),
             (|s| s.sizes.depth = Some(0), "depth 0"),
+            (
+                |s| s.augmentation.cutmix_minmax = Some([0.75, 0.5]),
+                "cutmix_minmax=0.75,0.5",
+            ),
+            (|s| s.start_epoch = 100, "start_epoch=100"),
             (|s| s.augmentation.aa = "augmix-m5".into(), "augmix"),
             (|s| s.augmentation.remode = "noise".into(), "noise"),
         ] {
@@ -295,6 +351,19 @@ mod tests {
         assert_eq!(spec.optimizer.rule, Rule::Lars);
         assert_eq!(spec.data.train_transform, TransformSpec::LinearProbeTrain);
         assert!(matches!(&spec.model, ModelConfig::Vit(model) if model.linear_probe));
+        let mut digits = probe();
+        digits.augmentation.hflip = 0.0;
+        let spec = digits.run_spec(vec!["a".into(), "b".into()]).unwrap();
+        let expected = ClassificationAugment {
+            colour: ColourAugment::None,
+            erasing: None,
+            min_area: MIN_CROP_AREA,
+            mirroring: 0.0,
+        };
+        assert_eq!(
+            spec.data.train_transform,
+            TransformSpec::ClassificationTrain(Box::new(expected))
+        );
         for (change, part) in [
             ((|s| s.augmentation.mixup = 0.8) as fn(&mut Settings), "mixup"),
             (|s| s.augmentation.aa = "rand-m9".into(), "leave out aa"),

@@ -42,20 +42,25 @@ impl RunSettings {
 /// Warns of settings, as TOML, that have changed since a run began and affect its result.
 ///
 /// # Errors
-/// Returns [`TrainError::OtherMicroBatchSize`] if the size of micro-batches differs, and an error if the text is not TOML.
-pub(crate) fn warn_of_changes(before: &str, now: &str) -> Result<()> {
+/// Returns [`TrainError::OtherBatchSize`] if the size of micro-batches differs and the run continues `within_epoch`,
+/// [`TrainError::OtherHeads`] if the number of attention heads differs, and an error if the text is not TOML.
+pub(crate) fn warn_of_changes(before: &str, now: &str, within_epoch: bool) -> Result<()> {
     const WITHOUT_EFFECT_ON_RESULT: [&str; 5] = ["num_workers", "keep", "finetune", "data_path", "start_epoch"];
     let (before, now) = (Settings::from_toml(before)?, Settings::from_toml(now)?);
     // The position in an epoch is counted in micro-batches, so their size must not change.
-    if before.batch_size != now.batch_size {
-        return Err(TrainError::OtherMicroBatchSize {
+    if within_epoch && before.batch_size != now.batch_size {
+        return Err(TrainError::OtherBatchSize {
             before: before.batch_size,
             now: now.batch_size,
         });
     }
     for Change { name, before, now } in with_all_sizes(now).changes(&with_all_sizes(before)) {
+        let text = |value: Option<String>| value.unwrap_or_else(|| "not set".into());
+        if name == "heads" {
+            let (before, now) = (text(before), text(now));
+            return Err(TrainError::OtherHeads { before, now });
+        }
         if !WITHOUT_EFFECT_ON_RESULT.contains(&name.as_str()) {
-            let text = |value: Option<String>| value.unwrap_or_else(|| "not set".into());
             warn!(
                 "{name} was {} when the run began and is {} now",
                 text(before),
@@ -122,10 +127,10 @@ mod tests {
         let text = |settings: &Settings| toml::to_string(settings).unwrap();
         let mut other = published();
         other.batch_size = 16;
-        assert!(warn_of_changes(&text(&published()), &text(&other)).is_err());
+        assert!(warn_of_changes(&text(&published()), &text(&other), true).is_err());
         other.batch_size = 32;
         other.epochs = 120;
-        assert!(warn_of_changes(&text(&published()), &text(&other)).is_ok());
-        assert!(warn_of_changes("x", &text(&other)).is_err());
+        assert!(warn_of_changes(&text(&published()), &text(&other), true).is_ok());
+        assert!(warn_of_changes("x", &text(&other), true).is_err());
     }
 }

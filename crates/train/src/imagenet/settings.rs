@@ -1,17 +1,14 @@
 //! The settings of a run, and their text.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use log::warn;
 use serde::{Deserialize, Serialize};
 use vlct_config::ConfigError;
 use vlct_data::datasets::{FileRules, ReadingRule, VqaTest};
-use vlct_model::files;
-use vlct_model::sizes::{self, SizeError};
 use vlct_tasks::mixup::MixupMode;
 
-use crate::error::{Result, TrainError};
+use crate::error::Result;
 
 /// Samples for which the base learning rate is stated.
 const BASE_BATCH: f64 = 256.0;
@@ -177,41 +174,6 @@ impl Settings {
         optimisation.lr.unwrap_or(optimisation.blr * samples / BASE_BATCH)
     }
 
-    /// Uses the ε of the layer norms that the weight file or run directory `path` states and, if `takes_sizes` is set, the sizes of its
-    /// encoder where none are set. A file that has no encoder changes nothing.
-    ///
-    /// # Errors
-    /// Returns an error if the file cannot be read, or the number of attention heads is needed and unknown.
-    pub fn use_weights(&mut self, path: &Path, takes_sizes: bool) -> Result<()> {
-        let file = files::map(path)?;
-        let encoder = match sizes::encoder(&files::index(&file)?, self.sizes.heads) {
-            Ok(encoder) => encoder,
-            Err(source @ SizeError::UnknownHeads { .. }) if takes_sizes => {
-                return Err(TrainError::UnknownHeads {
-                    path: path.to_path_buf(),
-                    source,
-                });
-            }
-            Err(_) => return Ok(()),
-        };
-        self.sizes.layer_norm_eps = encoder.layer_norm_eps;
-        if !takes_sizes {
-            return Ok(());
-        }
-        if let Some(assumption) = encoder.assumption {
-            warn!(
-                "{}: {assumption}; the setting heads names another number",
-                path.display()
-            );
-        }
-        let sizes = &mut self.sizes;
-        sizes.patch_size.get_or_insert(encoder.patch_size);
-        sizes.width.get_or_insert(encoder.width);
-        sizes.depth.get_or_insert(encoder.depth);
-        sizes.heads.get_or_insert(encoder.heads);
-        Ok(())
-    }
-
     /// Returns the settings as TOML.
     ///
     /// # Errors
@@ -246,6 +208,21 @@ impl Settings {
         };
         let changes = names.into_iter().map(change);
         changes.filter(|change| change.before != change.now).collect()
+    }
+
+    /// Returns the settings of a run that continues with the settings `saved`, except those for whose names `is_given` holds.
+    ///
+    /// # Errors
+    /// Returns an error if a number is too large for TOML.
+    pub fn continuing(&self, saved: &Self, is_given: impl Fn(&str) -> bool) -> Result<Self> {
+        let mut values = saved.values();
+        values.extend(self.values().into_iter().filter(|(name, _)| is_given(name)));
+        // A base rate replaces a rate.
+        if is_given("blr") && !is_given("lr") {
+            values.remove("lr");
+        }
+        let text = toml::to_string(&values).map_err(|error| ConfigError::Contradiction(error.to_string()))?;
+        Self::from_toml(&text)
     }
 
     /// Returns the values that are set, by name, those of the parts among the others.
@@ -331,6 +308,22 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_continued_run_has_the_saved_settings_except_those_that_are_given() {
+        let mut saved = published();
+        (saved.optimisation.lr, saved.epochs, saved.sizes.heads) = (Some(1e-3), 7, Some(4));
+        saved.augmentation.cutmix_minmax = Some([0.25, 0.5]);
+        let mut given = published();
+        (given.optimisation.blr, given.epochs) = (2e-3, 9);
+        let names = |names: &'static [&str]| move |name: &str| names.contains(&name);
+        assert_eq!(given.continuing(&saved, names(&[])).unwrap(), saved);
+        let mut expected = saved.clone();
+        expected.epochs = 9;
+        assert_eq!(given.continuing(&saved, names(&["epochs"])).unwrap(), expected);
+        (expected.optimisation.lr, expected.optimisation.blr) = (None, 2e-3);
+        assert_eq!(given.continuing(&saved, names(&["epochs", "blr"])).unwrap(), expected);
+    }
+
+    #[test]
     fn changes_are_those_of_single_settings() {
         let mut other = published();
         (other.optimisation.blr, other.keep, other.finetune) = (1e-3, Some(2), None);
@@ -347,39 +340,5 @@ pub(super) mod tests {
             ]
         );
         assert!(published().changes(&published()).is_empty());
-    }
-
-    #[test]
-    fn weights_of_hugging_face_determine_epsilon_and_sizes() {
-        for directory in vlct_golden::vilt_directories("vit") {
-            let config = vlct_golden::json(directory.join("config.json"));
-            let size = |key: &str| config[key].as_u64().map(|size| size as usize);
-            let mut settings = published();
-            settings.use_weights(&directory, false).unwrap();
-            let eps = config["layer_norm_eps"].as_f64().map(|eps| eps as f32);
-            let only_eps = Sizes {
-                layer_norm_eps: eps,
-                ..Sizes::default()
-            };
-            assert_eq!(settings.sizes, only_eps);
-            settings.use_weights(&directory, true).unwrap();
-            let found = settings.sizes;
-            assert_eq!(
-                (
-                    found.patch_size,
-                    found.width,
-                    found.depth,
-                    found.heads,
-                    found.layer_norm_eps
-                ),
-                (
-                    size("patch_size"),
-                    size("hidden_size"),
-                    size("num_hidden_layers"),
-                    size("num_attention_heads"),
-                    eps
-                )
-            );
-        }
     }
 }

@@ -14,7 +14,8 @@ use vlct_util::text::counted;
 use super::training::{Control, Finished};
 use super::{Threads, evaluate, test, use_threads};
 use crate::data::Data;
-use crate::error::Result;
+use crate::error::{Result, TrainError};
+use crate::imagenet::classes;
 use crate::spec::RunSpec;
 use crate::weights;
 use vlct_logs::Progress;
@@ -55,6 +56,12 @@ pub fn evaluate(spec: &RunSpec, splits: ClassSplits, control: &Control) -> Resul
     data.check_validation(spec)?;
     let mut model = weights::fresh_model(spec);
     if let Some(report) = weights::load_and_log(&mut model, spec)? {
+        if let Some(head) = report.skipped.first() {
+            return Err(TrainError::OtherClasses {
+                path: spec.weights.load_path.clone().unwrap_or_default(),
+                difference: head.clone(),
+            });
+        }
         test::check_complete(spec, &report)?;
     }
     let mut split = evaluate::split_evaluator(spec, data.val.clone(), &data.inputs)?;
@@ -62,10 +69,15 @@ pub fn evaluate(spec: &RunSpec, splits: ClassSplits, control: &Control) -> Resul
     let mut progress = ImageProgress::new(data.val.len(), control);
     let results = split.tally(&model, control.stop, &mut |batch| progress.add(batch.len()))?;
     progress.finish();
-    Ok(results.map(|(tally, rows)| Evaluation {
-        report: split.task.report(Phase::Val, &tally, &rows),
-        data: data.val,
-        rows,
+    Ok(results.map(|(tally, rows)| {
+        if let TaskSpec::Images(images) = &spec.task {
+            classes::warn_of_unreadable(&images.names, &rows);
+        }
+        Evaluation {
+            report: split.task.report(Phase::Val, &tally, &rows),
+            data: data.val,
+            rows,
+        }
     }))
 }
 
@@ -89,6 +101,10 @@ pub fn neighbours(
     let TaskSpec::Images(task) = &spec.task else {
         panic!("the run does not classify images")
     };
+    // The features need no head.
+    let mut spec = spec.clone();
+    spec.weights.skip_heads = true;
+    let spec = &spec;
     let mut model = weights::fresh_model(spec);
     weights::load_and_log(&mut model, spec)?;
     let features = |split| -> Result<SplitEvaluator> {

@@ -1,5 +1,6 @@
 //! The evaluators of a run: one for the metrics of its task on a split, one for retrieval recalls.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -122,14 +123,15 @@ pub(super) fn evaluate(
             }
         }
     }
-    let (mut replaced, mut first) = (0, None);
+    // The images that replace others may be unreadable, too, so an image can occur more than once.
+    let (mut unreadable, mut first) = (HashSet::new(), None);
     let results = split.tally(model, stop, &mut |batch| {
-        replaced += batch.unreadable.len();
+        unreadable.extend(batch.unreadable.iter().map(|image| image.item));
         first = first.take().or_else(|| batch.unreadable.first().cloned());
     })?;
     let Some((tally, rows)) = results else { return Ok(None) };
     if let Some(Unreadable { reason, .. }) = first {
-        let images = counted(replaced, "unreadable image");
+        let images = counted(unreadable.len(), "unreadable image");
         warn!("the validation has replaced {images}, such as {reason}");
     }
     report.extend(split.task.report(Phase::Val, &tally, &rows));

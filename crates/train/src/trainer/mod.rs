@@ -21,7 +21,8 @@ use crate::plan::grad_steps;
 use crate::spec::{self, RunSpec};
 use vlct_config::{AUTO, Config};
 
-pub use crate::paths::{CONFIG_FILE, read_config};
+pub use crate::memory::free_space;
+pub use crate::paths::{CONFIG_FILE, read_config, run_of};
 pub use threads::{Threads, use_threads};
 pub use training::{Control, Finished};
 

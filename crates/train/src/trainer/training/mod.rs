@@ -27,6 +27,7 @@ use vlct_tensor::{Tape, Tensor};
 use super::evaluate::{self, Evaluated, RecallRun};
 use crate::data::{self, Data};
 use crate::error::{Result, TrainError};
+use crate::imagenet::classes;
 use crate::plan::{Plan, Window};
 use crate::published::{self, EpochRecord, TestRecord};
 use crate::run::{self, RunDirectory};
@@ -379,6 +380,7 @@ impl<'a> Trainer<'a> {
             if is_best {
                 run.save_best(&mut self.weights, &self.state)?;
                 if let TaskSpec::Images(images) = &self.spec.task {
+                    classes::warn_of_unreadable(&images.names, &rows);
                     predictions::write(run.path(), &images.names, &*self.data.val, &rows)?;
                 }
             }
@@ -466,7 +468,8 @@ impl<'a> Trainer<'a> {
         let losses: Vec<(&str, f64)> = values
             .iter()
             .filter(|(key, _)| key.ends_with("loss"))
-            .map(|(key, value)| (short_name(key), *value))
+            // The only loss of an image classifier needs no other name.
+            .map(|(key, value)| (if *key == "images/loss" { "loss" } else { short_name(key) }, *value))
             .collect();
         run.progress().update(Update {
             step: self.state.global_step,
@@ -536,8 +539,8 @@ fn log_replacements(batch: &Batch, before: u64) {
         }
         return;
     }
-    for Unreadable { reason, .. } in &batch.unreadable {
-        warn!("replaced an unreadable image ({replaced} in this run): {reason}");
+    for (number, Unreadable { reason, .. }) in (before + 1..).zip(&batch.unreadable) {
+        warn!("replaced an unreadable image ({number} in this run): {reason}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use log::{info, warn};
 use vlct_model::{ModelConfig, checkpoint, files};
-use vlct_tasks::Description;
+use vlct_tasks::{Description, TaskSpec};
 
 use super::{Control, Finished, is_out_of_patience};
 use crate::data::Data;
@@ -16,7 +16,7 @@ use crate::plan::Plan;
 use crate::run::{self, RunDirectory};
 use crate::spec::{self, RunSpec};
 use crate::state::{DataIdentity, RunState};
-use crate::weights::Weights;
+use crate::weights::{Weights, names_of_classes};
 use vlct_config::{AUTO, Config, KEYS};
 use vlct_logs::progress::Progress;
 use vlct_util::text::counted;
@@ -111,7 +111,10 @@ pub(super) fn resume(
     weights.restore(&file, &path, &state.parameter_steps)?;
     match spec.data.classes {
         None => warn_of_changes(&state, &spec.config, file.description().is_some())?,
-        Some(_) => imagenet::warn_of_changes(&state.config, &spec.config)?,
+        Some(_) => {
+            imagenet::warn_of_changes(&state.config, &spec.config, true)?;
+            check_classes(&path, spec)?;
+        }
     }
     Ok(Resumed {
         path,
@@ -119,6 +122,23 @@ pub(super) fn resume(
         directory,
         lock,
     })
+}
+
+/// Checks that the images of a run have the classes of its checkpoint, in the same order.
+///
+/// # Errors
+/// Returns [`TrainError::OtherClasses`] if they differ.
+fn check_classes(path: &Path, spec: &RunSpec) -> Result<()> {
+    let TaskSpec::Images(images) = &spec.task else {
+        return Ok(());
+    };
+    match names_of_classes(path)? {
+        Some(names) if names != images.names => Err(TrainError::OtherClasses {
+            path: path.to_path_buf(),
+            difference: imagenet::classes::difference(&names, &images.names),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Restores the weights, and the optimiser if there is one, from the PyTorch checkpoint `path` of an epoch. The run continues in its output
@@ -130,6 +150,9 @@ fn resume_published(
     control: &Control,
     weights: &mut Weights,
 ) -> Result<Resumed> {
+    if let Some(before) = path.parent().and_then(|run| paths::read_text(run).ok()) {
+        imagenet::warn_of_changes(&before, &spec.config, false)?;
+    }
     let epoch = match weights.restore_published(&path)? {
         Some(epoch) => epoch.saturating_add(1),
         None => {

@@ -1,34 +1,34 @@
 //! `vlct imagenet`: fine-tuning of an image classifier, with the flags of MAE's script `main_finetune.py`.
 
+mod evaluate;
+mod start;
+mod values;
+
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, FromArgMatches};
 use log::{info, warn};
-use vlct_classes::ClassSplits;
-use vlct_tasks::confusion::Confusion;
 use vlct_tasks::mixup::MixupMode;
-use vlct_tasks::neighbours::NeighbourAccuracy;
-use vlct_tasks::predictions::{self, PREDICTIONS_FILE};
-use vlct_tasks::{Row, Rows};
 use vlct_train::imagenet::{Augmentation, HFLIP, MIN_CROP_AREA, Optimisation, Settings, Sizes};
-use vlct_train::spec::RunSpec;
-use vlct_train::trainer::classifiers::{self, Evaluation};
+use vlct_train::trainer::classifiers;
 use vlct_train::trainer::{Control, Finished, Threads, use_threads};
-use vlct_util::text::{counted, escape_control};
-use vlct_util::{IoError, at};
 
 use crate::output::{Failure, print};
 use crate::references::optional_local_path;
 use crate::shell::shell_word;
 use crate::signals::Signals;
+use start::Start;
+use values::{
+    parse_mixup_mode, parse_neighbours, parse_not_negative, parse_positive, parse_probability, parse_workers,
+};
 
 /// The model if there are no weights that determine its sizes, as in the script.
 const DEFAULT_MODEL: &str = "vit_large_patch16";
 /// Directory of a run without `--output_dir`, as in the script.
 const DEFAULT_OUTPUT: &str = "./output_dir";
-/// Number of classes, and of mistakes, that an evaluation lists.
-const LISTED: usize = 5;
+/// Side of the images in pixels, as in the script.
+const DEFAULT_SIZE: usize = 224;
 
 /// Fine-tune an image classifier on ImageNet-1K, or on any directory of classes
 ///
@@ -44,8 +44,8 @@ Examples:
       --blr 5e-4 --layer_decay 0.65 --weight_decay 0.05 --drop_path 0.1 --reprob 0.25 --mixup 0.8 --cutmix 1.0 \\
       --dist_eval --data_path IMAGENET --output_dir OUT
   vlct imagenet --data_path birds --val_fraction 0.1 --finetune mae.pth --model vit_base_patch16 --epochs 20
-  vlct imagenet ... --output_dir OUT --resume OUT          continue a run that was stopped, with the same flags
-  vlct imagenet --eval --finetune OUT --data_path IMAGENET --model vit_base_patch16
+  vlct imagenet --resume OUT                               continue a run that was stopped, with the flags that it began with
+  vlct imagenet --eval --finetune OUT --data_path IMAGENET
   vlct imagenet --eval ... --output_dir PREDICTIONS        also write the prediction for each image
   vlct imagenet --linear_probe --finetune vlc_baseset.ckpt --data_path IMAGENET --model vit_base_patch16 --output_dir PROBE
   vlct imagenet --knn --finetune vlc_baseset.ckpt --data_path birds --model vit_base_patch16"
@@ -64,9 +64,9 @@ pub struct Imagenet {
     /// vit_large_patch16]
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
-    /// Side of the images in pixels
-    #[arg(long = "input_size", value_name = "N", default_value_t = 224)]
-    input_size: usize,
+    /// Side of the images in pixels [default: 224; with --eval, --knn and --linear_probe, that of the weights]
+    #[arg(long = "input_size", value_name = "N")]
+    input_size: Option<usize>,
     /// Largest probability that a sublayer is left out for an image
     #[arg(long = "drop_path", value_name = "P", default_value = "0.1", default_value_if("linear_probe", "true", "0"), value_parser = parse_probability)]
     drop_path: f64,
@@ -152,28 +152,30 @@ pub struct Imagenet {
     #[arg(long, value_name = "K", num_args = 0..=1, require_equals = true, value_delimiter = ',',
         default_missing_value = "10,20,100,200", value_parser = parse_neighbours, conflicts_with_all = ["eval", "linear_probe", "resume"])]
     knn: Option<Vec<usize>>,
-    /// The head reads the mean of the patches (default, except with --linear_probe and --knn)
+    /// The head reads the mean of the patches (default, except with --linear_probe and --knn; with --eval, as in training)
     #[arg(long = "global_pool", overrides_with = "cls_token")]
     global_pool: bool,
-    /// The head reads the class token (default with --linear_probe and --knn)
+    /// The head reads the class token (default with --linear_probe and --knn, except for classifiers that read the mean)
     #[arg(long = "cls_token", overrides_with = "global_pool")]
     cls_token: bool,
-    /// Directory of the images
-    #[arg(long = "data_path", value_name = "DIR")]
-    data_path: PathBuf,
+    /// Directory of the images [default: with --resume, that of the run]
+    #[arg(long = "data_path", value_name = "DIR", required_unless_present = "resume")]
+    data_path: Option<PathBuf>,
     /// Part of the training images that is held out if there are no validation images
     #[arg(long = "val_fraction", value_name = "X", default_value_t = 0.0, value_parser = parse_probability)]
     val_fraction: f64,
     /// Number of classes; must be that of the images
     #[arg(long = "nb_classes", value_name = "N")]
     nb_classes: Option<usize>,
-    /// Directory of checkpoints and logs; with --eval, of predictions.csv and confusion.csv [default: ./output_dir; with --eval, none]
+    /// Directory of checkpoints and logs; with --eval, of predictions.csv and confusion.csv [default: ./output_dir; with --resume RUN, that
+    /// run; with --eval, none]
     #[arg(long = "output_dir", value_name = "DIR")]
     output_dir: Option<PathBuf>,
     /// Seed of all random decisions
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Run to continue: its directory, or a file checkpoint-EPOCH.pth of this program or of the script
+    /// Run to continue: its directory, or a file checkpoint-EPOCH.pth of this program or of the script. Flags that are not given are those
+    /// that the run began with
     #[arg(long, value_name = "PATH")]
     resume: Option<String>,
     /// First epoch, if the file of --resume has no optimiser
@@ -183,7 +185,7 @@ pub struct Imagenet {
     #[arg(long)]
     eval: bool,
     /// Threads that prepare images
-    #[arg(long = "num_workers", value_name = "N", default_value_t = 10)]
+    #[arg(long = "num_workers", value_name = "N", default_value_t = 10, value_parser = parse_workers)]
     num_workers: usize,
     /// Keep only the files checkpoint-EPOCH.pth of the last N epochs [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -261,8 +263,8 @@ impl WithoutEffect {
     }
 }
 
-/// Runs the command.
-pub fn run(args: &Imagenet) -> Result<(), Failure> {
+/// Runs the command. `is_given` says whether a flag is on the command line.
+pub fn run(args: &Imagenet, is_given: &dyn Fn(&str) -> bool) -> Result<(), Failure> {
     let args = &args.with_local_paths()?;
     // Ctrl-C ends a download at once.
     let signals = Signals::listen()?;
@@ -270,149 +272,34 @@ pub fn run(args: &Imagenet) -> Result<(), Failure> {
     if !ignored.is_empty() {
         warn!("without effect: {}", ignored.join(", "));
     }
-    if let Some(url) = args.resume.as_ref().filter(|from| from.starts_with("http")) {
-        return Err(Failure::Failed(format!(
-            "{url}: download the file first; a path is needed"
-        )));
-    }
     // Reading weights and listing images use the threads, too.
     use_threads(Threads::default())?;
-    let mut settings = args.settings();
-    if let Some(weights) = args.weights() {
-        settings.use_weights(&weights, args.model.is_none())?;
-    }
-    let splits = ClassSplits::open(&settings.data_path, &settings.rules())?;
-    let classes = splits.train.class_names().to_vec();
-    if let Some(expected) = args.nb_classes
-        && expected != classes.len()
-    {
-        return Err(Failure::Failed(format!(
-            "{}: it has {} classes, not the {expected} of --nb_classes; leave the option out to use those of the images",
-            settings.data_path.display(),
-            classes.len()
-        )));
-    }
-    let mut spec = settings.run_spec(classes)?;
+    let Start {
+        settings,
+        splits,
+        resumed,
+    } = Start::new(args, is_given)?;
+    let mut spec = settings.run_spec(splits.train.class_names().to_vec())?;
     if args.eval {
-        return evaluate(args, spec, splits, &signals);
+        return evaluate::evaluate(args, spec, splits, &signals);
     }
     if let Some(ks) = &args.knn {
-        return neighbours(args, &spec, splits, ks, &signals);
+        return evaluate::neighbours(args, &spec, splits, ks, &signals);
     }
-    let out = args.output_dir.clone().unwrap_or_else(|| DEFAULT_OUTPUT.into());
+    let out = start::output_directory(args, resumed.as_deref())?;
+    start::check_training(&settings, &splits, &out, args.resume.is_some())?;
     spec.weights.resume_from = args.resume.clone();
     info!("learning rate {:.2e}", settings.learning_rate());
+    signals.announce();
     let control = Control {
         stop: signals.stop_flag(),
         progress: true,
         run_directory: Some(out.clone()),
     };
-    let finished = classifiers::train(spec, splits, &control)?;
+    let finished = classifiers::train(spec, splits, &control)
+        .map_err(|error| start::failure(&error, args.resume.as_deref(), resumed.as_deref()))?;
     print(&summary(&finished, &out))?;
     signals.check()
-}
-
-/// Evaluates weights on the validation images, prints the accuracies as the script does, the worst classes and the most frequent mistakes,
-/// and writes the predictions if `--output_dir` is given.
-///
-/// # Errors
-/// Returns the errors of [`classifiers::evaluate`], and an error if images could not be read, after everything else.
-fn evaluate(args: &Imagenet, mut spec: RunSpec, splits: ClassSplits, signals: &Signals) -> Result<(), Failure> {
-    let classes = splits.train.class_names().to_vec();
-    spec.weights.load_path = args.weights();
-    if spec.weights.load_path.is_none() {
-        return Err(Failure::Usage("--eval needs weights: --finetune FILE".into()));
-    }
-    // A directory that cannot be created is an error before the evaluation, not after it.
-    if let Some(out) = &args.output_dir {
-        std::fs::create_dir_all(out).map_err(at::<IoError>(out))?;
-    }
-    let control = evaluation_control(signals);
-    if let Some(Evaluation { report, data, rows }) = classifiers::evaluate(&spec, splits, &control)? {
-        let value = |name: &str| {
-            let metric = report.values.iter().find(|(key, _)| key == name);
-            metric.map_or(f64::NAN, |(_, value)| *value)
-        };
-        print(&format!(
-            "* Acc@1 {:.3} Acc@5 {:.3} loss {:.3}\n",
-            100.0 * value("images/val/accuracy_epoch"),
-            100.0 * value("images/val/top5_epoch"),
-            value("images/val/loss_epoch")
-        ))?;
-        print(&describe_mistakes(&Confusion::of_rows(&classes, &rows)))?;
-        if let Some(out) = &args.output_dir {
-            predictions::write(out, &classes, &*data, &rows)?;
-            info!("predictions: {}", out.join(PREDICTIONS_FILE).display());
-        }
-        check_readable(&rows)?;
-    }
-    signals.check()
-}
-
-/// Returns the control of an evaluation, which writes no run directory.
-fn evaluation_control(signals: &Signals) -> Control<'_> {
-    Control {
-        stop: signals.stop_flag(),
-        progress: true,
-        run_directory: None,
-    }
-}
-
-/// Prints the accuracy of nearest neighbours on the features of the given weights.
-fn neighbours(
-    args: &Imagenet,
-    spec: &RunSpec,
-    splits: ClassSplits,
-    ks: &[usize],
-    signals: &Signals,
-) -> Result<(), Failure> {
-    if args.finetune.is_none() {
-        warn!("the encoder has random weights: --finetune FILE loads weights");
-    }
-    let control = evaluation_control(signals);
-    if let Some(accuracies) = classifiers::neighbours(spec, splits, ks, &control)? {
-        let mut text = String::new();
-        for NeighbourAccuracy { k, accuracy, top5 } in accuracies {
-            let _ = writeln!(text, "* k {k} Acc@1 {:.3} Acc@5 {:.3}", 100.0 * accuracy, 100.0 * top5);
-        }
-        print(&text)?;
-    }
-    signals.check()
-}
-
-/// Lists the classes of the lowest accuracies and the most frequent mistakes; empty if there are no mistakes.
-fn describe_mistakes(confusion: &Confusion) -> String {
-    let mistakes = confusion.mistakes();
-    if mistakes.is_empty() {
-        return String::new();
-    }
-    let name = |class| escape_control(confusion.name(class));
-    let mut text = String::from("worst classes:\n");
-    for class in confusion.worst_classes().iter().take(LISTED) {
-        let accuracy = 100.0 * class.accuracy();
-        let images = counted(class.images, "image");
-        let _ = writeln!(text, "  {}: {accuracy:.2} % of {images}", name(class.class));
-    }
-    text.push_str("most frequent mistakes:\n");
-    for mistake in mistakes.iter().take(LISTED) {
-        let images = counted(mistake.images, "image");
-        let (class, predicted) = (name(mistake.class), name(mistake.predicted));
-        let _ = writeln!(text, "  {images} of {class} as {predicted}");
-    }
-    text
-}
-
-/// Returns an error if images could not be read.
-fn check_readable(rows: &Rows) -> Result<(), Failure> {
-    let mut reasons = rows.values().filter_map(|row| match row {
-        Row::Unreadable { reason, .. } => Some(reason),
-        _ => None,
-    });
-    let Some(first) = reasons.next() else { return Ok(()) };
-    let images = counted(1 + reasons.count(), "image");
-    Err(Failure::Failed(format!(
-        "{images} could not be read and are not part of the accuracies: {first}"
-    )))
 }
 
 /// Describes the result of a run.
@@ -432,7 +319,7 @@ fn summary(finished: &Finished, out: &Path) -> String {
     }
     let out = shell_word(out.display());
     let _ = match finished.interrupted {
-        true => writeln!(text, "continue: the same command with --resume {out}"),
+        true => writeln!(text, "continue: vlct imagenet --resume {out}"),
         false => writeln!(
             text,
             "try it:\n  vlct predict classify --load {out} IMAGE\n  vlct report {out}"
@@ -482,7 +369,7 @@ impl Imagenet {
                 heads: self.heads,
                 layer_norm_eps: None,
             },
-            input_size: self.input_size,
+            input_size: self.input_size.unwrap_or(DEFAULT_SIZE),
             linear_probe: self.linear_probe,
             drop_path: self.drop_path,
             global_pool: match self.linear_probe || self.knn.is_some() {
@@ -490,7 +377,7 @@ impl Imagenet {
                 false => !self.cls_token,
             },
             finetune: self.finetune.clone(),
-            data_path: self.data_path.clone(),
+            data_path: self.data_path.clone().unwrap_or_default(),
             val_fraction: self.val_fraction,
             seed: self.seed,
             num_workers: self.num_workers,
@@ -522,48 +409,5 @@ impl Imagenet {
                 mixup_mode: self.mixup_mode,
             },
         }
-    }
-}
-
-fn parse_number(text: &str, is_valid: impl Fn(f64) -> bool, range: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if is_valid(value) => Ok(value),
-        _ => Err(format!("it must be {range}")),
-    }
-}
-
-fn parse_probability(text: &str) -> Result<f64, String> {
-    parse_number(text, |value| (0.0..=1.0).contains(&value), "a number from 0 to 1")
-}
-
-fn parse_positive(text: &str) -> Result<f64, String> {
-    parse_number(
-        text,
-        |value| value > 0.0 && value.is_finite(),
-        "a number greater than 0",
-    )
-}
-
-fn parse_not_negative(text: &str) -> Result<f64, String> {
-    parse_number(
-        text,
-        |value| value >= 0.0 && value.is_finite(),
-        "a number that is not negative",
-    )
-}
-
-fn parse_neighbours(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(k) if k > 0 => Ok(k),
-        _ => Err("it must be a number of neighbours, or several such as 10,20".into()),
-    }
-}
-
-fn parse_mixup_mode(text: &str) -> Result<MixupMode, String> {
-    match text {
-        "batch" => Ok(MixupMode::Batch),
-        "pair" => Ok(MixupMode::Pair),
-        "elem" => Ok(MixupMode::Elem),
-        _ => Err("it must be batch, pair or elem".into()),
     }
 }
