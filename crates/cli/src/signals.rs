@@ -36,17 +36,22 @@ impl Signals {
         &self.stop
     }
 
-    /// Says as soon as a signal arrives that the run stops.
-    pub fn announce(&self) {
+    /// Says within a moment of the arrival of a signal that the run stops.
+    pub fn announce(&self) -> Announcement {
         /// Time between two looks at the flag.
         const PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
-        let stop = Arc::clone(&self.stop);
+        let announcement = Announcement {
+            stop: Arc::clone(&self.stop),
+            is_made: Arc::default(),
+        };
+        let on_thread = announcement.clone();
         std::thread::spawn(move || {
-            while !stop.load(Ordering::SeqCst) {
+            while !on_thread.stop.load(Ordering::SeqCst) {
                 std::thread::sleep(PAUSE);
             }
-            log::info!("stopping after the current micro-batch; a second signal ends the program at once");
+            on_thread.make();
         });
+        announcement
     }
 
     /// Returns an error with the exit status if a signal arrived: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
@@ -54,6 +59,22 @@ impl Signals {
         match self.number.load(Ordering::SeqCst) {
             0 => Ok(()),
             number => Err(Failure::Stopped(128 + number as u8)),
+        }
+    }
+}
+
+/// The message that a run stops because of a signal.
+#[derive(Clone)]
+pub struct Announcement {
+    stop: Arc<AtomicBool>,
+    is_made: Arc<AtomicBool>,
+}
+
+impl Announcement {
+    /// Prints the message if a signal has arrived and it was not printed before.
+    pub fn make(&self) {
+        if self.stop.load(Ordering::SeqCst) && !self.is_made.swap(true, Ordering::SeqCst) {
+            log::info!("stopping after the current micro-batch; a second signal ends the program at once");
         }
     }
 }

@@ -290,14 +290,15 @@ pub fn run(args: &Imagenet, is_given: &dyn Fn(&str) -> bool) -> Result<(), Failu
     start::check_training(&settings, &splits, &out, args.resume.is_some())?;
     spec.weights.resume_from = args.resume.clone();
     info!("learning rate {:.2e}", settings.learning_rate());
-    signals.announce();
+    let announcement = signals.announce();
     let control = Control {
         stop: signals.stop_flag(),
         progress: true,
         run_directory: Some(out.clone()),
     };
-    let finished = classifiers::train(spec, splits, &control)
-        .map_err(|error| start::failure(&error, args.resume.as_deref(), resumed.as_deref()))?;
+    let finished = classifiers::train(spec, splits, &control);
+    announcement.make();
+    let finished = finished.map_err(|error| start::failure(&error, args.resume.as_deref(), resumed.as_deref()))?;
     print(&summary(&finished, &out))?;
     signals.check()
 }
