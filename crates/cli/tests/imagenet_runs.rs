@@ -177,6 +177,7 @@ fn a_resumed_run_keeps_its_flags_and_its_directory() {
         (&["--heads", "4"][..], &["2 attention heads, and has 4 now"][..]),
         (&["--batch_size", "2"], &["batch size was 4", "--batch_size"]),
         (&["--resume", "https://example.org/x.pth"], &["download the file first"]),
+        (&["--resume", "nowhere"], &["--resume nowhere: it does not exist"]),
     ] {
         let output = alone(directory, &[&["--resume", "out", "--epochs", "4"], more].concat());
         assert_one_line_error(&more.join(" "), &output, parts);

@@ -305,8 +305,15 @@ pub fn run(args: &Imagenet, is_given: &dyn Fn(&str) -> bool) -> Result<(), Failu
 
 /// Describes the result of a run.
 fn summary(finished: &Finished, out: &Path) -> String {
+    let out = shell_word(out.display());
+    let continuation = format!("continue: vlct imagenet --resume {out}");
     let Some((_, step)) = finished.best else {
-        return "the run ended before its first validation\n".into();
+        let continuation = if finished.interrupted {
+            format!("{continuation}\n")
+        } else {
+            String::new()
+        };
+        return format!("the run ended before its first validation\n{continuation}");
     };
     let mut text = format!("best checkpoint: step {step}\n");
     // The metrics are not known if the best validation was before the run was resumed.
@@ -318,9 +325,8 @@ fn summary(finished: &Finished, out: &Path) -> String {
             let _ = writeln!(text, "  {label}: {:.2} %", 100.0 * value);
         }
     }
-    let out = shell_word(out.display());
     let _ = match finished.interrupted {
-        true => writeln!(text, "continue: vlct imagenet --resume {out}"),
+        true => writeln!(text, "{continuation}"),
         false => writeln!(
             text,
             "try it:\n  vlct predict classify --load {out} IMAGE\n  vlct report {out}"

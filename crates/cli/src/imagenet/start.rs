@@ -76,6 +76,11 @@ fn check_paths(args: &Imagenet) -> Result<(), Failure> {
             )));
         }
     }
+    if let Some(from) = args.resume.as_ref().filter(|from| !Path::new(from).exists()) {
+        return Err(Failure::Failed(format!(
+            "--resume {from}: it does not exist; give a run directory or a file checkpoint-EPOCH.pth"
+        )));
+    }
     args.output_dir.as_deref().map_or(Ok(()), check_directory)
 }
 
@@ -261,8 +266,12 @@ pub(super) fn check_training(
     }
     let needed = space_of_checkpoints(settings, parameters as u64);
     if let Some(free) = trainer::free_space(out).filter(|free| *free < needed) {
+        let hint = match settings.keep {
+            Some(1) => "",
+            _ => ": --keep 1 keeps the file of the last epoch only",
+        };
         warn!(
-            "the checkpoints of this run need about {}, but {} are free in {}: --keep 1 keeps the file of the last epoch only",
+            "the checkpoints of this run need about {}, but {} are free in {}{hint}",
             format_bytes(needed),
             format_bytes(free),
             out.display()
