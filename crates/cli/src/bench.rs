@@ -5,11 +5,11 @@ use std::time::Duration;
 use log::info;
 use serde::Serialize;
 use serde_json::json;
-use vlct_data::loader::bench::{Images, Rate, measure as measure_images};
-use vlct_image::Transform;
-use vlct_train::bench::{
+use vlct_bench::{
     BenchOptions, Device, Precision, ScoreOptions, ScoredModel, Workload, measure, measure_gemm, measure_scoring,
 };
+use vlct_data::loader::bench::{Images, Rate, measure as measure_images};
+use vlct_image::Transform;
 use vlct_train::trainer::{Threads, use_threads};
 
 use crate::args::{Bench, BenchCompute, BenchGemm, BenchLoader, BenchModel, BenchScore, BenchSteps, BenchTask};

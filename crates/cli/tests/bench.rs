@@ -129,7 +129,7 @@ fn scoring_is_compared_with_the_naive_loop() {
 #[test]
 fn measures_products_in_both_formats() {
     let mut formats = vec!["f32"];
-    if vlct_train::bench::Device::default().bf16_is_fast() {
+    if vlct_bench::Device::default().bf16_is_fast() {
         formats.push("bf16");
     } else {
         assert_fails(

@@ -1,39 +1,37 @@
 //! Tokenizers of Hugging Face: `vocab.txt` or `tokenizer.json`, with the settings in `tokenizer_config.json`.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use serde_json::Value;
 use vlct_util::read_at_most;
 
-use crate::{Result, TextError, Tokenizer, Vocabulary};
+use crate::{Result, TextError, Vocabulary};
 
 /// The vocabulary, a token a line.
 const VOCABULARY: &str = "vocab.txt";
 /// The tokenizer with its vocabulary, which version 5 of transformers writes alone.
 const TOKENIZER: &str = "tokenizer.json";
 /// The settings.
-const SETTINGS: &str = "tokenizer_config.json";
+const CONFIG: &str = "tokenizer_config.json";
 /// Maximum size of a JSON file in bytes; that of BERT's tokenizer is below a megabyte.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// The tokenizer in a directory.
-#[derive(Clone, Debug)]
-pub struct TokenizerDirectory {
-    /// The tokenizer.
-    pub tokenizer: Tokenizer,
-    /// Maximum number of tokens of a text, if the settings state it.
+/// The settings of the tokenizer in a directory.
+pub(crate) struct Settings {
+    pub vocabulary: Vocabulary,
+    pub lower_case: bool,
+    /// Maximum number of tokens of a text, if it is stated.
     pub max_len: Option<usize>,
 }
 
-impl TokenizerDirectory {
+impl Settings {
     /// Reads the tokenizer in a directory; `None` if it has neither a `vocab.txt` nor a `tokenizer.json`. Text is lower-cased as the
     /// settings say or, if they do not say it, if the vocabulary has no upper-case letter outside tokens in brackets.
     ///
     /// # Errors
     /// Returns an error if a file cannot be read, or is not that of a WordPiece tokenizer.
     pub fn read(directory: &Path) -> Result<Option<Self>> {
-        let settings = json(&directory.join(SETTINGS))?.unwrap_or_default();
+        let settings = json(&directory.join(CONFIG))?.unwrap_or_default();
         let (vocabulary, tokenizer) = (directory.join(VOCABULARY), directory.join(TOKENIZER));
         let whole = json(&tokenizer)?;
         let vocabulary = match &whole {
@@ -52,7 +50,8 @@ impl TokenizerDirectory {
         let lower_case = stated.unwrap_or_else(|| !vocabulary.has_upper_case());
         let max_len = settings.get("model_max_length").and_then(Value::as_u64);
         Ok(Some(Self {
-            tokenizer: Tokenizer::new(Arc::new(vocabulary), lower_case),
+            vocabulary,
+            lower_case,
             max_len: max_len.and_then(|len| usize::try_from(len).ok()).filter(|len| *len > 0),
         }))
     }
@@ -108,33 +107,29 @@ mod tests {
     fn settings_decide_whether_text_is_lower_cased() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
-        assert!(TokenizerDirectory::read(path).unwrap().is_none());
+        assert!(Settings::read(path).unwrap().is_none());
         let tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"];
         std::fs::write(path.join(VOCABULARY), tokens.join("\n")).unwrap();
-        let read = || TokenizerDirectory::read(path).unwrap().unwrap();
-        assert!(read().tokenizer.lower_case() && read().max_len.is_none());
-        std::fs::write(
-            path.join(SETTINGS),
-            r#"{"do_lower_case": false, "model_max_length": 40}"#,
-        )
-        .unwrap();
-        assert!(!read().tokenizer.lower_case());
+        let read = || Settings::read(path).unwrap().unwrap();
+        assert!(read().lower_case && read().max_len.is_none());
+        std::fs::write(path.join(CONFIG), r#"{"do_lower_case": false, "model_max_length": 40}"#).unwrap();
+        assert!(!read().lower_case);
         assert_eq!(read().max_len, Some(40));
         std::fs::remove_file(path.join(VOCABULARY)).unwrap();
-        std::fs::remove_file(path.join(SETTINGS)).unwrap();
+        std::fs::remove_file(path.join(CONFIG)).unwrap();
         let vocabulary: serde_json::Map<String, Value> =
             (0..).zip(tokens).map(|(id, token)| (token.into(), id.into())).collect();
         let whole = serde_json::json!({"model": {"type": "WordPiece", "vocab": vocabulary}, "normalizer": {"lowercase": false}});
         std::fs::write(path.join(TOKENIZER), whole.to_string()).unwrap();
-        assert!(!read().tokenizer.lower_case());
-        assert!(read().tokenizer.vocabulary().iter().eq(tokens));
+        assert!(!read().lower_case);
+        assert!(read().vocabulary.iter().eq(tokens));
         for (content, part) in [
             ("{", "not valid JSON"),
             ("{}", "no vocabulary"),
             (r#"{"model": {"type": "BPE", "vocab": {}}}"#, "BPE"),
         ] {
             std::fs::write(path.join(TOKENIZER), content).unwrap();
-            let error = TokenizerDirectory::read(path).unwrap_err().to_string();
+            let error = Settings::read(path).err().expect("an error").to_string();
             assert!(error.contains(part) && !error.contains('\n'), "{error}");
         }
     }

@@ -14,9 +14,8 @@ mod vocabulary;
 mod words;
 
 pub use error::{Result, TextError};
-pub use hugging_face::TokenizerDirectory;
 pub use masking::{MaskedText, MaskingConfig, mask_tokens};
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{Tokenizer, TokenizerDirectory};
 pub use training::{Sizes, VocabularyTrainer};
 pub use vocabulary::Vocabulary;
 

@@ -1,8 +1,9 @@
 //! WordPiece tokenisation, with the results of BERT's Python code.
 
+use crate::hugging_face::Settings;
 use crate::vocabulary::{CONTINUATION, Vocabulary};
 use crate::words::{MAX_WORD_LEN, WordSplitter};
-use crate::{Result, TextError, TokenizerDirectory};
+use crate::{Result, TextError};
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
@@ -23,6 +24,30 @@ const ADDED_TOKENS: usize = 2;
 pub struct Tokenizer {
     vocabulary: Arc<Vocabulary>,
     lower_case: bool,
+}
+
+/// The tokenizer in a directory of Hugging Face: `vocab.txt` or `tokenizer.json`, with the settings in `tokenizer_config.json`.
+#[derive(Clone, Debug)]
+pub struct TokenizerDirectory {
+    /// The tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Maximum number of tokens of a text, if the settings state it.
+    pub max_len: Option<usize>,
+}
+
+impl TokenizerDirectory {
+    /// Reads the tokenizer in a directory; `None` if it has neither a `vocab.txt` nor a `tokenizer.json`. Text is lower-cased as the
+    /// settings say or, if they do not say it, if the vocabulary has no upper-case letter outside tokens in brackets.
+    ///
+    /// # Errors
+    /// Returns an error if a file cannot be read, or is not that of a WordPiece tokenizer.
+    pub fn read(directory: &Path) -> Result<Option<Self>> {
+        let settings = Settings::read(directory)?;
+        Ok(settings.map(|settings| Self {
+            tokenizer: Tokenizer::new(Arc::new(settings.vocabulary), settings.lower_case),
+            max_len: settings.max_len,
+        }))
+    }
 }
 
 impl Tokenizer {

@@ -1,13 +1,12 @@
 //! Training: settings of a run, parameter groups, learning-rate schedule, training loop, checkpoints and logs.
 
 mod agreement;
-pub mod bench;
 pub mod data;
 pub mod error;
 pub mod fit;
 pub mod groups;
 pub mod imagenet;
-mod memory;
+pub mod memory;
 mod names;
 mod paths;
 pub mod plan;

@@ -3,14 +3,14 @@
 use std::path::Path;
 
 /// Returns the peak resident memory of this process in bytes; 0 on systems without `/proc/self/status`.
-pub(crate) fn peak_resident() -> u64 {
+pub fn peak_resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     kib_of(&status, "VmHWM:").unwrap_or(0) * 1024
 }
 
 /// Returns the memory that processes may use on this machine, in bytes: the installed memory, or the limit of the control group (version 2)
 /// if it is lower. `None` on systems without `/proc/meminfo`.
-pub(crate) fn total() -> Option<u64> {
+pub fn total() -> Option<u64> {
     let installed = kib_of(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")? * 1024;
     let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
     let limit = limit.and_then(|text| text.trim().parse().ok());

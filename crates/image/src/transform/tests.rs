@@ -124,9 +124,9 @@ fn with_multiple(spec: &TransformSpec, size: usize, multiple: usize) -> Transfor
     Transform::with_format(spec, &format).unwrap()
 }
 
-/// The values are those of the processor of transformers, from the decoded images.
+/// The values are those that transformers computes from the decoded images.
 #[test]
-fn proportional_results_equal_the_processor_of_hugging_face() {
+fn proportional_results_equal_those_of_hugging_face() {
     for directory in vlct_golden::vilt_directories("") {
         let sizes = vlct_golden::json(directory.join("sizes.json"));
         let number = |key: &str| sizes["vilt"][key].as_u64().expect("a number") as usize;

@@ -9,14 +9,14 @@ use vlct_model::VlcConfig;
 use vlct_text::{Tokenizer, TokenizerDirectory};
 use vlct_util::read_at_most;
 
-use super::weights::WeightsError;
+use super::error::WeightsError;
 use crate::spec::TaskSpec;
 use crate::vqa::VqaSpec;
 
 /// The files with the settings of images, in the order in which they are looked for. Version 5 of transformers writes the second one.
 const IMAGE_SETTINGS: [&str; 2] = ["preprocessor_config.json", "processor_config.json"];
 /// The key of the settings of images in the second file.
-const IMAGE_PROCESSOR: &str = "image_processor";
+const NESTED_SETTINGS: &str = "image_processor";
 /// Maximum size of a file with settings in bytes.
 const MAX_BYTES: u64 = 1 << 20;
 /// Pillow's number of the bicubic filter.
@@ -99,7 +99,7 @@ fn json_beside(path: &Path, name: &str) -> Result<Option<(PathBuf, Value)>, Weig
 fn image_settings(path: &Path) -> Result<Option<(PathBuf, Value)>, WeightsError> {
     for name in IMAGE_SETTINGS {
         if let Some((file, mut settings)) = json_beside(path, name)? {
-            let nested = settings.get_mut(IMAGE_PROCESSOR).map(Value::take);
+            let nested = settings.get_mut(NESTED_SETTINGS).map(Value::take);
             return Ok(Some((file, nested.unwrap_or(settings))));
         }
     }

@@ -1,6 +1,7 @@
 //! The description of a model in its checkpoint: sizes, task and preparation of inputs. With the description, weights can be used
 //! without the configuration, the datasets and the vocabulary file of their run.
 
+mod error;
 mod hugging_face;
 mod weights;
 
@@ -17,7 +18,8 @@ use vlct_text::{TextError, Tokenizer, Vocabulary};
 use crate::inputs::InputSpec;
 use crate::spec::TaskSpec;
 
-pub use weights::{DescribedWeights, WeightsError};
+pub use error::WeightsError;
+pub use weights::DescribedWeights;
 
 /// Model, task and inputs of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -4,59 +4,21 @@
 //! ([`super::hugging_face`]). Published files have the configuration of their run, or nothing but their tensors; what they do not state is
 //! that of the published models, and a note says so.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use vlct_image::{ImageFormat, Reading, TransformKind, TransformSpec};
-use vlct_model::checkpoint::CheckpointError;
 use vlct_model::files::WeightIndex;
-use vlct_model::sizes::{self, Assumption, GivenHeads, Origin, SizeError, Sizes};
+use vlct_model::sizes::{self, Assumption, GivenHeads, Origin, Sizes};
 use vlct_model::{ModelConfig, VlcConfig};
-use vlct_text::{TextError, Tokenizer};
-use vlct_util::IoError;
+use vlct_text::Tokenizer;
 
+use super::error::WeightsError;
 use super::hugging_face::{self, Settings};
 use super::{Description, InputDescription};
 use crate::spec::TaskSpec;
 
 /// The tokenizer of the published models.
 const PUBLISHED_TOKENIZER: &str = "bert-base-uncased";
-
-/// The reason why a weight file cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum WeightsError {
-    /// The checkpoint of a run is damaged or has an invalid description.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// The vocabulary cannot be read.
-    #[error(transparent)]
-    Text(#[from] TextError),
-    /// A file with settings cannot be read.
-    #[error(transparent)]
-    Io(#[from] IoError),
-    /// The weights are those of an image classifier, which reads no texts.
-    #[error("{path}: the weights are those of an image classifier, which reads no texts", path = path.display())]
-    ImageClassifier {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The sizes of the model cannot be derived.
-    #[error("{path}: {source}", path = path.display())]
-    Sizes {
-        /// The weight file.
-        path: PathBuf,
-        /// The reason.
-        source: SizeError,
-    },
-    /// A setting is invalid, or not supported.
-    #[error("{path}: {reason}", path = path.display())]
-    Setting {
-        /// The file with the setting.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-}
 
 /// A vision-language model in a weight file.
 #[derive(Clone)]

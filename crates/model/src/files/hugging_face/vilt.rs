@@ -2,13 +2,9 @@
 //! `ViltForMaskedLM`, `ViltModel`) and the published names, which VLC has too.
 //!
 //! The encoder is under `vilt.` or, in a `ViltModel`, at the top level. Heads are beside it. Both classifiers are called `classifier`; the
-//! one of pairs of images has a square hidden layer.
-
-use indexmap::IndexMap;
+//! one of pairs of images has a square hidden layer, by which it is recognised when the tensors are known.
 
 use super::super::BACKBONE_PREFIX;
-use super::super::error::TensorProblem;
-use super::super::view::TensorView;
 use super::{ENCODER, TEXT_EMBEDDING, block_name, split_tensor};
 
 /// The name under which models with heads have the encoder.
@@ -23,20 +19,20 @@ const OTHER: [(&str, &str); 2] = [
 /// Beginnings of the names of heads that are the published ones.
 const HEADS: [&str; 2] = ["mlm_score.", "rank_output."];
 /// Version 5 of transformers has the bias of the head for masked words under the first name, version 4 under both.
-const MASKED_WORDS_BIAS: [&str; 2] = ["mlm_score.decoder.bias", "mlm_score.bias"];
+pub(in super::super) const MASKED_WORDS_BIAS: [&str; 2] = ["mlm_score.decoder.bias", "mlm_score.bias"];
 /// The weight of the head for masked words, which version 5 does not save if it is the word table.
-const MASKED_WORDS_WEIGHT: &str = "mlm_score.decoder.weight";
+pub(in super::super) const MASKED_WORDS_WEIGHT: &str = "mlm_score.decoder.weight";
 /// A layer by which a file has a head for masked words.
-const MASKED_WORDS_LAYER: &str = "mlm_score.transform.dense.weight";
+pub(in super::super) const MASKED_WORDS_LAYER: &str = "mlm_score.transform.dense.weight";
 /// Hugging Face's name of a classifier's tensors, and the published ones of the classifier of one image and of pairs of images.
 const CLASSIFIER: &str = "classifier.";
-const CLASSIFIER_OF_ONE: &str = "vqa_classifier.";
-const CLASSIFIER_OF_PAIRS: &str = "nlvr2_classifier.";
+pub(in super::super) const CLASSIFIER_OF_ONE: &str = "vqa_classifier.";
+pub(in super::super) const CLASSIFIER_OF_PAIRS: &str = "nlvr2_classifier.";
 /// The hidden layer of a classifier.
-const HIDDEN_LAYER: &str = "0.weight";
+pub(in super::super) const HIDDEN_LAYER: &str = "0.weight";
 
 /// Returns the published name of each tensor, `None` for those that are not of a ViLT model with Hugging Face's names. What precedes the
-/// names of the model is kept. A classifier has the name of that of one image; see [`finish`].
+/// names of the model is kept. A classifier has the name of that of one image.
 pub(in super::super) fn native_names(names: &[&str]) -> Vec<Option<String>> {
     let root = names.iter().find_map(|name| {
         let root = name.strip_suffix(WORDS)?;
@@ -84,30 +80,6 @@ fn head_name(name: &str) -> Option<String> {
         return Some(MASKED_WORDS_BIAS[1].to_owned());
     }
     HEADS.iter().any(|head| name.starts_with(head)).then(|| name.to_owned())
-}
-
-/// Completes the tensors of a model, which have names of [`native_names`]: a classifier of pairs of images gets its name, and a head for
-/// masked words without a weight of its own gets the word table.
-pub(in super::super) fn finish<'a>(tensors: &mut IndexMap<String, Result<TensorView<'a>, TensorProblem>>) {
-    let hidden = tensors.get(&format!("{CLASSIFIER_OF_ONE}{HIDDEN_LAYER}"));
-    let is_square = |tensor: &TensorView| matches!(tensor.shape(), [rows, columns] if rows == columns);
-    if matches!(hidden, Some(Ok(tensor)) if is_square(tensor)) {
-        let renamed = std::mem::take(tensors).into_iter().map(|(name, tensor)| {
-            let of_pairs = name
-                .strip_prefix(CLASSIFIER_OF_ONE)
-                .map(|rest| format!("{CLASSIFIER_OF_PAIRS}{rest}"));
-            (of_pairs.unwrap_or(name), tensor)
-        });
-        *tensors = renamed.collect();
-    }
-    // The two names of the bias have the same values.
-    tensors.shift_remove(MASKED_WORDS_BIAS[0]);
-    if tensors.contains_key(MASKED_WORDS_LAYER) && !tensors.contains_key(MASKED_WORDS_WEIGHT) {
-        let words = tensors.get("text_embeddings.word_embeddings.weight");
-        if let Some(Ok(words)) = words.cloned() {
-            tensors.insert(MASKED_WORDS_WEIGHT.to_owned(), Ok(words));
-        }
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ mod gemm;
 mod score;
 mod synthetic;
 
-use crate::memory;
 pub use gemm::{GemmResult, measure_gemm};
 pub use score::{ScoreOptions, ScoreResult, ScoredModel, measure_scoring};
 use serde::Serialize;
@@ -23,6 +22,7 @@ use vlct_tensor::profile::{self, Entry};
 use vlct_tensor::{Compute, Gradients, Tape};
 pub use vlct_tensor::{Device, Precision};
 use vlct_text::MaskingConfig;
+use vlct_train::memory;
 
 /// The measured work. The model is the base model with the heads for masked language modelling and image-text matching; for `Vqa` and
 /// `Infer` it also has the question-answering head. For `Imagenet` it is the image classifier of the base size.

@@ -2,8 +2,6 @@
 
 use super::synthetic;
 use super::{Device, Precision, format_name, median, round};
-use crate::memory;
-use crate::spec::model_size;
 use serde::Serialize;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -14,6 +12,8 @@ use vlct_model::{Inputs, Sequence, Vlc, VlcConfig};
 use vlct_tasks::planes;
 use vlct_tasks::scoring::PairScorer;
 use vlct_tensor::{Compute, Planes, Tape};
+use vlct_train::memory;
+use vlct_train::spec::model_size;
 
 /// Fraction of the pairs that the naive loop scores in a round.
 const NAIVE_FRACTION: usize = 8;
