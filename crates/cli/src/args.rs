@@ -246,7 +246,7 @@ Examples:
   vlct convert vlc_baseset.ckpt mae.pth --style mae  image backbone and decoder, under MAE's names
   vlct convert mae.pth backbone.ckpt --style vlc     VLC's names for the tensors of MAE")]
 pub struct Convert {
-    /// Weights: .ckpt, .pth, .pt, .bin or .safetensors, or hf-hub:ORG/NAME[@REVISION]; the content determines the format
+    /// Weights: .ckpt, .pth, .pt, .bin or .safetensors, or hf-hub:ORG/NAME@REVISION; the content determines the format
     #[arg(value_name = "IN")]
     pub input: PathBuf,
     /// File to write; its extension determines the format
@@ -302,7 +302,7 @@ Examples:
   vlct inspect laion/00000.tar
   vlct inspect result/mlm_itm_mae_seed0_from_/version_0")]
 pub struct Inspect {
-    /// A file or directory, or weights hf-hub:ORG/NAME[@REVISION]
+    /// A file or directory, or weights hf-hub:ORG/NAME@REVISION
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
     /// For weight files (not for checkpoints in a run directory): also list every tensor with its shape

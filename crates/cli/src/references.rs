@@ -1,4 +1,4 @@
-//! Weights that are given as a reference: `hf-hub:ORG/NAME[@REVISION]` or `local-dir:PATH`. Every command that takes weights resolves
+//! Weights that are given as a reference: `hf-hub:ORG/NAME@REVISION` or `local-dir:PATH`. Every command that takes weights resolves
 //! them here; the libraries get paths.
 
 use std::path::{Path, PathBuf};

@@ -180,7 +180,7 @@ fn inspect_describes_and_verifies_run_directories() {
     let tensor = TensorRef {
         name: "transformer.cls_token",
         shape: &[1, 1, 3],
-        data: vlct_train::bench::Device::default().tensor(1, values.len(), &values),
+        data: vlct_bench::Device::default().tensor(1, values.len(), &values),
     };
     checkpoint::save(
         &last,
@@ -223,7 +223,7 @@ fn converting_a_checkpoint_drops_the_optimizer_state() {
     let tensor = |name| TensorRef {
         name,
         shape: &[2],
-        data: vlct_train::bench::Device::default().tensor(1, values.len(), &values),
+        data: vlct_bench::Device::default().tensor(1, values.len(), &values),
     };
     let tensors = [
         tensor("transformer.norm.bias"),

@@ -8,8 +8,8 @@ use support::{
     vlct, write_synthetic,
 };
 use tempfile::TempDir;
+use vlct_bench::Device;
 use vlct_model::checkpoint;
-use vlct_train::bench::Device;
 
 #[test]
 fn reports_the_number_format_and_resumes_with_equivalent_keys() {

@@ -168,8 +168,8 @@ table! {
         max_image_len: i64 = -1, Range::Any, "Largest number of patches of an image that the encoder sees, as in the pre-training of ViLT: of a larger image, this many random ones. 0 and less mean all. No effect with the backbones of MAE.";
     }
     "Weights" {
-        load_path: String = String::new(), Range::Any, "Weights to start from or to evaluate: a weight file, a checkpoint, a run directory, which means its best checkpoint, or hf-hub:ORG/NAME[@REVISION].";
-        pretrain_path: String = String::new(), Range::Any, "MAE weights for the image backbone: a file, a directory, or hf-hub:ORG/NAME[@REVISION].";
+        load_path: String = String::new(), Range::Any, "Weights to start from or to evaluate: a weight file, a checkpoint, a run directory, which means its best checkpoint, or hf-hub:ORG/NAME@REVISION (REVISION may be left out).";
+        pretrain_path: String = String::new(), Range::Any, "MAE weights for the image backbone: a file, a directory, or hf-hub:ORG/NAME@REVISION (REVISION may be left out).";
         resume_from: Option<String> = None, Range::Any, "Run directory or checkpoint from which training continues, with optimiser state and position in the data.";
         load_ema: bool = false, Range::Any, "Whether to load the moving average of the weights from the checkpoint load_path instead of the weights.";
         load_heads: bool = false, Range::Any, "Whether training loads the VQA, NLVR2, label and retrieval heads of load_path; otherwise it initialises them.";

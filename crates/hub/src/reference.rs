@@ -1,4 +1,4 @@
-//! References to weights: `hf-hub:ORG/NAME[@REVISION]` and `local-dir:PATH`.
+//! References to weights: `hf-hub:ORG/NAME@REVISION` and `local-dir:PATH`.
 
 use std::fmt;
 use std::path::PathBuf;

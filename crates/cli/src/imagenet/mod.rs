@@ -141,7 +141,7 @@ pub struct Imagenet {
     /// What is drawn once: batch, pair or elem
     #[arg(long = "mixup_mode", value_name = "MODE", default_value = "batch", value_parser = parse_mixup_mode)]
     mixup_mode: MixupMode,
-    /// Weights to begin with: a checkpoint of VLC, MAE or a classifier, or hf-hub:ORG/NAME[@REVISION]
+    /// Weights to begin with: a checkpoint of VLC, MAE or a classifier, or hf-hub:ORG/NAME@REVISION
     #[arg(long, value_name = "FILE")]
     finetune: Option<PathBuf>,
     /// Train only a linear head, by LARS; changes the defaults of batch size (512), epochs (90), rates and augmentation to those of

@@ -27,7 +27,7 @@ const MAX_LOADERS: usize = 8;
 #[derive(Args)]
 pub struct ModelOptions {
     /// Weights: a run directory (its best checkpoint, else the last), a checkpoint, a published .ckpt, any .pth or .safetensors, or
-    /// hf-hub:ORG/NAME[@REVISION]
+    /// hf-hub:ORG/NAME@REVISION
     #[arg(long, value_name = "PATH", help_heading = "Model")]
     pub load: PathBuf,
     /// Side of the images in pixels; position tables are resized [default: that of the weights]

@@ -174,7 +174,7 @@ impl<'a> Scoring<'a> {
             }
             let count = plan.block_images(block).len();
             let images: Vec<Pixels> = pixels.by_ref().take(count).collect::<Result<_>>()?;
-            images.iter().for_each(|image| on_image(image));
+            images.iter().for_each(&mut *on_image);
             let views: Vec<Planes> = images.iter().map(planes).collect();
             let embedded = self.scorer.embed_images(&views);
             drop(images);
