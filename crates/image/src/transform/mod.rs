@@ -180,7 +180,7 @@ const RANDAUG_MAGNITUDE: f64 = 9.0;
 /// Maximum side of a result in pixels.
 const MAX_SIZE: usize = 8192;
 
-/// Time of each stage of [`Transform::load_into`].
+/// Time of each stage of [`Transform::load`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StageTimes {
     /// Time of decoding.
