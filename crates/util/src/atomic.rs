@@ -70,6 +70,26 @@ pub fn link(source: &Path, path: &Path) -> io::Result<()> {
     sync_directory(path)
 }
 
+/// Calls `content` with a temporary directory beside `path`, and renames the directory to `path`, where nothing or an empty directory may
+/// be. If an error occurs, the temporary directory is removed.
+///
+/// # Errors
+/// Returns the error of `content`, or of the operating system.
+pub fn write_directory<E: From<io::Error>>(path: &Path, content: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
+    let mut prefix = hidden_name(path)?;
+    prefix.push(".");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(".tmp");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+    let temporary = builder.tempdir_in(directory_of(path)).map_err(without_path)?;
+    content(temporary.path())?;
+    fs::rename(temporary.path(), path)?;
+    // There is nothing left to remove.
+    let _ = temporary.keep();
+    Ok(sync_directory(path)?)
+}
+
 /// Creates a temporary file in the directory of `path`, with the permissions of an ordinary new file. Dropping the result deletes the file.
 fn create_temporary(path: &Path) -> io::Result<NamedTempFile> {
     let mut prefix = hidden_name(path)?;
@@ -79,15 +99,18 @@ fn create_temporary(path: &Path) -> io::Result<NamedTempFile> {
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     // The error of `tempfile` names the temporary file; messages have the path of the final one.
-    builder.tempfile_in(directory_of(path)).map_err(|error| {
-        let cause = error
-            .get_ref()
-            .and_then(|error| error.source()?.downcast_ref::<io::Error>());
-        match cause.and_then(io::Error::raw_os_error) {
-            Some(code) => io::Error::from_raw_os_error(code),
-            None => error,
-        }
-    })
+    builder.tempfile_in(directory_of(path)).map_err(without_path)
+}
+
+/// Removes the name of the temporary file from an error of `tempfile`.
+fn without_path(error: io::Error) -> io::Error {
+    let cause = error
+        .get_ref()
+        .and_then(|error| error.source()?.downcast_ref::<io::Error>());
+    match cause.and_then(io::Error::raw_os_error) {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => error,
+    }
 }
 
 /// Flushes the directory of `path`, so that a rename in it survives a power failure.
@@ -185,6 +208,35 @@ mod tests {
         write(&atomic, |out| out.write_all(b"x")).unwrap();
         fs::write(&ordinary, b"x").unwrap();
         assert_eq!(mode(&atomic), mode(&ordinary));
+    }
+
+    #[test]
+    fn a_directory_appears_when_it_is_complete() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("model");
+        let failed = write_directory(&path, |directory| {
+            fs::write(directory.join("a"), "half")?;
+            Err(io::Error::other("no more"))
+        });
+        assert_eq!(failed.unwrap_err().to_string(), "no more");
+        assert_eq!(file_names(parent.path()), [""; 0]);
+        fs::create_dir(&path).unwrap();
+        for is_empty in [true, false] {
+            let written = write_directory(&path, |directory| fs::write(directory.join("a"), "whole"));
+            assert_eq!(written.is_ok(), is_empty);
+            assert_eq!(
+                (file_names(parent.path()), file_names(&path)),
+                (vec!["model".into()], vec!["a".into()])
+            );
+        }
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let ordinary = parent.path().join("ordinary");
+            fs::create_dir(&ordinary).unwrap();
+            let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+            assert_eq!(mode(&path), mode(&ordinary));
+        }
     }
 
     #[test]
