@@ -8,6 +8,7 @@ use vlct_image::{ClassificationAugment, ColourAugment, ImageError, TransformKind
 
 use crate::bench_answer::BenchAnswer;
 use crate::check_images::CheckImages;
+use crate::convert::Convert;
 use crate::imagenet::Imagenet;
 use crate::map_vg_mscoco::MapVgMscoco;
 use crate::predict::Predict;
@@ -39,6 +40,7 @@ Examples:
   vlct run with data_root=arrow task_finetune_vqa_mae_randaug per_gpu_batchsize=4 load_path=vlc_baseset.ckpt
   vlct imagenet --data_path birds --val_fraction 0.1 --finetune vlc_baseset.ckpt --model vit_base_patch16
   vlct convert vlc_baseset.ckpt vlc.safetensors
+  vlct convert RUN model --style hf            a directory for Hugging Face's transformers
   vlct inspect vlc_baseset.ckpt
   vlct predict match --load vlc_baseset.ckpt photo.jpg \"a dog on a surfboard\"
   vlct check-images train2014                  list damaged image files
@@ -237,29 +239,6 @@ fn parse_minutes(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Convert weights between PyTorch files and safetensors, and between VLC's and MAE's names
-#[derive(Args)]
-#[command(after_help = "\
-Examples:
-  vlct convert vlc_baseset.ckpt vlc.safetensors      another format, same names
-  vlct convert vlc.safetensors vlc.ckpt              a file that PyTorch loads
-  vlct convert vlc_baseset.ckpt mae.pth --style mae  image backbone and decoder, under MAE's names
-  vlct convert mae.pth backbone.ckpt --style vlc     VLC's names for the tensors of MAE")]
-pub struct Convert {
-    /// Weights: .ckpt, .pth, .pt, .bin or .safetensors, or hf-hub:ORG/NAME@REVISION; the content determines the format
-    #[arg(value_name = "IN")]
-    pub input: PathBuf,
-    /// File to write; its extension determines the format
-    #[arg(value_name = "OUT")]
-    pub output: PathBuf,
-    /// Naming scheme of the tensors in OUT [default: that of IN]
-    #[arg(long, value_enum)]
-    pub style: Option<Style>,
-    /// Replace an existing file
-    #[arg(long)]
-    pub overwrite: bool,
-}
-
 /// Average the weights of several checkpoints of one model
 #[derive(Args)]
 #[command(after_help = "\
@@ -279,15 +258,6 @@ pub struct Average {
     /// Replace an existing file
     #[arg(long)]
     pub overwrite: bool,
-}
-
-/// Naming schemes of tensors.
-#[derive(Clone, Copy, ValueEnum)]
-pub enum Style {
-    /// The whole model: transformer.blocks.0.…, text_embeddings.…
-    Vlc,
-    /// The image backbone and its decoder alone: blocks.0.…, decoder_blocks.0.…
-    Mae,
 }
 
 /// Describe a file or directory, and check it for damage

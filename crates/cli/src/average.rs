@@ -3,8 +3,8 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use vlct_model::average;
 use vlct_model::files::mapping::abbreviate;
+use vlct_tasks::average;
 use vlct_util::text::{counted, one_line};
 
 use crate::args::Average;

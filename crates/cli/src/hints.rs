@@ -11,7 +11,7 @@ use vlct_data::webdataset::tar_stem;
 use vlct_model::sizes::SizeError;
 use vlct_predict::{Head, PredictError};
 use vlct_prepare::error::{PrepareError, VgqaFile};
-use vlct_tasks::description::WeightsError;
+use vlct_tasks::description::{ConvertError, ExportError, WeightsError};
 use vlct_train::TrainError;
 use vlct_train::trainer::run_of;
 
@@ -44,7 +44,32 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref() {
         return config_hint(error).map(Into::into);
     }
+    if let Some(hint) = error.downcast_ref().and_then(export_hint) {
+        return Some(hint.into());
+    }
+    if let Some(ConvertError::Weights(error)) = error.downcast_ref() {
+        return weights_hint(error).map(Into::into);
+    }
     error.downcast_ref().and_then(data_hint)
+}
+
+fn export_hint(error: &ExportError) -> Option<&'static str> {
+    match error {
+        ExportError::SeveralHeads { .. } => Some("name it with --head"),
+        ExportError::TokenizerSize { .. } => Some("--tokenizer takes the vocab.txt of the model"),
+        ExportError::Weights(error) => weights_hint(error),
+        _ => None,
+    }
+}
+
+fn weights_hint(error: &WeightsError) -> Option<&'static str> {
+    match error {
+        WeightsError::Sizes {
+            source: SizeError::UnknownHeads { .. },
+            ..
+        } => Some("give it with --heads"),
+        _ => None,
+    }
 }
 
 fn train_hint(error: &TrainError) -> Option<&'static str> {
@@ -159,10 +184,7 @@ fn predict_hint(error: &PredictError) -> Option<String> {
                 shell_word(run.display())
             ))
         }
-        PredictError::Description(WeightsError::Sizes {
-            source: SizeError::UnknownHeads { .. },
-            ..
-        }) => Some("give it with --heads".into()),
+        PredictError::Description(error) => weights_hint(error).map(Into::into),
         _ => None,
     }
 }

@@ -49,7 +49,7 @@ const NOT_RUN: [(&str, &str); 8] = [
 ];
 
 /// Beginnings of commands, each with the arguments that are appended to make the command take seconds.
-const APPENDED: [(&str, &str); 8] = [
+const APPENDED: [(&str, &str); 9] = [
     ("vlct run with $RUN/config.toml", "max_steps=2"),
     (
         "vlct run with data_root=",
@@ -71,6 +71,7 @@ const APPENDED: [(&str, &str); 8] = [
     ("vlct bench loader", "--seconds 0.1 --image-size 32"),
     // The vocabulary of the golden models is smaller than that of the published models.
     ("vlct predict", "--tokenizer vocab.txt"),
+    ("vlct convert vlc_vqa.ckpt vqa-model", "--tokenizer vocab.txt"),
 ];
 
 /// A command of a document.

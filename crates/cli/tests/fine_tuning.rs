@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use vlct_data::arrow::{LabelKind, LabelRow, LabelWriter};
 use vlct_data::random::{Purpose, stream};
 use vlct_image::{RgbImage, encode_png};
-use vlct_model::checkpoint;
+use vlct_model::{checkpoint, files};
 use vlct_synthetic::{self as synthetic, SyntheticConfig};
 
 /// Keys of a tiny model whose images have 32 × 32 pixels.
@@ -367,12 +367,9 @@ fn answers_to_the_test_questions_are_written_once_each() {
 
     // A list of answers of another length is an error, and the submission remains.
     let before = json(&directory.join("result/vqa_submit_mine.json"));
-    let weights = directory.join("mine.pth");
-    let converted = vlct()
-        .arg("convert")
-        .args([&checkpoint::last_path(&run), &weights])
-        .output();
-    assert_success(&converted.expect("the program starts"));
+    let state = files::read(&checkpoint::last_path(&run)).expect("weights").state;
+    let without_answers = directory.join("mine.pth");
+    files::write(&without_answers, &state, &files::Style::Vlc.into()).expect("written");
     std::fs::write(directory.join("short.json"), "[\"yes\", \"no\"]").expect("written");
     let keys = ["test_only=True", "load_path=mine.pth", "vqa_answers=short.json"];
     let output = run_with(directory, &arguments("task_finetune_vqa_mae_randaug", &keys));

@@ -51,6 +51,11 @@ impl Writer {
         self.op(if value { 0x88 } else { 0x89 }, &[])
     }
 
+    /// Pushes `None`.
+    pub fn none(&mut self) -> &mut Self {
+        self.op(b'N', &[])
+    }
+
     /// Pushes an integer.
     pub fn int(&mut self, value: i64) -> &mut Self {
         if let Ok(small) = u8::try_from(value) {

@@ -8,9 +8,10 @@
 //! Each [`Task`] has a file ([`pretrain`], [`vqa`], [`nlvr2`], [`retrieval`], [`labels`],
 //! [`images`]). A task turns items into sequences and targets, and the model's
 //! output into losses and metrics. Everything else is common to all tasks: the [`Loader`], the [`Batch`], the measures and the
-//! evaluation of a split ([`evaluate`]). A [`Description`] makes a checkpoint usable without the configuration and data of its run. The crate
+//! evaluation of a split ([`evaluate`]). A [`Description`] makes a checkpoint usable without the configuration and data of its run, and [`average()`](average::average) computes the mean of checkpoints. The crate
 //! uses `vlct_data` and `vlct_model`; it knows no optimiser, run directory or recipe.
 
+pub mod average;
 pub mod batch;
 pub mod confusion;
 pub mod description;

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde_json::{Map, Value};
+
 use crate::blocks::BACKBONE_EPS;
 
 use super::{
@@ -9,6 +11,29 @@ use super::{
     position_ids,
 };
 use vlct_util::text::{counted, one_line};
+
+/// What a conversion changes and adds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Conversion {
+    /// The naming scheme of the output: VLC's (`transformer.blocks.0.…`) or MAE's (`blocks.0.…`, backbone and decoder only, like
+    /// `convert_vlc2mae.py`). `None` keeps that of the input.
+    pub style: Option<Style>,
+    /// Whether the decoder of masked autoencoding is left out, which models of ViLT do not have.
+    pub without_decoder: bool,
+    /// The original's configuration; `None` keeps that of the input.
+    pub configuration: Option<Map<String, Value>>,
+    /// The description of the model, as JSON; `None` keeps that of the input. It is written if the output is the whole model.
+    pub description: Option<String>,
+}
+
+impl From<Option<Style>> for Conversion {
+    fn from(style: Option<Style>) -> Self {
+        Self {
+            style,
+            ..Self::default()
+        }
+    }
+}
 
 /// The result of a conversion.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +56,8 @@ pub struct ConvertReport {
     pub removed_prefixes: Vec<String>,
     /// Whether the names in the input are those of Hugging Face's image transformers.
     pub hugging_face: bool,
+    /// Whether the input has a description of its model that is not written, because the output is a part of the model.
+    pub without_description: bool,
 }
 
 impl std::fmt::Display for ConvertReport {
@@ -48,7 +75,13 @@ impl std::fmt::Display for ConvertReport {
             write!(f, ", without {}", self.removed_prefixes.join(" and "))?;
         }
         for (reason, names) in [
-            ("they are not part of the backbone", &self.left_out),
+            (
+                match self.to {
+                    Style::Mae => "they are not part of the backbone",
+                    Style::Vlc => "ViLT does not have them",
+                },
+                &self.left_out,
+            ),
             ("they cannot be read", &self.unreadable),
             ("they are not tensors", &self.not_tensors),
         ] {
@@ -57,12 +90,18 @@ impl std::fmt::Display for ConvertReport {
                 write!(f, "\nleft out, because {reason}: {names}")?;
             }
         }
+        if self.without_description {
+            write!(
+                f,
+                "\nleft out, because it is that of the whole model: the description of task and inputs"
+            )?;
+        }
         Ok(())
     }
 }
 
 /// Adds the buffer of position ids, which `load_state_dict` of the original requires, to weights with a text embedding that lack it.
-pub(crate) fn with_position_ids(state: StateDict) -> StateDict {
+pub fn with_position_ids(state: StateDict) -> StateDict {
     let positions = state.get("text_embeddings.position_embeddings.weight");
     match positions.and_then(|table| table.shape.first().copied()) {
         Some(length) if !state.contains(POSITION_IDS) => {
@@ -73,26 +112,37 @@ pub(crate) fn with_position_ids(state: StateDict) -> StateDict {
     }
 }
 
-/// Reads the weights of `input` (see [`super::find`]) and writes them as `output`, whose extension determines the format. With `style` the
-/// names are changed to VLC's (`transformer.blocks.0.…`) or MAE's (`blocks.0.…`, backbone and decoder only, like `convert_vlc2mae.py`). A
-/// PyTorch file gets the position ids, if it has a text embedding. The numbers of attention heads and the ε of the layer norms are kept if `input`
-/// states them.
+/// Parts of the backbone that models of ViLT do not have, beside those whose names begin with [`DECODER`].
+const MASK_TOKEN: &str = "transformer.mask_token";
+/// Beginning of the names of the decoder of masked autoencoding.
+const DECODER: &str = "transformer.decoder_";
+
+/// Reads the weights of `input` (see [`super::find`]) and writes them as `output`, whose extension determines the format. A PyTorch file
+/// gets the position ids, if it has a text embedding. The numbers of attention heads and the ε of the layer norms are kept if
+/// `input` states them.
 ///
 /// # Errors
 /// Returns a [`FileError`] if `input` cannot be read, if it has no tensors of the backbone to convert to MAE's names, or if `output`
 /// cannot be written.
-pub fn convert(input: &Path, output: &Path, style: Option<Style>) -> Result<ConvertReport, FileError> {
+pub fn convert(input: &Path, output: &Path, conversion: Conversion) -> Result<ConvertReport, FileError> {
     let WeightFile {
         state,
         unreadable,
         format,
         style: from,
-        summary,
+        mut summary,
     } = super::read(input)?;
     let heads = super::heads::of_file(format, &summary, &state);
     let layer_norm_eps = super::heads::Statements::new(format, &summary).layer_norm_eps();
-    let to = style.unwrap_or(from);
-    let (state, left_out) = rename(state, from, to);
+    let to = conversion.style.unwrap_or(from);
+    let (mut state, mut left_out) = rename(state, from, to);
+    if conversion.without_decoder {
+        let (decoder, others): (Vec<_>, Vec<_>) = state
+            .into_iter()
+            .partition(|(name, _)| name == MASK_TOKEN || name.starts_with(DECODER));
+        left_out.extend(decoder.into_iter().map(|(name, _)| name));
+        state = others.into_iter().collect();
+    }
     let state = match super::written_format(output)? {
         Format::Safetensors => state,
         Format::TorchZip | Format::TorchLegacy => with_position_ids(state),
@@ -100,11 +150,21 @@ pub fn convert(input: &Path, output: &Path, style: Option<Style>) -> Result<Conv
     if state.is_empty() {
         return Err(FileError::new(input, Problem::NoBackbone));
     }
+    let description = conversion.description.or_else(|| summary.description.take());
+    let is_whole = from == to;
+    let without_description = description.is_some() && !is_whole;
+    // The configuration beside a model of Hugging Face has other keys.
+    let of_input = match summary.hyper_parameters.get_mut("config").map(Value::take) {
+        Some(Value::Object(configuration)) if is_whole && !summary.hugging_face => configuration,
+        _ => Map::new(),
+    };
     let header = Header {
         epoch: summary.epoch.unwrap_or(0),
         global_step: summary.global_step.unwrap_or(0),
         heads,
         layer_norm_eps: layer_norm_eps.filter(|eps| *eps != BACKBONE_EPS),
+        configuration: conversion.configuration.unwrap_or(of_input),
+        description: description.filter(|_| is_whole),
         ..to.into()
     };
     super::write(output, &state, &header)?;
@@ -124,6 +184,7 @@ pub fn convert(input: &Path, output: &Path, style: Option<Style>) -> Result<Conv
         not_tensors,
         removed_prefixes: summary.removed_prefixes,
         hugging_face: summary.hugging_face,
+        without_description,
     })
 }
 
@@ -236,7 +297,7 @@ mod tests {
                 let [own, converted] = ["checkpoint.safetensors", "model.ckpt"].map(|name| temporary.path().join(name));
                 let null = serde_json::Value::Null;
                 checkpoint::save(&own, &tensors.collect::<Vec<_>>(), &null, &null).unwrap();
-                convert(&own, &converted, None).unwrap();
+                convert(&own, &converted, Conversion::default()).unwrap();
                 let [got, want] =
                     [converted, directory.join(file)].map(|path| crate::files::read(&path).unwrap().state);
                 assert_eq!(shapes(&got), shapes(&want), "{file}");
@@ -251,7 +312,7 @@ mod tests {
         let tensors = TensorRef::of_parameters(model.parameters());
         let temporary = tempfile::tempdir().unwrap();
         let path = |name: &str| temporary.path().join(name);
-        let description = serde_json::json!({"model": model.config()});
+        let description = serde_json::json!({"model": model.config(), "inputs": {}});
         let tensors: Vec<_> = tensors.collect();
         checkpoint::save(
             &path("run.safetensors"),
@@ -266,19 +327,9 @@ mod tests {
             ("b.ckpt", "c.safetensors"),
             ("run.safetensors", "d.pth"),
         ] {
-            convert(&path(from), &path(to), None).unwrap();
+            convert(&path(from), &path(to), Conversion::default()).unwrap();
         }
-        for name in ["e.safetensors", "e.ckpt"] {
-            crate::average::average(&[path("a.safetensors"), path("b.ckpt")], &path(name)).unwrap();
-        }
-        for name in [
-            "a.safetensors",
-            "b.ckpt",
-            "c.safetensors",
-            "d.pth",
-            "e.safetensors",
-            "e.ckpt",
-        ] {
+        for name in ["a.safetensors", "b.ckpt", "c.safetensors", "d.pth"] {
             let file = crate::files::map(&path(name)).unwrap();
             let sizes = derive(&crate::files::index(&file).unwrap(), GivenHeads::default()).unwrap();
             assert_eq!(sizes.assumptions, [], "{name}");

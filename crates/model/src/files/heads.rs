@@ -44,8 +44,10 @@ impl<'f> Statements<'f> {
         let hyper_parameters = &summary.hyper_parameters;
         Self {
             metadata,
-            description: metadata
-                .and_then(|summary| serde_json::from_str(summary.entry("description")?).ok())
+            description: summary
+                .description
+                .as_ref()
+                .and_then(|json| serde_json::from_str(json).ok())
                 .unwrap_or_default(),
             config: hyper_parameters.get("config").unwrap_or(hyper_parameters),
         }
@@ -180,7 +182,7 @@ mod tests {
 
     #[test]
     fn numbers_of_heads_come_from_descriptions_and_metadata() {
-        let description = r#"{"model": {"backbone": {"heads": 4, "decoder_heads": 0}}}"#;
+        let description = r#"{"model": {"backbone": {"heads": 4, "decoder_heads": 0}}, "inputs": {}}"#;
         for (entries, want) in [
             (vec![("description", description)], (Some(4), None)),
             (vec![("description", "a model of mine")], (None, None)),
@@ -193,22 +195,24 @@ mod tests {
                 (None, None),
             ),
         ] {
-            let entries = entries
+            let entries: Vec<(String, String)> = entries
                 .into_iter()
                 .map(|(key, value)| (key.into(), value.into()))
                 .collect();
             let summary = Summary {
+                description: entries
+                    .iter()
+                    .find(|(key, _)| key == "description")
+                    .and_then(|(_, json)| super::super::description(json)),
                 entries,
                 ..Summary::default()
             };
             let statements = Statements::new(Format::Safetensors, &summary);
             assert_eq!((statements.encoder(128), statements.decoder(96)), want, "{summary:?}");
+            // The entries of a PyTorch file are not metadata.
+            let of_description = want.0.filter(|_| summary.description.is_some());
             let statements = Statements::new(Format::TorchZip, &summary);
-            assert_eq!(
-                statements.encoder(128),
-                None,
-                "the entries of a PyTorch file are not metadata"
-            );
+            assert_eq!(statements.encoder(128), of_description);
         }
     }
 }

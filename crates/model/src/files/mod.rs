@@ -19,10 +19,12 @@ mod torch;
 pub mod training;
 mod view;
 
-pub use convert::convert;
-pub(crate) use convert::with_position_ids;
+pub use convert::with_position_ids;
+pub use convert::{Conversion, ConvertReport, convert};
 pub use error::{FileError, Problem, TensorProblem};
 pub use heads::GivenHeads;
+pub use hugging_face::export::{Exported, export};
+pub use hugging_face::head::ViltHead;
 pub use mapping::{LoadReport, Options, Scope};
 pub use source::{WeightFiles, find, index, map};
 pub use state::{Dtype, StateDict, StateError, StoredTensor, TensorData};
@@ -40,7 +42,7 @@ pub const BACKBONE_PREFIX: &str = "transformer.";
 
 /// A buffer of the text embedding with the values 0, 1, 2, …, shape `[1, max_text_len]`. Published checkpoints contain it; newer versions
 /// of Hugging Face transformers do not save it.
-pub(crate) const POSITION_IDS: &str = "text_embeddings.position_ids";
+pub const POSITION_IDS: &str = "text_embeddings.position_ids";
 
 /// Makes a tensor of the values 0, 1, 2, ….
 pub(crate) fn position_ids(shape: &[usize]) -> StoredTensor {
@@ -106,9 +108,12 @@ pub struct Summary {
     pub global_step: Option<u64>,
     /// Keys of the other top-level entries, each with a short description of its value.
     pub entries: Vec<(String, String)>,
-    /// The hyper-parameters of a PyTorch file: the entry `hyper_parameters`, with null for values that are not plain data. For files with
-    /// Hugging Face's names, the content of `config.json` beside the file. Null for other files.
+    /// The hyper-parameters of a file: the entry `hyper_parameters` of a PyTorch file, with null for values that are not plain data, or of
+    /// the metadata of a safetensors file. For files with Hugging Face's names, the content of `config.json` beside the file. Null for
+    /// other files.
     pub hyper_parameters: serde_json::Value,
+    /// The description of a model by this program, as JSON: model, task and preparation of inputs. Checkpoints and converted files have it.
+    pub description: Option<String>,
     /// Keys in the dictionary of weights whose values are not tensors. These values are not read.
     pub skipped: Vec<String>,
     /// Prefixes of wrappers that were removed from names, such as `module.`.
@@ -156,6 +161,10 @@ pub struct Header {
     pub heads: GivenHeads,
     /// ε of the layer norms if it is not that of the published models. It is written like `heads`.
     pub layer_norm_eps: Option<f32>,
+    /// The original's configuration, `config` in `hyper_parameters`. PyTorch files with MAE's names do not have it.
+    pub configuration: serde_json::Map<String, serde_json::Value>,
+    /// The description of the model, as JSON.
+    pub description: Option<String>,
     /// Further entries of the metadata of a safetensors file. They are not written to PyTorch files.
     pub metadata: Vec<(String, String)>,
 }
@@ -168,6 +177,8 @@ impl From<Style> for Header {
             global_step: 0,
             heads: GivenHeads::default(),
             layer_norm_eps: None,
+            configuration: serde_json::Map::new(),
+            description: None,
             metadata: Vec::new(),
         }
     }
@@ -289,8 +300,34 @@ pub fn write(path: &Path, state: &StateDict, header: &Header) -> Result<(), File
     result.map_err(|problem| FileError::new(path, problem))
 }
 
+/// Returns the numbers of attention heads that a file states.
+pub fn stated_heads(file: &WeightFile) -> GivenHeads {
+    heads::of_file(file.format, &file.summary, &file.state)
+}
+
+/// Writes tensors as a safetensors file whose metadata is that of transformers. The file appears under its name when it is complete.
+///
+/// # Errors
+/// Returns a [`FileError`] if the file cannot be written.
+pub fn write_plain(path: &Path, state: &StateDict) -> Result<(), FileError> {
+    let written = atomic::write(path, |out| safetensors::write_plain(out, state));
+    written.map_err(|problem: Problem| FileError::new(path, problem))
+}
+
+/// Returns the description of a model in an entry of a file: JSON with `model` and `inputs`. Other entries of this name are not it.
+fn description(entry: &str) -> Option<String> {
+    let json: serde_json::Value = serde_json::from_str(entry).ok()?;
+    let is_description = ["model", "inputs"]
+        .iter()
+        .all(|key| json.get(key).is_some_and(serde_json::Value::is_object));
+    is_description.then(|| entry.to_owned())
+}
+
 /// Returns the format that [`write()`] gives a file with this extension.
-pub(crate) fn written_format(path: &Path) -> Result<Format, FileError> {
+///
+/// # Errors
+/// Returns a [`FileError`] if no format has the extension.
+pub fn written_format(path: &Path) -> Result<Format, FileError> {
     let extension = path.extension().unwrap_or_default().to_string_lossy();
     match extension.to_ascii_lowercase().as_str() {
         "safetensors" => Ok(Format::Safetensors),

@@ -5,7 +5,10 @@ use std::collections::{HashMap, HashSet};
 use indexmap::IndexMap;
 
 use super::error::TensorProblem;
-use super::hugging_face::{PARTS, vilt, whole};
+use super::hugging_face::vilt::{
+    CLASSIFIER_OF_ONE, CLASSIFIER_OF_PAIRS, HIDDEN_LAYER, MASKED_WORDS_BIAS, MASKED_WORDS_LAYER, MASKED_WORDS_WEIGHT,
+};
+use super::hugging_face::{PARTS, whole};
 use super::view::{RawIndex, TensorView, WeightIndex};
 use super::{Style, Summary, names};
 
@@ -20,7 +23,7 @@ impl<'a> RawIndex<'a> {
             true => {
                 let mut joined = join(named.collect());
                 if style == Style::Vlc {
-                    complete_vilt(&mut joined);
+                    finish_vilt(&mut joined);
                 }
                 joined
             }
@@ -112,6 +115,30 @@ fn join_parts(parts: [Option<(String, Found<'_>)>; 3]) -> Found<'_> {
         views.push(view?);
     }
     TensorView::joined(views)
+}
+
+/// Completes the tensors of a model of ViLT with Hugging Face's names: a classifier of pairs of images gets its name, and a head for masked
+/// words without a weight of its own gets the word table.
+fn finish_vilt(tensors: &mut IndexMap<String, Found<'_>>) {
+    let hidden = tensors.get(&format!("{CLASSIFIER_OF_ONE}{HIDDEN_LAYER}"));
+    let is_square = |tensor: &TensorView| matches!(tensor.shape(), [rows, columns] if rows == columns);
+    if matches!(hidden, Some(Ok(tensor)) if is_square(tensor)) {
+        let renamed = std::mem::take(tensors).into_iter().map(|(name, tensor)| {
+            let of_pairs = name
+                .strip_prefix(CLASSIFIER_OF_ONE)
+                .map(|rest| format!("{CLASSIFIER_OF_PAIRS}{rest}"));
+            (of_pairs.unwrap_or(name), tensor)
+        });
+        *tensors = renamed.collect();
+    }
+    // The two names of the bias have the same values.
+    tensors.shift_remove(MASKED_WORDS_BIAS[0]);
+    if tensors.contains_key(MASKED_WORDS_LAYER) && !tensors.contains_key(MASKED_WORDS_WEIGHT) {
+        let words = tensors.get("text_embeddings.word_embeddings.weight");
+        if let Some(Ok(words)) = words.cloned() {
+            tensors.insert(MASKED_WORDS_WEIGHT.to_owned(), Ok(words));
+        }
+    }
 }
 
 /// Replaces the last component `from` of a name.

@@ -24,6 +24,11 @@ const METADATA_KEY: &str = "__metadata__";
 /// Key of the metadata entry in which this program's training checkpoints hold epoch and step as JSON.
 const STATE_KEY: &str = "state";
 
+/// Key of the metadata entry with the hyper-parameters, as JSON.
+const HYPER_PARAMETERS: &str = "hyper_parameters";
+/// Key of the metadata entry with the description of the model, as JSON.
+const DESCRIPTION: &str = "description";
+
 /// Whether the bytes begin as a safetensors file does, with a length of at least 2 and an opening brace.
 pub(super) fn starts_with_header(bytes: &[u8]) -> bool {
     let Some((length, header)) = bytes.split_first_chunk::<LENGTH_SIZE>() else {
@@ -79,11 +84,15 @@ pub(super) fn index(bytes: &[u8]) -> Result<RawIndex<'_>, Problem> {
         Some(value) => value.parse().ok(),
         None => training_state.get(name)?.as_u64(),
     };
+    let hyper_parameters = entry(HYPER_PARAMETERS).and_then(|json| serde_json::from_str(json).ok());
+    let description = entry(DESCRIPTION).and_then(super::description);
     Ok(RawIndex {
         tensors,
         averages,
         format: Format::Safetensors,
         summary: Summary {
+            hyper_parameters: hyper_parameters.unwrap_or_default(),
+            description,
             epoch: number("epoch"),
             global_step: number("global_step"),
             entries,
@@ -93,7 +102,36 @@ pub(super) fn index(bytes: &[u8]) -> Result<RawIndex<'_>, Problem> {
     })
 }
 
+/// Writes the tensors of a model with a header.
 pub(super) fn write(out: &mut dyn Write, state: &StateDict, header: &Header) -> Result<(), Problem> {
+    let mut metadata: HashMap<String, String> = header.metadata.iter().cloned().collect();
+    metadata.extend(super::heads::metadata(header.heads));
+    metadata.extend(
+        header
+            .layer_norm_eps
+            .map(|eps| (super::heads::LAYER_NORM_EPS.into(), eps.to_string())),
+    );
+    metadata.insert("epoch".into(), header.epoch.to_string());
+    metadata.insert("global_step".into(), header.global_step.to_string());
+    if !header.configuration.is_empty() {
+        let hyper_parameters = serde_json::json!({"config": header.configuration});
+        metadata.insert(HYPER_PARAMETERS.into(), hyper_parameters.to_string());
+    }
+    metadata.extend(
+        header
+            .description
+            .iter()
+            .map(|json| (DESCRIPTION.to_owned(), json.clone())),
+    );
+    write_tensors(out, state, metadata)
+}
+
+/// Writes tensors without a header.
+pub(super) fn write_plain(out: &mut dyn Write, state: &StateDict) -> Result<(), Problem> {
+    write_tensors(out, state, HashMap::new())
+}
+
+fn write_tensors(out: &mut dyn Write, state: &StateDict, mut metadata: HashMap<String, String>) -> Result<(), Problem> {
     // Tensors with the widest values come first, so that every tensor begins at a multiple of the size of its values.
     let mut tensors: Vec<_> = state.iter().collect();
     tensors.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.data.dtype().size()));
@@ -113,17 +151,8 @@ pub(super) fn write(out: &mut dyn Write, state: &StateDict, header: &Header) -> 
         infos.push((name.to_string(), info));
         start = end;
     }
-    let mut metadata: HashMap<String, String> = header.metadata.iter().cloned().collect();
-    metadata.extend(super::heads::metadata(header.heads));
-    metadata.extend(
-        header
-            .layer_norm_eps
-            .map(|eps| (super::heads::LAYER_NORM_EPS.into(), eps.to_string())),
-    );
     // Other readers of the format expect the name of the framework.
     metadata.insert("format".into(), "pt".into());
-    metadata.insert("epoch".into(), header.epoch.to_string());
-    metadata.insert("global_step".into(), header.global_step.to_string());
     let metadata = Metadata::new(Some(metadata), infos)?;
     let mut json = json_header(&metadata).map_err(SafeTensorError::JsonError)?;
     json.resize(json.len().next_multiple_of(LENGTH_SIZE), b' ');

@@ -202,7 +202,7 @@ fn convert_changes_names_in_both_directions() {
     let back = directory.path().join("back.ckpt");
     for path in golden_files("vqa.ckpt") {
         let state = read(&path).unwrap().state;
-        let report = convert(&path, &mae, Some(Style::Mae)).unwrap();
+        let report = convert(&path, &mae, Some(Style::Mae).into()).unwrap();
         assert!(report.left_out.iter().any(|name| name == "pooler.dense.weight"));
         assert!(
             report.to_string().contains("names changed from VLC to MAE\nleft out"),
@@ -217,7 +217,7 @@ fn convert_changes_names_in_both_directions() {
                 "{name}"
             );
         }
-        let report = convert(&mae, &back, Some(Style::Vlc)).unwrap();
+        let report = convert(&mae, &back, Some(Style::Vlc).into()).unwrap();
         assert!(report.left_out.is_empty());
         let restored = read(&back).unwrap();
         assert_eq!(restored.summary.weights_under.as_deref(), Some("state_dict"));
@@ -229,7 +229,7 @@ fn convert_changes_names_in_both_directions() {
     }
     // If no naming scheme is given, the names, the epoch and the step are kept.
     for path in golden_files("pretrain.ckpt") {
-        convert(&path, &back, None).unwrap();
+        convert(&path, &back, None.into()).unwrap();
         let (before, after) = (read(&path).unwrap(), read(&back).unwrap());
         assert_eq!(before.state, after.state);
         assert_eq!(before.summary.global_step, after.summary.global_step);
@@ -238,7 +238,7 @@ fn convert_changes_names_in_both_directions() {
         .into_iter()
         .collect();
     write(&back, &text_only, &Style::Vlc.into()).unwrap();
-    let error = convert(&back, &mae, Some(Style::Mae)).unwrap_err();
+    let error = convert(&back, &mae, Some(Style::Mae).into()).unwrap_err();
     assert!(
         error.to_string().contains("no tensors of the image backbone"),
         "{error}"
@@ -272,7 +272,7 @@ fn moments_and_averages_of_a_checkpoint_are_not_weights() {
     let weights = [(trained.to_owned(), 1.0), (frozen.to_owned(), 2.0)];
     assert_eq!(values(&read(&path).unwrap().state), weights);
     let converted = directory.path().join("converted.safetensors");
-    assert_eq!(convert(&path, &converted, None).unwrap().tensors, 2);
+    assert_eq!(convert(&path, &converted, None.into()).unwrap().tensors, 2);
     assert_eq!(values(&read(&converted).unwrap().state), weights);
     let summary = checkpoint::inspect(&path).unwrap();
     assert_eq!((summary.tensors, summary.optimizer, summary.averages), (2, true, true));
@@ -364,7 +364,7 @@ fn wrapped_files_convert_to_the_names_and_values_of_plain_ones() {
                     (Style::Mae, rename(plain.state.clone(), plain.style, Style::Mae).0),
                 ] {
                     let converted = directory.path().join("converted.safetensors");
-                    let report = convert(&wrapped, &converted, Some(style)).unwrap();
+                    let report = convert(&wrapped, &converted, Some(style).into()).unwrap();
                     assert!(report.to_string().contains(", without "), "{report}");
                     let mut got = read(&converted).unwrap().state;
                     got.remove("n_averaged");
@@ -432,7 +432,7 @@ fn only_pytorch_files_get_position_ids() {
         write(&source, &state, &Style::Vlc.into()).unwrap();
         for (extension, has_ids) in [("safetensors", false), ("ckpt", true)] {
             let converted = directory.path().join("converted").with_extension(extension);
-            convert(&source, &converted, Some(Style::Vlc)).unwrap();
+            convert(&source, &converted, Some(Style::Vlc).into()).unwrap();
             assert_eq!(read(&converted).unwrap().state.contains(POSITION_IDS), has_ids);
         }
     }

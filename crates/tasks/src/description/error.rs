@@ -1,4 +1,4 @@
-//! Errors of weight files whose model is to be described.
+//! Errors of descriptions.
 
 use std::path::PathBuf;
 

@@ -14,17 +14,23 @@ use crate::spec::TaskSpec;
 use crate::vqa::VqaSpec;
 
 /// The files with the settings of images, in the order in which they are looked for. Version 5 of transformers writes the second one.
-const IMAGE_SETTINGS: [&str; 2] = ["preprocessor_config.json", "processor_config.json"];
+pub(super) const IMAGE_SETTINGS: [&str; 2] = ["preprocessor_config.json", "processor_config.json"];
 /// The key of the settings of images in the second file.
 const NESTED_SETTINGS: &str = "image_processor";
 /// Maximum size of a file with settings in bytes.
 const MAX_BYTES: u64 = 1 << 20;
+/// The sizes of a model, and the names of its answers.
+pub(super) const CONFIG: &str = "config.json";
+/// The settings of the tokenizer.
+pub(super) const TOKENIZER_SETTINGS: &str = "tokenizer_config.json";
+/// The vocabulary, a token a line.
+pub(super) const VOCABULARY: &str = "vocab.txt";
 /// Pillow's number of the bicubic filter.
-const BICUBIC: u64 = 3;
+pub(super) const BICUBIC: u64 = 3;
 /// Largest difference of a rescaling factor from 1/255.
 const RESCALE_BOUND: f64 = 1e-9;
 /// Beginning of the names that transformers gives to labels without a name.
-const NO_NAME: &str = "LABEL_";
+pub(super) const NO_NAME: &str = "LABEL_";
 
 /// The settings of a model.
 pub(super) struct Settings {

@@ -1,7 +1,9 @@
 //! The description of a model in its checkpoint: sizes, task and preparation of inputs. With the description, weights can be used
 //! without the configuration, the datasets and the vocabulary file of their run.
 
+mod convert;
 mod error;
+mod export;
 mod hugging_face;
 mod weights;
 
@@ -12,13 +14,15 @@ use serde::{Deserialize, Serialize};
 use vlct_image::{ImageFormat, Normalisation, Reading, TransformSpec};
 use vlct_model::ModelConfig;
 use vlct_model::checkpoint::{self, CheckpointError};
-use vlct_model::files::WeightIndex;
+use vlct_model::files::{self, WeightIndex};
 use vlct_text::{TextError, Tokenizer, Vocabulary};
 
 use crate::inputs::InputSpec;
 use crate::spec::TaskSpec;
 
+pub use convert::{ConvertError, Converted, Names, convert};
 pub use error::WeightsError;
+pub use export::{ExportError, ExportOptions, ExportReport, export};
 pub use weights::DescribedWeights;
 
 /// Model, task and inputs of a checkpoint.
@@ -131,8 +135,8 @@ impl Description {
         }
     }
 
-    /// Returns the description in the weight file `path`; `None` for files that are no checkpoint of a run, and for checkpoints of the
-    /// first format.
+    /// Returns the description in the weight file `path`, a checkpoint of a run or a file that was converted from one; `None` for other
+    /// files, and for checkpoints of the first format.
     ///
     /// # Errors
     /// Returns the error of [`Self::read`].
@@ -140,7 +144,10 @@ impl Description {
         let summary = &index.summary;
         match (summary.entry("format"), summary.entry("description")) {
             (Some(checkpoint::FORMAT), Some(json)) => Self::read(path, json).map(Some),
-            _ => Ok(None),
+            _ => {
+                let converted = summary.description.as_deref();
+                converted.map(|json| Self::read(path, json)).transpose()
+            }
         }
     }
 
@@ -149,9 +156,13 @@ impl Description {
     /// # Errors
     /// Returns the error of [`Self::read`], or an error if the file cannot be read.
     pub fn of_file(path: &Path) -> Result<Option<Self>, CheckpointError> {
-        let json = checkpoint::read_description(path)?;
-        json.map(|json| serde_json::from_value(json).map_err(|error| invalid(path, &error)))
-            .transpose()
+        if let Some(json) = checkpoint::read_description(path)? {
+            return serde_json::from_value(json)
+                .map(Some)
+                .map_err(|error| invalid(path, &error));
+        }
+        let Ok(mapped) = files::map(path) else { return Ok(None) };
+        files::index(&mapped).map_or(Ok(None), |index| Self::of(path, &index))
     }
 
     /// Reads the description of the checkpoint `path`, which is JSON.

@@ -4,6 +4,8 @@
 //! at the top level, and the decoder of masked autoencoding under `decoder.`. ViLT ([`vilt`]) has the same names of blocks; it is
 //! recognised by its text embedding.
 
+pub(super) mod export;
+pub(super) mod head;
 pub(super) mod vilt;
 
 use std::collections::HashMap;
@@ -109,6 +111,15 @@ fn block_name(name: &str) -> Option<(&str, String)> {
         let (_, layer) = LAYERS.iter().find(|(name, _)| *name == layer)?;
         Some((prefix, format!("{of_mae}.{number}.{layer}.{tensor}")))
     })
+}
+
+/// Returns Hugging Face's name of a tensor of an encoder's block, which has MAE's name; `None` for other tensors.
+fn name_of_block(of_mae: &str) -> Option<String> {
+    let [.., (blocks, of_blocks)] = BLOCKS;
+    let (number, rest) = of_mae.strip_prefix(of_blocks)?.strip_prefix('.')?.split_once('.')?;
+    let (layer, tensor) = rest.rsplit_once('.')?;
+    let (layer, _) = LAYERS.iter().find(|(_, of_mae)| *of_mae == layer)?;
+    Some(format!("{blocks}{number}.{layer}.{tensor}"))
 }
 
 /// Returns the name of a tensor's layer, and `.weight` or `.bias`; the whole name and nothing for other tensors.
@@ -405,7 +416,7 @@ mod tests {
                 ("d.ckpt", Some(Style::Vlc), "transformer."),
             ] {
                 let path = directory.path().join(name);
-                let report = convert(&model.directory, &path, style).unwrap();
+                let report = convert(&model.directory, &path, style.into()).unwrap();
                 assert_eq!((report.left_out.len(), report.unreadable.len()), (0, 0));
                 assert!(
                     report.to_string().contains("names changed from Hugging Face to "),

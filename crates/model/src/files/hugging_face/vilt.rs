@@ -2,13 +2,16 @@
 //! `ViltForMaskedLM`, `ViltModel`) and the published names, which VLC has too.
 //!
 //! The encoder is under `vilt.` or, in a `ViltModel`, at the top level. Heads are beside it. Both classifiers are called `classifier`; the
-//! one of pairs of images has a square hidden layer, by which it is recognised when the tensors are known.
+//! one of pairs of images has a square hidden layer.
 
-use super::super::BACKBONE_PREFIX;
-use super::{ENCODER, TEXT_EMBEDDING, block_name, split_tensor};
+use super::super::{BACKBONE_PREFIX, POSITION_IDS};
+use super::head::ViltHead;
+use super::{ENCODER, TEXT_EMBEDDING, block_name, name_of_block, split_tensor};
 
 /// The name under which models with heads have the encoder.
 const ENCODER_PREFIX: &str = "vilt.";
+/// The published name of the text embedding.
+const NATIVE_TEXT_EMBEDDING: &str = "text_embeddings.";
 /// The word table. A file is one of ViLT only if it has it.
 const WORDS: &str = "embeddings.text_embeddings.word_embeddings.weight";
 /// The other tensors and layers of the encoder that an image transformer does not have, and the published names.
@@ -24,15 +27,16 @@ pub(in super::super) const MASKED_WORDS_BIAS: [&str; 2] = ["mlm_score.decoder.bi
 pub(in super::super) const MASKED_WORDS_WEIGHT: &str = "mlm_score.decoder.weight";
 /// A layer by which a file has a head for masked words.
 pub(in super::super) const MASKED_WORDS_LAYER: &str = "mlm_score.transform.dense.weight";
-/// Hugging Face's name of a classifier's tensors, and the published ones of the classifier of one image and of pairs of images.
+/// Hugging Face's name of a classifier's tensors, and the published ones of the classifier of one image, of pairs of images, and of labels.
 const CLASSIFIER: &str = "classifier.";
 pub(in super::super) const CLASSIFIER_OF_ONE: &str = "vqa_classifier.";
 pub(in super::super) const CLASSIFIER_OF_PAIRS: &str = "nlvr2_classifier.";
+const CLASSIFIER_OF_LABELS: &str = "labels_classifier.";
 /// The hidden layer of a classifier.
 pub(in super::super) const HIDDEN_LAYER: &str = "0.weight";
 
 /// Returns the published name of each tensor, `None` for those that are not of a ViLT model with Hugging Face's names. What precedes the
-/// names of the model is kept. A classifier has the name of that of one image.
+/// names of the model is kept. A classifier has the name of that of one image; what it is follows from its shape.
 pub(in super::super) fn native_names(names: &[&str]) -> Vec<Option<String>> {
     let root = names.iter().find_map(|name| {
         let root = name.strip_suffix(WORDS)?;
@@ -58,7 +62,7 @@ pub(in super::super) fn native_names(names: &[&str]) -> Vec<Option<String>> {
 /// Returns the published name of a tensor of the encoder.
 fn encoder_name(name: &str) -> Option<String> {
     if let Some(text) = name.strip_prefix(TEXT_EMBEDDING) {
-        return Some(format!("text_embeddings.{text}"));
+        return Some(format!("{NATIVE_TEXT_EMBEDDING}{text}"));
     }
     if let Some((prefix, block)) = block_name(name) {
         return prefix.is_empty().then(|| format!("{BACKBONE_PREFIX}{block}"));
@@ -80,6 +84,51 @@ fn head_name(name: &str) -> Option<String> {
         return Some(MASKED_WORDS_BIAS[1].to_owned());
     }
     HEADS.iter().any(|head| name.starts_with(head)).then(|| name.to_owned())
+}
+
+/// Returns Hugging Face's names of a tensor with a published name, in a model with this head; `None` if there is no such tensor. The parts
+/// of `attn.qkv` are `attn.query`, `attn.key` and `attn.value`.
+pub(super) fn names_of_hugging_face(native: &str, head: ViltHead) -> Option<Vec<String>> {
+    let encoder = |name: String| Some(vec![format!("{ENCODER_PREFIX}{name}")]);
+    if let Some(text) = native.strip_prefix(NATIVE_TEXT_EMBEDDING) {
+        return encoder(format!("{TEXT_EMBEDDING}{text}")).filter(|_| native != POSITION_IDS);
+    }
+    if let Some(block) = native.strip_prefix(BACKBONE_PREFIX).and_then(name_of_block) {
+        return encoder(block);
+    }
+    if let Some(rest) = classifier(head).and_then(|classifier| native.strip_prefix(classifier)) {
+        return Some(vec![format!("{CLASSIFIER}{rest}")]);
+    }
+    if head == ViltHead::MaskedWords && native == MASKED_WORDS_BIAS[1] {
+        return Some(MASKED_WORDS_BIAS.map(str::to_owned).to_vec());
+    }
+    let is_of_head = match head {
+        ViltHead::MaskedWords => native.starts_with(HEADS[0]),
+        ViltHead::Ranking => native.starts_with(HEADS[1]),
+        _ => false,
+    };
+    if is_of_head {
+        return Some(vec![native.to_owned()]);
+    }
+    let (layer, tensor) = split_tensor(native);
+    let find = |table: &[(&str, &str)], layer: &str| {
+        let (of_hugging_face, _) = table.iter().find(|(_, native)| *native == layer)?;
+        encoder(format!("{of_hugging_face}{tensor}"))
+    };
+    let of_backbone = layer.strip_prefix(BACKBONE_PREFIX);
+    of_backbone
+        .and_then(|layer| find(&ENCODER, layer))
+        .or_else(|| find(&OTHER, layer))
+}
+
+/// Returns the beginning of the published names of a classifier's tensors; `None` for other heads.
+fn classifier(head: ViltHead) -> Option<&'static str> {
+    match head {
+        ViltHead::Vqa => Some(CLASSIFIER_OF_ONE),
+        ViltHead::Nlvr2 => Some(CLASSIFIER_OF_PAIRS),
+        ViltHead::Labels => Some(CLASSIFIER_OF_LABELS),
+        ViltHead::Ranking | ViltHead::MaskedWords => None,
+    }
 }
 
 #[cfg(test)]

@@ -122,6 +122,9 @@ fn index<'a>(pickle: &Pickle, storages: &Storages<'a>, length: usize, format: Fo
         averages: IndexMap::new(),
         format,
         summary: Summary {
+            description: find("description")
+                .and_then(|value| pickle.text(value))
+                .and_then(super::description),
             hyper_parameters: find("hyper_parameters").map_or(serde_json::Value::Null, |value| json::of(pickle, value)),
             weights_under: (!weights.path.is_empty()).then(|| weights.path.join(".")),
             epoch,

@@ -2,6 +2,7 @@
 
 use std::io::{Seek, Write};
 
+use serde_json::{Map, Value};
 use zip::write::{SimpleFileOptions, ZipWriter};
 use zip::{CompressionMethod, DateTime};
 
@@ -85,13 +86,21 @@ pub(in super::super) fn write(out: impl Write + Seek, state: &StateDict, header:
             content.number("global_step", header.global_step);
             let version = content.pickle.text("pytorch-lightning_version");
             version.text(LIGHTNING_VERSION).set_item();
-            write_configuration(&mut content.pickle, header.heads, header.layer_norm_eps);
+            write_configuration(
+                &mut content.pickle,
+                header.configuration.clone(),
+                header.heads,
+                header.layer_norm_eps,
+            );
             content.weights("state_dict", weights);
         }
         Style::Mae => {
             content.weights("model", weights);
-            write_configuration(&mut content.pickle, header.heads, header.layer_norm_eps);
+            write_configuration(&mut content.pickle, Map::new(), header.heads, header.layer_norm_eps);
         }
+    }
+    if let Some(description) = &header.description {
+        content.pickle.text("description").text(description).set_item();
     }
     content.write(out)
 }
@@ -110,7 +119,7 @@ pub(in super::super) fn write_training(
         encoder: Some(training.heads),
         decoder: None,
     };
-    write_configuration(&mut content.pickle, heads, Some(training.layer_norm_eps));
+    write_configuration(&mut content.pickle, Map::new(), heads, Some(training.layer_norm_eps));
     content.write(out)
 }
 
@@ -233,23 +242,51 @@ impl<'a> Content<'a> {
 }
 
 /// Writes what the tensors do not tell where Lightning has the configuration: `{"hyper_parameters": {"config": {"num_heads": …}}}`.
-fn write_configuration(pickle: &mut Writer, heads: GivenHeads, layer_norm_eps: Option<f32>) {
-    if heads == GivenHeads::default() && layer_norm_eps.is_none() {
-        return;
-    }
-    pickle.text("hyper_parameters").empty_dict().text("config").empty_dict();
+fn write_configuration(
+    pickle: &mut Writer,
+    mut configuration: Map<String, Value>,
+    heads: GivenHeads,
+    layer_norm_eps: Option<f32>,
+) {
     for (key, heads) in [
         (ENCODER_HYPER_PARAMETER, heads.encoder),
         (DECODER_HYPER_PARAMETER, heads.decoder),
     ] {
-        if let Some(heads) = heads {
-            pickle.text(key).int(heads as i64).set_item();
+        configuration.extend(heads.map(|heads| (key.to_owned(), heads.into())));
+    }
+    configuration.extend(layer_norm_eps.map(|eps| (LAYER_NORM_EPS.to_owned(), f64::from(eps).into())));
+    if configuration.is_empty() {
+        return;
+    }
+    pickle.text("hyper_parameters").empty_dict().text("config");
+    write_json(pickle, &Value::Object(configuration)).set_item().set_item();
+}
+
+/// Pushes plain data.
+fn write_json<'w>(pickle: &'w mut Writer, value: &Value) -> &'w mut Writer {
+    match value {
+        Value::Null => pickle.none(),
+        Value::Bool(value) => pickle.bool(*value),
+        Value::Number(number) => match number.as_i64() {
+            Some(value) => pickle.int(value),
+            None => pickle.float(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        Value::String(text) => pickle.text(text),
+        Value::Array(values) => {
+            pickle.empty_list().mark();
+            for value in values {
+                write_json(pickle, value);
+            }
+            pickle.append_items()
+        }
+        Value::Object(entries) => {
+            pickle.empty_dict();
+            for (key, value) in entries {
+                write_json(pickle.text(key), value).set_item();
+            }
+            pickle
         }
     }
-    if let Some(eps) = layer_norm_eps {
-        pickle.text(LAYER_NORM_EPS).float(eps.into()).set_item();
-    }
-    pickle.set_item().set_item();
 }
 
 fn write_ordered_dict(pickle: &mut Writer) {

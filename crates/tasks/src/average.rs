@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 
 use indexmap::IndexSet;
 use serde_json::{Value, json};
+use vlct_model::checkpoint::{self, CheckpointError, TensorRef};
+use vlct_model::files::{self, Dtype, FileError, Format, Header, StateDict, StoredTensor, TensorData, WeightFile};
 use vlct_tensor::Device;
-
-use crate::checkpoint::{self, CheckpointError, TensorRef};
-use crate::files::{self, Dtype, FileError, Format, Header, StateDict, StoredTensor, TensorData, WeightFile};
 
 /// The result of averaging.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -265,7 +264,7 @@ enum Sum {
 impl Sums {
     fn new(file: files::WeightFile) -> Self {
         let (epoch, global_step) = (file.summary.epoch, file.summary.global_step);
-        let heads = files::heads::of_file(file.format, &file.summary, &file.state);
+        let heads = files::stated_heads(&file);
         let tensors = without_position_ids(file.state).map(|(name, tensor)| {
             let sum = match &tensor.data {
                 TensorData::F64(values) => Sum::Floats(values.clone(), Dtype::F64),
@@ -427,9 +426,33 @@ mod tests {
         let description = checkpoint::load(&output).unwrap().description().cloned();
         assert_eq!(description, Some(json!({"model": {"width": 8}})));
 
+        // The numbers of heads that the files state are kept.
+        let of_heads = |name: &str, heads: usize| {
+            let header = Header {
+                heads: files::GivenHeads {
+                    encoder: Some(heads),
+                    decoder: None,
+                },
+                ..files::Style::Vlc.into()
+            };
+            let mut state = StateDict::new();
+            state.insert(
+                "transformer.patch_embed.proj.weight",
+                StoredTensor::f32([8, 1], vec![1.0; 8]),
+            );
+            files::write(&run.join(name), &state, &header).unwrap();
+            run.join(name)
+        };
+        let inputs = [of_heads("a.safetensors", 4), of_heads("b.ckpt", 4)];
+        for name in ["c.safetensors", "c.ckpt"] {
+            average(&inputs, &run.join(name)).unwrap();
+            let heads = files::stated_heads(&files::read(&run.join(name)).unwrap());
+            assert_eq!(heads.encoder, Some(4), "{name}");
+        }
+
         // A directory of one checkpoint and a file of another format, written as a third format.
         let (other, output) = (run.join("other.ckpt"), run.join("mean.pth"));
-        files::convert(&checkpoint::step_path(run, 4), &other, None).unwrap();
+        files::convert(&checkpoint::step_path(run, 4), &other, None.into()).unwrap();
         average(&[run.join("step_000002"), other], &output).unwrap();
         assert_eq!(weights(&output), [1.5, -1.5, 3.0]);
     }
