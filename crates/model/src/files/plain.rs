@@ -77,30 +77,6 @@ fn join(tensors: Vec<(String, (String, Found<'_>))>) -> IndexMap<String, Found<'
     joined
 }
 
-/// Completes the tensors of a model, which have names of [`vilt::native_names`]: a classifier of pairs of images gets its name, and a head for
-/// masked words without a weight of its own gets the word table.
-fn complete_vilt<'a>(tensors: &mut IndexMap<String, Found<'a>>) {
-    let hidden = tensors.get(&format!("{}{}", vilt::CLASSIFIER_OF_ONE, vilt::HIDDEN_LAYER));
-    let is_square = |tensor: &TensorView| matches!(tensor.shape(), [rows, columns] if rows == columns);
-    if matches!(hidden, Some(Ok(tensor)) if is_square(tensor)) {
-        let renamed = std::mem::take(tensors).into_iter().map(|(name, tensor)| {
-            let of_pairs = name
-                .strip_prefix(vilt::CLASSIFIER_OF_ONE)
-                .map(|rest| format!("{}{rest}", vilt::CLASSIFIER_OF_PAIRS));
-            (of_pairs.unwrap_or(name), tensor)
-        });
-        *tensors = renamed.collect();
-    }
-    // The two names of the bias have the same values.
-    tensors.shift_remove(vilt::MASKED_WORDS_BIAS[0]);
-    if tensors.contains_key(vilt::MASKED_WORDS_LAYER) && !tensors.contains_key(vilt::MASKED_WORDS_WEIGHT) {
-        let words = tensors.get("text_embeddings.word_embeddings.weight");
-        if let Some(Ok(words)) = words.cloned() {
-            tensors.insert(vilt::MASKED_WORDS_WEIGHT.to_owned(), Ok(words));
-        }
-    }
-}
-
 fn join_parts(parts: [Option<(String, Found<'_>)>; 3]) -> Found<'_> {
     let mut views = Vec::with_capacity(PARTS.len());
     let other = parts
