@@ -16,7 +16,7 @@ use vlct_data::arrow::ArrowTable;
 use vlct_synthetic::{self as synthetic, SyntheticConfig};
 
 /// Commands that are not run, each with the reason.
-const NOT_RUN: [(&str, &str); 8] = [
+const NOT_RUN: [(&str, &str); 13] = [
     ("vlct quickstart [--out DIR] [--minutes N] [KEY=VALUE …]", "a synopsis"),
     (
         "vlct bench pretrain --image-size 224 --batch 8 --precision f32 --steps 3",
@@ -41,6 +41,26 @@ const NOT_RUN: [(&str, &str); 8] = [
     (
         "vlct convert hf-hub:facebook/vit-mae-base@main mae.pth",
         "needs the Hugging Face Hub; tests/hub.rs has a server",
+    ),
+    (
+        "vlct predict vqa --load hf-hub:dandelin/vilt-b32-finetuned-vqa --image photo.jpg --question \"how many dogs are there?\"",
+        "needs the Hugging Face Hub; tests/vilt.rs has small models",
+    ),
+    (
+        "vlct predict nlvr2 --load hf-hub:dandelin/vilt-b32-finetuned-nlvr2 left.jpg right.jpg \"both images show a dog\"",
+        "needs the Hugging Face Hub; tests/vilt.rs has small models",
+    ),
+    (
+        "vlct run with data_root=ARROW_ROOT task_finetune_vqa_randaug per_gpu_batchsize=4 load_path=hf-hub:dandelin/vilt-b32-mlm",
+        "needs the Hugging Face Hub; tests/vilt.rs has small models",
+    ),
+    (
+        "vlct run with data_root=ARROW_ROOT task_finetune_nlvr2_randaug per_gpu_batchsize=4 load_path=vilt.ckpt",
+        "needs weights of ViLT; tests/fine_tuning.rs runs the recipe",
+    ),
+    (
+        "vlct run with data_root=ARROW_ROOT task_finetune_irtr_f30k_randaug per_gpu_batchsize=2 load_path=vilt.ckpt",
+        "needs weights of ViLT; tests/fine_tuning.rs runs the recipe for COCO",
     ),
     (
         "vlct bench gemm --precision bf16",
