@@ -59,7 +59,7 @@ pub struct Converted {
     pub notes: Vec<String>,
 }
 
-/// Reads the weights of `input` and writes them as `output`, as [`files::convert`] does. A file of the whole model keeps the description of
+/// Reads the weights of `input` and writes them as `output`, as [`files::convert()`] does. A file of the whole model keeps the description of
 /// the input; that of a model of Hugging Face is made of the settings beside it. `heads` are numbers of attention heads that the caller knows.
 ///
 /// # Errors
