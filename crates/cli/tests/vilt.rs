@@ -224,6 +224,23 @@ fn weights_of_hugging_face_are_fine_tuned_on_images_of_any_proportions() {
         "{answer}"
     );
 
+    // A PyTorch file determines the sizes, too.
+    let load_path = format!("load_path={}", root().join("native/mlm_itm.ckpt").display());
+    let tokenizer = format!("tokenizer={}", root().join("vocab.txt").display());
+    let native = [
+        "task_finetune_vqa",
+        "data_root=data",
+        "datasets=colours",
+        &load_path,
+        &tokenizer,
+        "max_steps=1",
+        "batch_size=4",
+        "per_gpu_batchsize=4",
+        "threads=1",
+        "log_dir=native",
+    ];
+    assert_success(&run_with(directory, &words(&native)));
+
     // A test with squares is an error that names the keys.
     let test = |more: &[&str]| {
         let load_path = format!("load_path={run_path}");

@@ -32,6 +32,7 @@ impl Settings {
     /// Returns an error if a file cannot be read, or is not that of a WordPiece tokenizer.
     pub fn read(directory: &Path) -> Result<Option<Self>> {
         let settings = json(&directory.join(CONFIG))?.unwrap_or_default();
+        check(&settings).map_err(|reason| TextError::format(&directory.join(CONFIG), reason))?;
         let (vocabulary, tokenizer) = (directory.join(VOCABULARY), directory.join(TOKENIZER));
         let whole = json(&tokenizer)?;
         let vocabulary = match &whole {
@@ -55,6 +56,41 @@ impl Settings {
             max_len: max_len.and_then(|len| usize::try_from(len).ok()).filter(|len| *len > 0),
         }))
     }
+}
+
+/// Checks that the settings are those of BERT's tokenizer.
+///
+/// # Errors
+/// Returns a sentence about the setting that is invalid or not supported.
+fn check(settings: &Value) -> std::result::Result<(), String> {
+    let stated = |key: &str| settings.get(key).filter(|value| !value.is_null());
+    if let Some(value) = stated("do_lower_case").filter(|value| !value.is_boolean()) {
+        return Err(format!("do_lower_case is {value} instead of true or false"));
+    }
+    let lower_case = stated("do_lower_case").and_then(Value::as_bool);
+    if let (Some(strips), Some(lower_case)) = (stated("strip_accents"), lower_case)
+        && *strips != lower_case
+    {
+        return Err(format!(
+            "strip_accents is {strips}, which is supported only if do_lower_case is the same"
+        ));
+    }
+    if let Some(value) = stated("tokenize_chinese_chars").filter(|value| **value != true) {
+        return Err(format!("tokenize_chinese_chars is {value}, which is not supported"));
+    }
+    for (key, token) in [
+        ("unk_token", "[UNK]"),
+        ("cls_token", "[CLS]"),
+        ("sep_token", "[SEP]"),
+        ("mask_token", "[MASK]"),
+    ] {
+        // A token can be a dictionary with its text.
+        let text = stated(key).map(|value| value.get("content").unwrap_or(value));
+        if let Some(text) = text.filter(|text| **text != token) {
+            return Err(format!("{key} is {text}, which is not supported: only {token} is"));
+        }
+    }
+    Ok(())
 }
 
 /// Reads a JSON file; `None` if it does not exist.
@@ -123,6 +159,20 @@ mod tests {
         std::fs::write(path.join(TOKENIZER), whole.to_string()).unwrap();
         assert!(!read().lower_case);
         assert!(read().vocabulary.iter().eq(tokens));
+        for (content, part) in [
+            (r#"{"do_lower_case": "no"}"#, "do_lower_case is"),
+            (
+                r#"{"do_lower_case": true, "strip_accents": false}"#,
+                "strip_accents is false",
+            ),
+            (r#"{"tokenize_chinese_chars": false}"#, "tokenize_chinese_chars"),
+            (r#"{"unk_token": {"content": "<unk>"}}"#, "unk_token"),
+        ] {
+            std::fs::write(path.join(CONFIG), content).unwrap();
+            let error = Settings::read(path).err().expect("an error").to_string();
+            assert!(error.contains(part) && !error.contains('\n'), "{error}");
+        }
+        std::fs::remove_file(path.join(CONFIG)).unwrap();
         for (content, part) in [
             ("{", "not valid JSON"),
             ("{}", "no vocabulary"),

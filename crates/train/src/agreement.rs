@@ -5,24 +5,19 @@ use std::path::Path;
 use log::warn;
 use vlct_image::Normalisation;
 use vlct_model::files::WeightIndex;
-use vlct_model::sizes::GivenHeads;
+use vlct_model::sizes::{GivenHeads, Part};
 use vlct_tasks::description::{DescribedWeights, WeightsError};
 
 use crate::error::{Result, TrainError};
 use crate::spec::RunSpec;
 
 /// Compares the images and the layer norms of a run with those that the weight file `path` was trained with. Training warns of
-/// differences. File that describe no whole vision-language model are not compared.
+/// differences. Files that describe no whole vision-language model are not compared.
 ///
 /// # Errors
 /// Returns [`TrainError::OtherImages`] in a test, whose results would be wrong.
 pub(crate) fn check(path: &Path, index: &WeightIndex, spec: &RunSpec) -> Result<()> {
-    let backbone = &spec.model.vlc().backbone;
-    let heads = GivenHeads {
-        encoder: Some(backbone.heads),
-        decoder: Some(backbone.decoder_heads).filter(|heads| *heads > 0),
-    };
-    let described = match DescribedWeights::read(path, index, heads) {
+    let described = match DescribedWeights::read(path, index, GivenHeads::default()) {
         Ok(described) => described,
         // Loading names the tensor.
         Err(WeightsError::Sizes { .. }) => return Ok(()),
@@ -56,6 +51,10 @@ fn differences(weights: &DescribedWeights, spec: &RunSpec) -> Vec<String> {
              train_transform_keys=mae and val_transform_keys=mae_test"
                 .to_owned(),
         ),
+        (true, true) if weights.format.multiple != format.multiple => differences.push(format!(
+            "the sides of the images of the weights are multiples of {} pixels, those of the run of {}",
+            weights.format.multiple, format.multiple
+        )),
         _ if weights.format.normalisation != format.normalisation => {
             let text = |Normalisation { mean, deviation }| format!("mean {mean:?} and deviation {deviation:?}");
             differences.push(format!(
@@ -65,6 +64,16 @@ fn differences(weights: &DescribedWeights, spec: &RunSpec) -> Vec<String> {
             ));
         }
         _ => {}
+    }
+    let (theirs, ours) = (weights.model.backbone.heads, spec.model.vlc().backbone.heads);
+    let is_assumed = weights
+        .assumptions
+        .iter()
+        .any(|assumption| assumption.part == Part::Encoder);
+    if theirs != ours && !is_assumed {
+        differences.push(format!(
+            "the weights are those of {theirs} attention heads, the run has {ours}: set heads={theirs}"
+        ));
     }
     let (theirs, ours) = (weights.model.variant, spec.model.vlc().variant);
     for (key, theirs, ours) in [
@@ -128,6 +137,7 @@ mod tests {
                     &["train_transform_keys=mae", "val_transform_keys=mae_test"][..],
                     &["keep their proportions", "val_transform_keys=pixelbert"][..],
                 ),
+                (&["heads=6"], &["3 attention heads", "set heads=3"]),
                 (&["layer_norm_eps=1e-6"], &["layer_norm_eps=1e-12", "1e-6"]),
                 (&["layer_norm_eps=None"], &["an epsilon of 1e-12"]),
             ] {

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use log::info;
 use vlct_model::ModelConfig;
-use vlct_model::files::{self, WeightIndex};
+use vlct_model::files::{self, Style, WeightIndex};
+use vlct_model::sizes::GivenHeads;
 use vlct_tasks::Description;
-use vlct_tasks::description::InputDescription;
+use vlct_tasks::description::{DescribedWeights, InputDescription};
 use vlct_text::{TextError, Tokenizer};
 
 use crate::error::{Result, TrainError};
@@ -77,6 +78,17 @@ pub(crate) fn check_word_embeddings(path: &Path, index: &WeightIndex, tokenizer:
             tokens,
         }),
     }
+}
+
+/// Returns the preparation of texts of a model of Hugging Face, if its vocabulary is beside the weights.
+///
+/// # Errors
+/// Returns an error if a file beside the weights cannot be read or contradicts them.
+pub(crate) fn beside(path: &Path, index: &WeightIndex) -> Result<Option<InputDescription>> {
+    if !index.summary.hugging_face || index.style != Style::Vlc {
+        return Ok(None);
+    }
+    Ok(DescribedWeights::read(path, index, GivenHeads::default())?.inputs)
 }
 
 /// Returns the number of word embeddings of a weight file; `None` if it has none.

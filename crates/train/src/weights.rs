@@ -470,7 +470,15 @@ enum Kind {
 /// vocabulary has fewer word embeddings than `tokenizer` has tokens.
 pub(crate) fn compare_vocabularies(path: &Path, index: &WeightIndex, tokenizer: &str) -> Result<Option<String>> {
     let ours = Tokenizer::named(tokenizer)?;
-    let Some(description) = Description::of(path, index)? else {
+    let description = Description::of(path, index)?;
+    let is_classifier = description
+        .as_ref()
+        .is_some_and(|description| matches!(description.model, ModelConfig::Vit(_)));
+    let inputs = match description {
+        Some(description) => Some(description.inputs),
+        None => vocabulary::beside(path, index)?,
+    };
+    let Some(inputs) = inputs else {
         vocabulary::check_word_embeddings(path, index, tokenizer, ours.len())?;
         let is_published = ours
             .vocabulary()
@@ -488,12 +496,12 @@ pub(crate) fn compare_vocabularies(path: &Path, index: &WeightIndex, tokenizer: 
             )
         }));
     };
-    if matches!(description.model, ModelConfig::Vit(_)) {
+    if is_classifier {
         return Err(TrainError::ImageClassifier {
             path: path.to_path_buf(),
         });
     }
-    match description.inputs.unsuitable_difference(&ours) {
+    match inputs.unsuitable_difference(&ours) {
         None => Ok(None),
         Some(VocabularyDifference::Case { lower_case }) => Ok(Some(format!(
             "the weights of {} were trained with {} text, which tokenizer={tokenizer:?} does not give",

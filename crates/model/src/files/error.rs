@@ -30,6 +30,9 @@ pub enum Problem {
     /// Opening, reading or writing the file failed.
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    /// The configuration of a model of Hugging Face is not valid JSON.
+    #[error("the configuration cannot be read: {0}")]
+    Configuration(String),
     /// The path is a directory, device or pipe.
     #[error("is not a regular file")]
     NotAFile,

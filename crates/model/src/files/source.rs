@@ -15,10 +15,10 @@ use crate::checkpoint;
 const INDEX_SUFFIX: &str = ".index.json";
 /// Names of the weights in a directory that is not a run directory, in the order in which they are looked for.
 const NAMES_IN_DIRECTORIES: [&str; 4] = [
-    "model.safetensors.index.json",
     "model.safetensors",
-    "pytorch_model.bin.index.json",
+    "model.safetensors.index.json",
     "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
 ];
 /// Extensions of the weight files that a message lists.
 const EXTENSIONS: [&str; 5] = ["safetensors", "ckpt", "pth", "pt", "bin"];
@@ -29,7 +29,7 @@ const MAX_INDEX: u64 = 64 << 20;
 /// The file in which Hugging Face's models have their sizes, beside the weights.
 const CONFIG_FILE: &str = "config.json";
 /// Maximum size of [`CONFIG_FILE`] in bytes.
-const MAX_CONFIG: u64 = 1 << 20;
+const MAX_CONFIG: u64 = 16 << 20;
 /// Key of an index: a dictionary of tensors with the names of their files.
 const WEIGHT_MAP: &str = "weight_map";
 
@@ -171,15 +171,27 @@ fn read(file: &MappedFile) -> Result<RawIndex<'_>, FileError> {
 pub fn index(files: &WeightFiles) -> Result<WeightIndex<'_>, FileError> {
     let mut index = raw(files)?.with_plain_names();
     if index.summary.hugging_face && index.summary.hyper_parameters.is_null() {
-        index.summary.hyper_parameters = config_beside(&files.path).unwrap_or_default();
+        index.summary.hyper_parameters = config_beside(&files.path)?;
     }
     Ok(index)
 }
 
-/// Returns the content of [`CONFIG_FILE`] beside a file; `None` if there is no readable one.
-fn config_beside(path: &Path) -> Option<Value> {
-    let content = read_at_most(&path.with_file_name(CONFIG_FILE), MAX_CONFIG, "configuration").ok()?;
-    serde_json::from_slice(&content).ok()
+/// Returns the content of [`CONFIG_FILE`] beside a file; null if there is none.
+fn config_beside(path: &Path) -> Result<Value, FileError> {
+    let path = path.with_file_name(CONFIG_FILE);
+    if !path.exists() {
+        return Ok(Value::Null);
+    }
+    let content =
+        read_at_most(&path, MAX_CONFIG, "a configuration").map_err(|error| FileError::new(&path, error.source))?;
+    match serde_json::from_slice(&content) {
+        Ok(config @ Value::Object(_)) => Ok(config),
+        Ok(_) => Err(FileError::new(
+            &path,
+            Problem::Configuration("it is not a dictionary".into()),
+        )),
+        Err(error) => Err(FileError::new(&path, Problem::Configuration(error.to_string()))),
+    }
 }
 
 /// Finds the tensors of mapped weight files by the names in the files.

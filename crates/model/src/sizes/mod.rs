@@ -131,6 +131,10 @@ impl std::fmt::Display for Assumption {
 pub fn derive(file: &WeightIndex, given: GivenHeads) -> Result<Sizes, SizeError> {
     let tensors = Tensors::new(file);
     let statements = Statements::new(file.format, &file.summary);
+    if file.summary.hugging_face {
+        let [width, ..] = tensors.shape::<4>("transformer.patch_embed.proj.weight")?;
+        hugging_face::check_heads(&statements, width)?;
+    }
     let EncoderSizes {
         patch_size,
         width,

@@ -290,6 +290,12 @@ fn configurations_that_contradict_the_tensors_are_errors_of_one_line() {
             ("id2label", serde_json::json!({"0": "yes"})),
             ("hidden_act", serde_json::json!("relu")),
             ("model_type", serde_json::json!("bert")),
+            ("layer_norm_eps", serde_json::json!(10.0)),
+            ("layer_norm_eps", serde_json::json!("x")),
+            ("num_attention_heads", serde_json::json!(5)),
+            ("num_attention_heads", serde_json::json!("3")),
+            ("qkv_bias", serde_json::json!(false)),
+            ("num_channels", serde_json::json!(1)),
         ] {
             let mut changed = right.clone();
             changed[key] = value;

@@ -12,7 +12,7 @@ use vlct_text::MaskingConfig;
 
 use super::error::WeightsError;
 use super::weights::DescribedWeights;
-use super::{Description, InputDescription, WeightsKind};
+use super::{Description, WeightsKind};
 use crate::nlvr2::Nlvr2Spec;
 use crate::pretrain::PretrainSpec;
 use crate::retrieval::RetrievalSpec;
@@ -186,18 +186,7 @@ fn of_settings(described: &DescribedWeights, model: &VlcConfig) -> Description {
     Description {
         model: ModelConfig::Vlc(model.clone()),
         task,
-        inputs: InputDescription {
-            image_size: described.format.size,
-            size_multiple: described.format.multiple,
-            mean: described.format.normalisation.mean,
-            deviation: described.format.normalisation.deviation,
-            train_transform: described.transform.clone(),
-            eval_transform: described.transform.clone(),
-            vocabulary: described.tokenizer.vocabulary().iter().map(str::to_owned).collect(),
-            lower_case: described.tokenizer.lower_case(),
-            max_text_len: described.max_text_len,
-            reading: described.reading,
-        },
+        inputs: described.input_description(),
         weights: WeightsKind::Raw,
     }
 }

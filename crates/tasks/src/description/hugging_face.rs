@@ -36,6 +36,8 @@ pub(super) const NO_NAME: &str = "LABEL_";
 pub(super) struct Settings {
     pub images: ImageSettings,
     pub tokenizer: Tokenizer,
+    /// Whether the tokenizer is beside the weights.
+    pub has_vocabulary: bool,
     /// Maximum number of tokens of a text, if it is stated.
     pub max_text_len: Option<usize>,
     pub task: Option<TaskSpec>,
@@ -56,6 +58,17 @@ pub(super) struct ImageSettings {
 /// Returns an error if a file cannot be read, or a setting is invalid or not supported.
 pub(super) fn read(path: &Path, config: &Value, model: &VlcConfig) -> Result<Settings, WeightsError> {
     let mut notes = Vec::new();
+    if config.is_null() {
+        notes.push(
+            "there is no config.json beside the weights: heads and epsilon are those of the published ViLT models"
+                .to_owned(),
+        );
+    }
+    if let Some(limit) = config.get("max_image_length").and_then(Value::as_u64) {
+        notes.push(format!(
+            "config.json limits the model to {limit} random patches of an image, which predictions do not do"
+        ));
+    }
     let images = match image_settings(path)? {
         Some((file, settings)) => parse_image_settings(&settings).map_err(|reason| setting(&file, reason))?,
         None => {
@@ -70,11 +83,14 @@ pub(super) fn read(path: &Path, config: &Value, model: &VlcConfig) -> Result<Set
             }
         }
     };
-    let (tokenizer, max_text_len) = tokenizer(path, &mut notes)?;
+    let found = TokenizerDirectory::read(path.parent().unwrap_or(Path::new("")))?;
+    let has_vocabulary = found.is_some();
+    let (tokenizer, max_text_len) = tokenizer(found, &mut notes);
     let answers = model.heads.vqa.and_then(|count| answers(config, count));
     Ok(Settings {
         images,
         tokenizer,
+        has_vocabulary,
         max_text_len,
         task: answers.map(|answers| TaskSpec::Vqa(VqaSpec { answers })),
         notes,
@@ -204,10 +220,9 @@ fn channels(settings: &Value, key: &str) -> Result<Option<[f32; 3]>, String> {
         .ok_or_else(|| format!("{key} is {value} instead of three numbers"))
 }
 
-/// Reads the tokenizer, and the largest number of tokens of a text, if it is stated.
-fn tokenizer(path: &Path, notes: &mut Vec<String>) -> Result<(Tokenizer, Option<usize>), WeightsError> {
-    let directory = path.parent().unwrap_or(Path::new(""));
-    Ok(match TokenizerDirectory::read(directory)? {
+/// Returns the tokenizer, and the largest number of tokens of a text, if it is stated.
+fn tokenizer(found: Option<TokenizerDirectory>, notes: &mut Vec<String>) -> (Tokenizer, Option<usize>) {
+    match found {
         Some(TokenizerDirectory { tokenizer, max_len }) => (tokenizer, max_len),
         None => {
             notes.push(
@@ -215,7 +230,7 @@ fn tokenizer(path: &Path, notes: &mut Vec<String>) -> Result<(Tokenizer, Option<
             );
             (Tokenizer::bert_base_uncased(), None)
         }
-    })
+    }
 }
 
 /// Returns the names of `count` answers; `None` if they have none. Files on the Hub have some of them as numbers.
@@ -253,7 +268,8 @@ mod tests {
                 assert_eq!(images.format.multiple, number("vilt", "size_divisor"));
                 assert_eq!(images.format.normalisation, Normalisation::SYMMETRIC);
                 let mut notes = Vec::new();
-                let (tokenizer, max_text_len) = tokenizer(&file, &mut notes).unwrap();
+                let found = TokenizerDirectory::read(file.parent().expect("a directory")).unwrap();
+                let (tokenizer, max_text_len) = tokenizer(found, &mut notes);
                 assert_eq!(
                     (tokenizer.len(), tokenizer.lower_case()),
                     (number("vilt", "vocab_size"), true)

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use vlct_image::{ImageFormat, Reading, TransformKind, TransformSpec};
+use vlct_image::{ImageFormat, Normalisation, Reading, TransformKind, TransformSpec};
 use vlct_model::files::WeightIndex;
 use vlct_model::sizes::{self, Assumption, GivenHeads, Origin, Sizes};
 use vlct_model::{ModelConfig, VlcConfig};
@@ -37,7 +37,7 @@ pub struct DescribedWeights {
     pub max_text_len: usize,
     /// How the images of custom datasets became pixels, if the file states it.
     pub reading: Option<Reading>,
-    /// The description of a checkpoint of this program.
+    /// The preparation of images and texts, if the file or its neighbours contain the vocabulary.
     pub inputs: Option<InputDescription>,
     /// Numbers of attention heads that were assumed.
     pub assumptions: Vec<Assumption>,
@@ -149,11 +149,12 @@ impl DescribedWeights {
         let Settings {
             images,
             tokenizer,
+            has_vocabulary,
             max_text_len,
             task,
             notes,
         } = hugging_face::read(path, &index.summary.hyper_parameters, &model)?;
-        Ok(Self {
+        let mut described = Self {
             task,
             format: images.format,
             transform: images.transform.into(),
@@ -164,7 +165,28 @@ impl DescribedWeights {
             inputs: None,
             assumptions: Vec::new(),
             notes,
-        })
+        };
+        if has_vocabulary {
+            described.inputs = Some(described.input_description());
+        }
+        Ok(described)
+    }
+
+    /// Returns the preparation of images and texts, as a checkpoint has it. The transform of training is that of evaluation.
+    pub(super) fn input_description(&self) -> InputDescription {
+        let Normalisation { mean, deviation } = self.format.normalisation;
+        InputDescription {
+            image_size: self.format.size,
+            size_multiple: self.format.multiple,
+            mean,
+            deviation,
+            train_transform: self.transform.clone(),
+            eval_transform: self.transform.clone(),
+            vocabulary: self.tokenizer.vocabulary().iter().map(str::to_owned).collect(),
+            lower_case: self.tokenizer.lower_case(),
+            max_text_len: self.max_text_len,
+            reading: self.reading,
+        }
     }
 
     /// Checks that the images are images for the model.

@@ -11,6 +11,8 @@ use vlct_tasks::description::{DescribedWeights, WeightsError};
 use super::sizes::Candidate;
 use crate::error::{Result, TrainError};
 use crate::paths;
+use crate::spec;
+use crate::trainer::{self, Threads};
 use log::warn;
 use vlct_config::{Config, KEYS, NamedConfig, Value};
 use vlct_text::Tokenizer;
@@ -62,6 +64,8 @@ pub fn take_sizes(config: &mut Config, words: &[&str]) -> Result<String> {
     if let Some(from) = config.resume_from.clone() {
         return take_from_run(config, &given, &from);
     }
+    // Reading weights uses the threads of the run.
+    trainer::use_threads(Threads::from_spec(&spec::compute(config)))?;
     let Ok(weights) = sizes_of_weights(config) else {
         return Ok(String::new());
     };

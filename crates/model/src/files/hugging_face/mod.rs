@@ -450,14 +450,18 @@ mod tests {
             assert!(heads_of(&model.directory).decoder.is_some());
             write(&path, &model.state, &Style::Mae.into()).unwrap();
             assert_eq!(heads_of(&path), GivenHeads::default());
-            for content in [
-                "",
-                "[]",
-                "{\"num_attention_heads\": \"3\"}",
-                "{\"num_attention_heads\": 5}",
-            ] {
+            for content in ["{\"num_attention_heads\": \"3\"}", "{\"num_attention_heads\": 5}"] {
                 std::fs::write(&config, content).unwrap();
                 assert_eq!(heads_of(&path), GivenHeads::default(), "{content}");
+            }
+            for content in ["", "[]", "{\"num_attention_heads\"", "\u{feff}{}"] {
+                std::fs::write(&config, content).unwrap();
+                let error = read(&path).unwrap_err().to_string();
+                assert!(
+                    error.contains("config.json: the configuration cannot be read"),
+                    "{error}"
+                );
+                assert!(!error.contains('\n'), "{error}");
             }
             std::fs::remove_file(&config).unwrap();
         }
