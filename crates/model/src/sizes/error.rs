@@ -83,7 +83,7 @@ pub enum SizeError {
         found: usize,
     },
     /// A configuration is that of a model that differs from ViLT.
-    #[error("config.json has {key} = {value:?}, which is not supported: {supported}")]
+    #[error("config.json has {key} = {value}, which is not supported: {supported}")]
     Unsupported {
         /// The key.
         key: &'static str,

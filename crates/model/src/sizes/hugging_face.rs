@@ -6,43 +6,25 @@ use super::SizeError;
 use crate::config::VlcConfig;
 use crate::files::heads::Statements;
 
-/// Keys of which one value is supported, with the reason for other values.
-const SUPPORTED: [(&str, &str, &str); 2] = [
-    ("model_type", "vilt", "only models of the type \"vilt\" are"),
-    ("hidden_act", "gelu", "only \"gelu\" is"),
-];
-
 /// Checks that the configuration is that of a model with these sizes. Keys that it does not have are not checked.
 ///
 /// # Errors
 /// Returns [`SizeError::Contradiction`] or [`SizeError::Unsupported`] for the first value that is not.
 pub(super) fn check(statements: &Statements, model: &VlcConfig) -> Result<(), SizeError> {
-    for (key, value, supported) in SUPPORTED {
-        if let Some(other) = statements.configured(key).filter(|stated| *stated != value) {
-            return Err(SizeError::Unsupported {
-                key,
-                value: other.as_str().map_or_else(|| other.to_string(), str::to_owned),
-                supported,
-            });
-        }
-    }
-    let unsupported = |key, value: &Value, supported| {
-        Err(SizeError::Unsupported {
-            key,
-            value: value.to_string(),
-            supported,
-        })
-    };
-    let is_eps = |value: &Value| value.as_f64().is_some_and(|eps| eps > 0.0 && eps < 1.0);
     let b = &model.backbone;
+    let unsupported = |key, value: &Value, supported| {
+        let value = value.to_string();
+        Err(SizeError::Unsupported { key, value, supported })
+    };
+    type IsSupported<'f> = &'f dyn Fn(&Value) -> bool;
+    let is_vilt: IsSupported = &|value| *value == "vilt";
+    let is_eps: IsSupported = &|value| value.as_f64().is_some_and(|eps| eps > 0.0 && eps < 1.0);
     for (key, is_supported, supported) in [
-        (
-            "layer_norm_eps",
-            &is_eps as &dyn Fn(&Value) -> bool,
-            "it is not between 0 and 1",
-        ),
-        ("qkv_bias", &|value| *value == true, "only models with these biases are"),
-        ("num_channels", &|value| *value == 3, "only images with 3 channels are"),
+        ("model_type", is_vilt, "only \"vilt\" is"),
+        ("hidden_act", &|value| *value == "gelu", "only \"gelu\" is"),
+        ("layer_norm_eps", is_eps, "it is not between 0 and 1"),
+        ("qkv_bias", &|value| *value == true, "only true is"),
+        ("num_channels", &|value| *value == 3, "only 3 is"),
         (
             "intermediate_size",
             &|value| *value == 4 * b.width,
