@@ -99,15 +99,13 @@ pub enum PredictError {
         /// The first difference; "there" is the weight file.
         difference: VocabularyDifference,
     },
-    /// The image size is not a multiple of the patch size, or out of range.
-    #[error("image size {size} is not a multiple of the patch size {patch_size} up to {max}")]
+    /// The image size is not one for the model.
+    #[error("image size {size} is not {rule}")]
     ImageSize {
         /// The image size in pixels.
         size: usize,
-        /// Side of a patch in pixels.
-        patch_size: usize,
-        /// Largest image size.
-        max: usize,
+        /// What it should be.
+        rule: String,
     },
     /// An image cannot be decoded.
     #[error("{path}: {source}", path = path.display())]

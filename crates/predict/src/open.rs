@@ -159,8 +159,10 @@ fn preparation(
         if !(multiple..=MAX_IMAGE_SIZE).contains(&size) || !keeps_proportions && !size.is_multiple_of(multiple) {
             return Err(PredictError::ImageSize {
                 size,
-                patch_size: multiple,
-                max: MAX_IMAGE_SIZE,
+                rule: match keeps_proportions {
+                    true => format!("a shorter side of {multiple} to {MAX_IMAGE_SIZE} pixels"),
+                    false => format!("a multiple of the patch size {multiple} up to {MAX_IMAGE_SIZE}"),
+                },
             });
         }
         format.size = size;
