@@ -280,7 +280,7 @@ impl Weights {
 /// # Errors
 /// Returns the errors of [`load_file`], and [`TrainError::IncompleteWeights`] if a tensor is missing.
 fn load_whole(model: &mut Model, path: &Path) -> Result<()> {
-    let report = load(model, path, Options::default(), Kind::Weights, None)?;
+    let report = load(model, path, Options::default(), Kind::Weights, Expected::default())?;
     match report.missing.first() {
         None => Ok(()),
         Some(name) => Err(TrainError::IncompleteWeights {
@@ -334,7 +334,13 @@ pub(crate) fn load_and_log(model: &mut Model, spec: &RunSpec) -> Result<Option<L
         partial: weights.partial || spec.test_only,
     };
     if let Some(path) = &weights.pretrain_path {
-        let report = load(model, path, options(Scope::Backbone), Kind::Weights, None)?;
+        let report = load(
+            model,
+            path,
+            options(Scope::Backbone),
+            Kind::Weights,
+            Expected::default(),
+        )?;
         info!("weights of {}: {report}", path.display());
         if trains_decoder && weights.load_path.is_none() && report.missing.iter().any(|name| is_of_decoder(name)) {
             warn!(
@@ -353,16 +359,22 @@ pub(crate) fn load_and_log(model: &mut Model, spec: &RunSpec) -> Result<Option<L
         let tokenizer = Some(spec.data.tokenizer.as_str())
             .filter(|name| !(weights.partial || vocabulary::is_gone(name)))
             .filter(|_| spec.data.classes.is_none());
-        if matches!(model, Model::Vlc(_)) && !weights.partial {
-            let files = files::map(path)?;
-            agreement::check(files.path(), &files::index(&files)?, spec)?;
-        }
         let relation = relation_of_classes(path, spec)?;
         let options = Options {
             skip_heads: weights.skip_heads || relation == Relation::Other,
             ..options(Scope::Model)
         };
-        let report = load(model, path, options, kind, tokenizer)?;
+        let compared = Some(spec).filter(|_| matches!(model, Model::Vlc(_)) && !weights.partial);
+        let report = load(
+            model,
+            path,
+            options,
+            kind,
+            Expected {
+                tokenizer,
+                run: compared,
+            },
+        )?;
         info!("{name} of {}: {report}", path.display());
         if let Model::Vit(model) = model {
             check_encoder(path, &report)?;
@@ -451,7 +463,7 @@ pub fn load_file(model: &mut Model, path: &Path, scope: Scope, skip_heads: bool)
         skip_heads,
         ..Options::default()
     };
-    Ok(load(model, path, options, Kind::Weights, None)?.to_string())
+    Ok(load(model, path, options, Kind::Weights, Expected::default())?.to_string())
 }
 
 /// The tensors of a file that are loaded.
@@ -516,11 +528,23 @@ pub(crate) fn compare_vocabularies(path: &Path, index: &WeightIndex, tokenizer: 
     }
 }
 
-/// Loads a weight file into a model. With `tokenizer`, weights of another vocabulary are an error.
-fn load(model: &mut Model, path: &Path, options: Options, kind: Kind, tokenizer: Option<&str>) -> Result<LoadReport> {
+/// What weights are compared with before they are loaded.
+#[derive(Clone, Copy, Default)]
+struct Expected<'a> {
+    /// The tokenizer, of whose vocabulary they must be.
+    tokenizer: Option<&'a str>,
+    /// The run, of whose images and layer norms they must be.
+    run: Option<&'a RunSpec>,
+}
+
+/// Loads a weight file into a model.
+fn load(model: &mut Model, path: &Path, options: Options, kind: Kind, expected: Expected) -> Result<LoadReport> {
     let files = files::map(path)?;
     let mut index = files::index(&files)?;
-    if let Some(tokenizer) = tokenizer
+    if let Some(run) = expected.run {
+        agreement::check(files.path(), &index, run)?;
+    }
+    if let Some(tokenizer) = expected.tokenizer
         && let Some(warning) = compare_vocabularies(files.path(), &index, tokenizer)?
     {
         warn!("{warning}");

@@ -78,11 +78,6 @@ impl TransformKind {
     pub fn keeps_proportions(self) -> bool {
         matches!(self, Self::Pixelbert | Self::PixelbertRandaug)
     }
-
-    /// Whether the transform draws random numbers.
-    pub fn is_random(self) -> bool {
-        !matches!(self, Self::MaeTest | Self::Pixelbert)
-    }
 }
 
 impl fmt::Display for TransformKind {

@@ -170,6 +170,13 @@ fn check_transforms(config: &Config) -> Result<(), ConfigError> {
         )),
         [(name, Some(_)), _] => {
             let (size, least) = (config.image_size, ImageFormat::VILT_MULTIPLE);
+            let patch_size = model_size(config)?.patch_size;
+            if !least.is_multiple_of(patch_size) {
+                return contradiction(format!(
+                    "patch_size={patch_size} does not divide {least}, of which {name}=pixelbert makes the sides of images multiples: use \
+                     1, 2, 4, 8, 16 or 32"
+                ));
+            }
             match size < least {
                 true => contradiction(format!(
                     "image_size={size} is too small for {name}=pixelbert, which gives sides of multiples of {least}"

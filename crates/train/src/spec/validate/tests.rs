@@ -34,6 +34,20 @@ fn rejects_contradictions() {
         (&["per_gpu_batchsize=0"][..], "per_gpu_batchsize is not set"),
         (&["per_gpu_batchsize=128"], "smaller than one micro-batch"),
         (
+            &["train_transform_keys=pixelbert", "val_transform_keys=pixelbert"],
+            "has a position table for squares",
+        ),
+        (
+            &["task_finetune_vqa", "val_transform_keys=mae_test"],
+            "val_transform_keys gives squares",
+        ),
+        (
+            &["task_finetune_vqa", "patch_size=24", "position_size=96"],
+            "patch_size=24 does not divide 32",
+        ),
+        (&["task_finetune_vqa", "image_size=16"], "image_size=16 is too small"),
+        (&["task_finetune_vqa", "is_pretrain=True"], "set is_pretrain=False"),
+        (
             &["num_gpus=4"],
             "num_gpus=4 needs 4 CUDA devices; this build runs on the CPU: use num_gpus=1",
         ),
