@@ -26,6 +26,16 @@ fn weights(hub: &Hub, home: &Path) -> Vec<u8> {
     std::fs::read(fetch(hub, home).unwrap().join("model.safetensors")).unwrap()
 }
 
+/// Returns the position from which each request for content since the last call began; `None` for the beginning of a file.
+fn starts(hub: &Hub) -> Vec<Option<usize>> {
+    let requests = hub.requests();
+    requests
+        .iter()
+        .filter(|request| request.is_cdn)
+        .map(|request| request.start())
+        .collect()
+}
+
 #[test]
 fn connections_that_are_cut_at_random_places_are_continued() {
     for seed in 0..20 {
@@ -38,12 +48,7 @@ fn connections_that_are_cut_at_random_places_are_continued() {
             Some(reply)
         });
         assert_eq!(weights(&hub, home.path()), content, "seed {seed}");
-        let starts: Vec<_> = hub
-            .requests()
-            .iter()
-            .filter(|request| request.is_cdn)
-            .map(|request| request.start())
-            .collect();
+        let starts = starts(&hub);
         assert_eq!(starts.len(), 4);
         assert!(starts.is_sorted(), "{starts:?}");
         assert_eq!(blobs(home.path()), [sha256(&content)]);
@@ -82,12 +87,7 @@ fn a_later_call_continues() {
     let (_, events) = locate_with(&format!("hf-hub:{NAME}"), settings(&hub, home.path(), &[]));
     assert!(events[0].contains("bytes: 50000, present: 20000"), "{events:?}");
     assert_eq!(weights(&hub, home.path()), content);
-    let starts: Vec<_> = hub
-        .requests()
-        .iter()
-        .filter(|request| request.is_cdn)
-        .map(|request| request.start())
-        .collect();
+    let starts = starts(&hub);
     assert_eq!(starts, [Some(20_000)]);
 }
 
