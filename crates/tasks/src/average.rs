@@ -6,8 +6,13 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexSet;
 use serde_json::{Value, json};
 use vlct_model::checkpoint::{self, CheckpointError, TensorRef};
-use vlct_model::files::{self, Dtype, FileError, Format, Header, StateDict, StoredTensor, TensorData, WeightFile};
+use vlct_model::files::{
+    self, Dtype, FileError, Format, Header, StateDict, StoredTensor, Style, TensorData, WeightFile,
+};
+use vlct_model::sizes::GivenHeads;
 use vlct_tensor::Device;
+
+use crate::description::{DescribedWeights, Description, WeightsError};
 
 /// The result of averaging.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +36,9 @@ pub enum AverageError {
     /// A checkpoint cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The settings of a model are invalid, or contradict its tensors.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
     /// A directory cannot be read.
     #[error("{path}: {source}", path = path.display())]
     Directory {
@@ -103,8 +111,9 @@ pub enum AverageError {
 /// Writes the mean of the weights of `inputs` as `output`, whose extension determines the format. An input is a weight file, a directory
 /// with a checkpoint, or a run directory, which stands for the checkpoints that the run keeps.
 ///
-/// Means are computed in double precision. The description is that of the first checkpoint that has one. If there is one, a file
-/// `.safetensors` is a checkpoint without moments, else a weight file as [`files::write()`] makes.
+/// Means are computed in double precision. The description is that of the first checkpoint that has one, or that of a model of Hugging Face, as
+/// the settings beside its weights state it. If there is one, a file `.safetensors` is a checkpoint without moments, else a weight file as
+/// [`files::write()`] makes.
 ///
 /// # Errors
 /// Returns an error if an input cannot be read, there are fewer than two files, files differ in names or shapes of tensors or in their
@@ -149,7 +158,7 @@ pub fn average(inputs: &[PathBuf], output: &Path) -> Result<AverageReport, Avera
             problem,
         })?;
     }
-    let header = sums.header();
+    let mut header = sums.header.clone();
     let state = sums.into_means(paths.len());
     let not_finite = |tensor: &StoredTensor| {
         tensor
@@ -169,8 +178,11 @@ pub fn average(inputs: &[PathBuf], output: &Path) -> Result<AverageReport, Avera
         Some(description) if format == Format::Safetensors => {
             save_checkpoint(output, &state, header.global_step, &description)?
         }
-        _ if format == Format::Safetensors => files::write(output, &state, &header)?,
-        _ => files::write(output, &files::with_position_ids(state), &header)?,
+        None if format == Format::Safetensors => files::write(output, &state, &header)?,
+        description => {
+            header.description = description.map(|json| json.to_string());
+            files::write(output, &files::with_position_ids(state), &header)?;
+        }
     }
     Ok(report)
 }
@@ -201,21 +213,70 @@ fn weight_files(input: &Path) -> Result<Vec<PathBuf>, AverageError> {
     Ok(kept)
 }
 
-/// Verifies the checkpoints and returns the description that all of them have; `None` if no file has one.
-fn common_description(paths: &[PathBuf]) -> Result<Option<Value>, AverageError> {
-    let mut common: Option<(&PathBuf, Value)> = None;
-    for path in paths {
-        if checkpoint::read_description(path)?.is_none() {
-            continue;
+/// What a weight file states about its model, as JSON in the form of a [`Description`].
+struct Stated {
+    json: Value,
+    /// Whether it follows from the settings beside a model of Hugging Face, which say nothing about the training.
+    of_settings: bool,
+}
+
+impl Stated {
+    /// Reads what the file `path` states, after the checksum of a checkpoint has been verified. Returns `None` if it states nothing.
+    fn read(path: &Path) -> Result<Option<Self>, AverageError> {
+        if checkpoint::read_description(path)?.is_some() {
+            let json = checkpoint::load(path)?.description().cloned();
+            return Ok(json.map(|json| Self {
+                json,
+                of_settings: false,
+            }));
         }
-        // Loading verifies the checksum.
-        let Some(description) = checkpoint::load(path)?.description().cloned() else {
-            continue;
+        let mapped = files::map(path)?;
+        let index = files::index(&mapped)?;
+        let (description, of_settings) = match Description::of(path, &index)? {
+            Some(description) => (description, false),
+            None if index.summary.hugging_face && index.style == Style::Vlc => {
+                let described = DescribedWeights::read(mapped.path(), &index, GivenHeads::default())?;
+                (described.to_description(), true)
+            }
+            None => return Ok(None),
         };
+        let json = serde_json::to_value(description);
+        Ok(Some(Self {
+            json: json.unwrap_or_else(|error| unreachable!("texts and numbers are valid JSON: {error}")),
+            of_settings,
+        }))
+    }
+
+    /// Returns the name of the first field in which two files differ. What settings do not say is not compared.
+    fn difference(&self, other: &Self) -> Option<String> {
+        if self.of_settings == other.of_settings {
+            return first_difference(&self.json, &other.json);
+        }
+        let without_training = |json: &Value| {
+            let mut json = json.clone();
+            json["weights"].take();
+            for field in ["train_transform", "max_text_len", "reading"] {
+                json["inputs"][field].take();
+            }
+            // Only the answers of question answering are stated.
+            if json["task"].get("vqa").is_none() {
+                json["task"].take();
+            }
+            json
+        };
+        first_difference(&without_training(&self.json), &without_training(&other.json))
+    }
+}
+
+/// Returns the description that all files have that state one; `None` if no file does.
+fn common_description(paths: &[PathBuf]) -> Result<Option<Value>, AverageError> {
+    let mut common: Option<(&PathBuf, Stated)> = None;
+    for path in paths {
+        let Some(stated) = Stated::read(path)? else { continue };
         match &common {
-            None => common = Some((path, description)),
+            None => common = Some((path, stated)),
             Some((first, expected)) => {
-                if let Some(field) = first_difference(expected, &description) {
+                if let Some(field) = expected.difference(&stated) {
                     return Err(AverageError::OtherDescription {
                         path: path.clone(),
                         first: first.to_path_buf(),
@@ -225,7 +286,7 @@ fn common_description(paths: &[PathBuf]) -> Result<Option<Value>, AverageError> 
             }
         }
     }
-    Ok(common.map(|(_, description)| description))
+    Ok(common.map(|(_, stated)| stated.json))
 }
 
 /// Returns the name of the first field in which two descriptions differ.
@@ -247,10 +308,8 @@ fn first_difference(a: &Value, b: &Value) -> Option<String> {
 /// Sums of the tensors of several files.
 struct Sums {
     tensors: Vec<(String, Vec<usize>, Sum)>,
-    style: files::Style,
-    epoch: u64,
-    global_step: u64,
-    heads: files::GivenHeads,
+    /// The header of the first file, with the largest numbers of epochs and steps of all files.
+    header: Header,
 }
 
 /// The sum of a tensor.
@@ -263,8 +322,7 @@ enum Sum {
 
 impl Sums {
     fn new(file: files::WeightFile) -> Self {
-        let (epoch, global_step) = (file.summary.epoch, file.summary.global_step);
-        let heads = files::stated_heads(&file);
+        let header = Header::of(&file);
         let tensors = without_position_ids(file.state).map(|(name, tensor)| {
             let sum = match &tensor.data {
                 TensorData::F64(values) => Sum::Floats(values.clone(), Dtype::F64),
@@ -277,17 +335,15 @@ impl Sums {
         });
         Self {
             tensors: tensors.collect(),
-            style: file.style,
-            epoch: epoch.unwrap_or(0),
-            global_step: global_step.unwrap_or(0),
-            heads,
+            header,
         }
     }
 
     /// Adds the tensors of a file. Returns the name of the first tensor that differs in shape or kind, and the difference, as the error.
     fn add(&mut self, file: files::WeightFile) -> Result<(), (String, String)> {
-        self.epoch = self.epoch.max(file.summary.epoch.unwrap_or(0));
-        self.global_step = self.global_step.max(file.summary.global_step.unwrap_or(0));
+        let other = Header::of(&file);
+        self.header.epoch = self.header.epoch.max(other.epoch);
+        self.header.global_step = self.header.global_step.max(other.global_step);
         let mut state: StateDict = without_position_ids(file.state).collect();
         let same_number = state.len() == self.tensors.len();
         for (name, shape, sum) in &mut self.tensors {
@@ -317,15 +373,6 @@ impl Sums {
             return Err((name, "is not in".into()));
         }
         Ok(())
-    }
-
-    fn header(&self) -> Header {
-        Header {
-            epoch: self.epoch,
-            global_step: self.global_step,
-            heads: self.heads,
-            ..self.style.into()
-        }
     }
 
     fn into_means(self, count: usize) -> StateDict {
@@ -388,6 +435,15 @@ mod tests {
         checkpoint::save(path, &tensors, &json!({"global_step": step}), &description).unwrap();
     }
 
+    fn weights_of(path: &Path) -> Vec<(String, Vec<f32>)> {
+        let state = without_position_ids(files::read(path).unwrap().state);
+        let mut weights: Vec<_> = state
+            .filter_map(|(name, tensor)| Some((name, tensor.to_f32()?.to_vec())))
+            .collect();
+        weights.sort_by(|a, b| a.0.cmp(&b.0));
+        weights
+    }
+
     fn weights(path: &Path) -> Vec<f32> {
         let state = files::read(path).unwrap().state;
         let names: Vec<&str> = state.names().collect();
@@ -446,8 +502,8 @@ mod tests {
         let inputs = [of_heads("a.safetensors", 4), of_heads("b.ckpt", 4)];
         for name in ["c.safetensors", "c.ckpt"] {
             average(&inputs, &run.join(name)).unwrap();
-            let heads = files::stated_heads(&files::read(&run.join(name)).unwrap());
-            assert_eq!(heads.encoder, Some(4), "{name}");
+            let header = Header::of(&files::read(&run.join(name)).unwrap());
+            assert_eq!(header.heads.encoder, Some(4), "{name}");
         }
 
         // A directory of one checkpoint and a file of another format, written as a third format.
@@ -455,6 +511,55 @@ mod tests {
         files::convert(&checkpoint::step_path(run, 4), &other, None.into()).unwrap();
         average(&[run.join("step_000002"), other], &output).unwrap();
         assert_eq!(weights(&output), [1.5, -1.5, 3.0]);
+    }
+
+    #[test]
+    fn averages_of_models_of_hugging_face_keep_their_settings() {
+        for root in vlct_golden::vilt_directories("") {
+            let directory = tempfile::tempdir().unwrap();
+            let copy = |name: &str, changed: &str, change: &dyn Fn(&mut Value)| {
+                let to = directory.path().join(name);
+                fs::create_dir(&to).unwrap();
+                for entry in fs::read_dir(root.join("hf/vqa")).unwrap() {
+                    let from = entry.unwrap().path();
+                    fs::copy(&from, to.join(from.file_name().unwrap())).unwrap();
+                }
+                let mut json: Value = vlct_golden::json(to.join(changed));
+                change(&mut json);
+                fs::write(to.join(changed), json.to_string()).unwrap();
+                to
+            };
+            let first = copy("first", "config.json", &|_| ());
+            let same = copy("same", "config.json", &|_| ());
+            let expected = Stated::read(&first.join("model.safetensors")).unwrap().unwrap().json;
+            assert!(expected["task"]["vqa"]["answers"][2].is_string(), "{expected}");
+            for name in ["mean.safetensors", "mean.ckpt"] {
+                let output = directory.path().join(name);
+                average(&[first.clone(), same.clone()], &output).unwrap();
+                assert_eq!(weights_of(&output), weights_of(&first), "{name}");
+                let description = Description::of_file(&output).unwrap();
+                assert_eq!(serde_json::to_value(description).unwrap(), expected, "{name}");
+                // The mean of a model of Hugging Face and of a checkpoint.
+                average(
+                    &[first.clone(), output],
+                    &directory.path().join(format!("again_{name}")),
+                )
+                .unwrap();
+            }
+            let other_answer = copy("answer", "config.json", &|json| {
+                json["id2label"]["2"] = "elsewhere".into()
+            });
+            let other_mean = copy("mean", "preprocessor_config.json", &|json| {
+                json["image_mean"][0] = 0.25.into()
+            });
+            for (other, part) in [(other_answer, "`task.vqa.answers`"), (other_mean, "`inputs.mean`")] {
+                let message = error(&[first.clone(), other], &directory.path().join("no.safetensors"));
+                assert!(message.contains(part), "{message}");
+            }
+            let broken = copy("broken", "config.json", &|json| json["num_attention_heads"] = 7.into());
+            let message = error(&[first, broken], &directory.path().join("no.safetensors"));
+            assert!(message.contains("7"), "{message}");
+        }
     }
 
     #[test]

@@ -4,8 +4,6 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::blocks::BACKBONE_EPS;
-
 use super::{
     BACKBONE_PREFIX, FileError, Format, Header, POSITION_IDS, Problem, StateDict, Style, WeightFile, names,
     position_ids,
@@ -125,15 +123,15 @@ const DECODER: &str = "transformer.decoder_";
 /// Returns a [`FileError`] if `input` cannot be read, if it has no tensors of the backbone to convert to MAE's names, or if `output`
 /// cannot be written.
 pub fn convert(input: &Path, output: &Path, conversion: Conversion) -> Result<ConvertReport, FileError> {
+    let file = super::read(input)?;
+    let mut header = Header::of(&file);
     let WeightFile {
         state,
         unreadable,
-        format,
         style: from,
-        mut summary,
-    } = super::read(input)?;
-    let heads = super::heads::of_file(format, &summary, &state);
-    let layer_norm_eps = super::heads::Statements::new(format, &summary).layer_norm_eps();
+        summary,
+        ..
+    } = file;
     let to = conversion.style.unwrap_or(from);
     let (mut state, mut left_out) = rename(state, from, to);
     if conversion.without_decoder {
@@ -150,23 +148,15 @@ pub fn convert(input: &Path, output: &Path, conversion: Conversion) -> Result<Co
     if state.is_empty() {
         return Err(FileError::new(input, Problem::NoBackbone));
     }
-    let description = conversion.description.or_else(|| summary.description.take());
     let is_whole = from == to;
+    let description = conversion.description.or(header.description);
     let without_description = description.is_some() && !is_whole;
-    // The configuration beside a model of Hugging Face has other keys.
-    let of_input = match summary.hyper_parameters.get_mut("config").map(Value::take) {
-        Some(Value::Object(configuration)) if is_whole && !summary.hugging_face => configuration,
-        _ => Map::new(),
-    };
-    let header = Header {
-        epoch: summary.epoch.unwrap_or(0),
-        global_step: summary.global_step.unwrap_or(0),
-        heads,
-        layer_norm_eps: layer_norm_eps.filter(|eps| *eps != BACKBONE_EPS),
-        configuration: conversion.configuration.unwrap_or(of_input),
-        description: description.filter(|_| is_whole),
-        ..to.into()
-    };
+    header.style = to;
+    header.description = description.filter(|_| is_whole);
+    header.configuration = conversion.configuration.unwrap_or(match is_whole {
+        true => header.configuration,
+        false => Map::new(),
+    });
     super::write(output, &state, &header)?;
     // Epoch and step can be beside the tensors; they are written.
     let is_written = |key: &String| ["epoch", "global_step"].contains(&key.as_str());

@@ -35,6 +35,7 @@ use std::path::Path;
 use indexmap::IndexMap;
 use vlct_util::atomic;
 
+use crate::blocks::BACKBONE_EPS;
 use view::RawIndex;
 
 /// Prefix of the image backbone's tensor names in VLC. Names in MAE's files do not have this prefix.
@@ -169,6 +170,31 @@ pub struct Header {
     pub metadata: Vec<(String, String)>,
 }
 
+impl Header {
+    /// Makes the header that keeps what `file` states about its model and training.
+    pub fn of(file: &WeightFile) -> Self {
+        let (format, summary) = (file.format, &file.summary);
+        let layer_norm_eps = heads::Statements::new(format, summary).layer_norm_eps();
+        let configuration = summary
+            .hyper_parameters
+            .get("config")
+            .and_then(serde_json::Value::as_object);
+        Self {
+            epoch: summary.epoch.unwrap_or(0),
+            global_step: summary.global_step.unwrap_or(0),
+            heads: heads::of_file(format, summary, &file.state),
+            layer_norm_eps: layer_norm_eps.filter(|eps| *eps != BACKBONE_EPS),
+            // The configuration beside a model of Hugging Face has other keys.
+            configuration: configuration
+                .filter(|_| !summary.hugging_face)
+                .cloned()
+                .unwrap_or_default(),
+            description: summary.description.clone(),
+            ..file.style.into()
+        }
+    }
+}
+
 impl From<Style> for Header {
     fn from(style: Style) -> Self {
         Self {
@@ -298,11 +324,6 @@ pub fn write(path: &Path, state: &StateDict, header: &Header) -> Result<(), File
         Format::TorchZip | Format::TorchLegacy => atomic::write(path, |out| torch::write(out, state, header)),
     };
     result.map_err(|problem| FileError::new(path, problem))
-}
-
-/// Returns the numbers of attention heads that a file states.
-pub fn stated_heads(file: &WeightFile) -> GivenHeads {
-    heads::of_file(file.format, &file.summary, &file.state)
 }
 
 /// Writes tensors as a safetensors file whose metadata is that of transformers. The file appears under its name when it is complete.

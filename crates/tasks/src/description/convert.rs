@@ -8,22 +8,11 @@ use vlct_model::config::{Backbone, Positions, Variant};
 use vlct_model::files::{self, Conversion, ConvertReport, FileError, Style, WeightIndex};
 use vlct_model::sizes::{Assumption, GivenHeads, Part};
 use vlct_model::{ModelConfig, VlcConfig};
-use vlct_text::MaskingConfig;
 
+use super::Description;
 use super::error::WeightsError;
 use super::weights::DescribedWeights;
-use super::{Description, WeightsKind};
-use crate::nlvr2::Nlvr2Spec;
-use crate::pretrain::PretrainSpec;
-use crate::retrieval::RetrievalSpec;
-use crate::rows::Subset;
-use crate::spec::TaskSpec;
-use crate::vqa::VqaSpec;
 
-/// Share of masked tokens in the published pre-training.
-const MASKED_SHARE: f64 = 0.15;
-/// Number of false captions per image in the published training of retrieval.
-const FALSE_TEXTS: usize = 15;
 /// ViLT's name of the tokenizer of the published models.
 const PUBLISHED_TOKENIZER: &str = "bert-base-uncased";
 
@@ -123,9 +112,10 @@ fn describe(
             ..stated
         }),
         // A file without settings may have another vocabulary than the published one.
-        None if index.summary.hugging_face && described.tokenizer.len() <= model.vocab_size => {
-            Some(of_settings(described, &model))
-        }
+        None if index.summary.hugging_face && described.tokenizer.len() <= model.vocab_size => Some(Description {
+            model: ModelConfig::Vlc(model.clone()),
+            ..described.to_description()
+        }),
         None => None,
     };
     conversion.description = description.map(|description| {
@@ -157,37 +147,6 @@ fn without_decoder(model: &VlcConfig) -> VlcConfig {
             ..model.backbone
         },
         ..model.clone()
-    }
-}
-
-/// Makes the description of a model of Hugging Face. What its settings do not say about the training is as in the published one.
-fn of_settings(described: &DescribedWeights, model: &VlcConfig) -> Description {
-    let heads = model.heads;
-    let task = described.task.clone().unwrap_or_else(|| match heads {
-        _ if heads.vqa.is_some() => TaskSpec::Vqa(VqaSpec::default()),
-        _ if heads.nlvr2 => TaskSpec::Nlvr2(Nlvr2Spec {
-            selection: Subset::Test,
-        }),
-        _ if heads.rank => TaskSpec::Retrieval(RetrievalSpec {
-            false_texts: FALSE_TEXTS,
-        }),
-        _ => TaskSpec::Pretrain(PretrainSpec {
-            mlm: heads.mlm,
-            mae: None,
-            itm: heads.itm,
-            masking: MaskingConfig {
-                whole_word: true,
-                probability: MASKED_SHARE,
-                max_text_len: described.max_text_len,
-            },
-            mask_ratio: None,
-        }),
-    });
-    Description {
-        model: ModelConfig::Vlc(model.clone()),
-        task,
-        inputs: described.input_description(),
-        weights: WeightsKind::Raw,
     }
 }
 

@@ -10,13 +10,22 @@ use vlct_image::{ImageFormat, Normalisation, Reading, TransformKind, TransformSp
 use vlct_model::files::WeightIndex;
 use vlct_model::sizes::{self, Assumption, GivenHeads, Origin, Sizes};
 use vlct_model::{ModelConfig, VlcConfig};
-use vlct_text::Tokenizer;
+use vlct_text::{MaskingConfig, Tokenizer};
 
 use super::error::WeightsError;
 use super::hugging_face::{self, Settings};
-use super::{Description, InputDescription};
+use super::{Description, InputDescription, WeightsKind};
+use crate::nlvr2::Nlvr2Spec;
+use crate::pretrain::PretrainSpec;
+use crate::retrieval::RetrievalSpec;
+use crate::rows::Subset;
 use crate::spec::TaskSpec;
+use crate::vqa::VqaSpec;
 
+/// Share of masked tokens in the published pre-training.
+const MASKED_SHARE: f64 = 0.15;
+/// Number of false captions per image in the published training of retrieval.
+const FALSE_TEXTS: usize = 15;
 /// The tokenizer of the published models.
 const PUBLISHED_TOKENIZER: &str = "bert-base-uncased";
 
@@ -186,6 +195,38 @@ impl DescribedWeights {
             lower_case: self.tokenizer.lower_case(),
             max_text_len: self.max_text_len,
             reading: self.reading,
+        }
+    }
+
+    /// Makes the description of a model that has none, such as one of Hugging Face. What is not stated about its training is as in the published
+    /// training.
+    pub(crate) fn to_description(&self) -> Description {
+        let heads = self.model.heads;
+        let task = self.task.clone().unwrap_or_else(|| match heads {
+            _ if heads.vqa.is_some() => TaskSpec::Vqa(VqaSpec::default()),
+            _ if heads.nlvr2 => TaskSpec::Nlvr2(Nlvr2Spec {
+                selection: Subset::Test,
+            }),
+            _ if heads.rank => TaskSpec::Retrieval(RetrievalSpec {
+                false_texts: FALSE_TEXTS,
+            }),
+            _ => TaskSpec::Pretrain(PretrainSpec {
+                mlm: heads.mlm,
+                mae: None,
+                itm: heads.itm,
+                masking: MaskingConfig {
+                    whole_word: true,
+                    probability: MASKED_SHARE,
+                    max_text_len: self.max_text_len,
+                },
+                mask_ratio: None,
+            }),
+        });
+        Description {
+            model: ModelConfig::Vlc(self.model.clone()),
+            task,
+            inputs: self.input_description(),
+            weights: WeightsKind::Raw,
         }
     }
 
