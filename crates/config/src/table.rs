@@ -137,7 +137,10 @@ table! {
         vqa_answers: String = String::new(), Range::Any, "File with the answer of each id (coco_vqa_label_info.pkl, or JSON), for test_only=True with weights that do not contain the answers, if data_root has no training questions.";
         train_transform_keys: Vec<String> = strings(&["mae"]), Range::OneOf(TRANSFORMS), "Image transform of training.";
         val_transform_keys: Vec<String> = strings(&["mae"]), Range::OneOf(TRANSFORMS), "Image transform of validation and test.";
-        image_size: usize = 384, between(1.0, 8192.0), "Side of the square input images, in pixels; with the pixelbert transforms their shorter side, while the longer side is at most 1333/800 times as long and both are multiples of 32.";
+        image_size: usize = 384, between(1.0, 8192.0), "Side of the square input images, in pixels; with the pixelbert transforms their shorter side, while the longer side is at most 1333/800 times as long and both are multiples of size_divisor.";
+        size_divisor: usize = 32, between(1.0, 8192.0), "The sides of images of the pixelbert transforms are multiples of this number of pixels. No effect with other transforms.";
+        image_mean: Option<[f64; 3]> = None, Range::Any, "Mean of red, green and blue, where 1 is full brightness, which is subtracted from pixels; None means 0.5 with the pixelbert transforms and ImageNet's with others.";
+        image_std: Option<[f64; 3]> = None, above(0.0), "Standard deviation of red, green and blue, where 1 is full brightness, by which the differences are divided; None means 0.5 with the pixelbert transforms and ImageNet's with others.";
         draw_false_image: u64 = 1, between(0.0, 1024.0), "Number of false images drawn per sample; itm needs at least 1.";
         draw_false_text: u64 = 0, between(0.0, 1024.0), "Number of false captions drawn per sample; irtr needs at least 1.";
         background: Option<Background> = None, Range::Any, "What is behind transparent pixels: 'keep' (alpha is dropped, and hidden colours become visible), 'white', 'black' or '#rrggbb'. None means what prepare recorded in the file; without a record 'white' for custom datasets and 'keep' for published ones.";

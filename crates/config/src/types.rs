@@ -92,18 +92,36 @@ impl KeyType for String {
     }
 }
 
-impl KeyType for Vec<String> {
+macro_rules! list_types {
+    ($($element:ty),+) => {$(
+        impl KeyType for Vec<$element> {
+            fn type_name() -> String {
+                format!("list of {}", <$element>::type_name())
+            }
+            fn from_value(value: &Value) -> Option<Self> {
+                match value {
+                    Value::List(items) => items.iter().map(<$element>::from_value).collect(),
+                    _ => None,
+                }
+            }
+            fn to_value(&self) -> Value {
+                Value::List(self.iter().map(KeyType::to_value).collect())
+            }
+        }
+    )+};
+}
+list_types!(String, f64);
+
+/// A value of each channel: red, green and blue.
+impl KeyType for [f64; 3] {
     fn type_name() -> String {
-        "list of str".into()
+        "list of 3 floats".into()
     }
     fn from_value(value: &Value) -> Option<Self> {
-        match value {
-            Value::List(items) => items.iter().map(String::from_value).collect(),
-            _ => None,
-        }
+        Vec::from_value(value)?.try_into().ok()
     }
     fn to_value(&self) -> Value {
-        Value::List(self.iter().map(KeyType::to_value).collect())
+        self.to_vec().to_value()
     }
 }
 

@@ -39,7 +39,7 @@ pub(crate) fn check(path: &Path, index: &WeightIndex, spec: &RunSpec) -> Result<
 /// Returns what differs, each with the keys that change it.
 fn differences(weights: &DescribedWeights, spec: &RunSpec) -> Vec<String> {
     let mut differences = Vec::new();
-    let format = spec.data.val_transform.published_format(spec.data.image_size);
+    let format = spec.data.format();
     match (weights.transform.keeps_proportions(), spec.data.val_transform.keeps_proportions()) {
         (true, false) => differences.push(
             "the weights are those of ViLT, whose images keep their proportions, but the run makes squares of them: set \
@@ -52,15 +52,18 @@ fn differences(weights: &DescribedWeights, spec: &RunSpec) -> Vec<String> {
                 .to_owned(),
         ),
         (true, true) if weights.format.multiple != format.multiple => differences.push(format!(
-            "the sides of the images of the weights are multiples of {} pixels, those of the run of {}",
+            "the sides of the images of the weights are multiples of {0} pixels, those of the run of {1}: set size_divisor={0}",
             weights.format.multiple, format.multiple
         )),
         _ if weights.format.normalisation != format.normalisation => {
             let text = |Normalisation { mean, deviation }| format!("mean {mean:?} and deviation {deviation:?}");
+            let theirs = weights.format.normalisation;
             differences.push(format!(
-                "the images of the weights are normalised with {}, those of the run with {}",
-                text(weights.format.normalisation),
-                text(format.normalisation)
+                "the images of the weights are normalised with {}, those of the run with {}: set image_mean={:?} and image_std={:?}",
+                text(theirs),
+                text(format.normalisation),
+                theirs.mean,
+                theirs.deviation
             ));
         }
         _ => {}

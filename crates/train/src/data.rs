@@ -130,7 +130,7 @@ pub fn inputs_of_checkpoint(spec: &RunSpec, checkpoint: &Path) -> Result<Arc<Inp
 
 fn inputs_with(spec: &RunSpec, tokenizer: Tokenizer) -> Arc<InputSpec> {
     Arc::new(InputSpec {
-        format: spec.data.val_transform.published_format(spec.data.image_size),
+        format: spec.data.format(),
         train_transform: spec.data.train_transform.clone(),
         eval_transform: spec.data.val_transform.clone(),
         tokenizer,

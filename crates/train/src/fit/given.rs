@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use vlct_image::Normalisation;
 use vlct_model::config::{Backbone, Positions, Variant};
 use vlct_model::files::{self, WeightIndex};
 use vlct_model::sizes::{GivenHeads, Part};
@@ -18,7 +19,7 @@ use vlct_config::{Config, KEYS, NamedConfig, Value};
 use vlct_text::Tokenizer;
 
 /// Keys other than sizes that [`take_sizes`] may set.
-const TAKEN: [&str; 10] = [
+const TAKEN: [&str; 13] = [
     "vocab_size",
     "max_text_len",
     "tokenizer",
@@ -26,6 +27,9 @@ const TAKEN: [&str; 10] = [
     "text_layer_norm_eps",
     "train_transform_keys",
     "val_transform_keys",
+    "size_divisor",
+    "image_mean",
+    "image_std",
     "is_pretrain",
     "use_mae",
     "loss_names",
@@ -248,6 +252,15 @@ fn keys(weights: &DescribedWeights) -> Vec<(&'static str, Value)> {
             keys.push((key, Value::Float(decimal(eps))));
         }
     }
+    let (format, published) = (weights.format, weights.transform.published_format(weights.format.size));
+    if weights.transform.keeps_proportions() && format.multiple != published.multiple {
+        keys.push(size(("size_divisor", format.multiple)));
+    }
+    if format.normalisation != published.normalisation {
+        let channels = |values: [f32; 3]| Value::List(values.map(|value| Value::Float(decimal(value))).into());
+        let Normalisation { mean, deviation } = format.normalisation;
+        keys.extend([("image_mean", channels(mean)), ("image_std", channels(deviation))]);
+    }
     if is_vilt {
         if !is_published {
             keys.push(size(("position_size", model.image_size)));
@@ -379,6 +392,55 @@ mod tests {
             let (config, changed) = take(word);
             assert_eq!(changed, "", "{word}");
             assert_eq!(config.image_size, Config::default().image_size, "{word}");
+        }
+    }
+
+    #[test]
+    fn a_run_takes_the_values_of_images_that_its_weights_state() {
+        for root in vlct_golden::vilt_directories("hf") {
+            let directory = tempfile::tempdir().unwrap();
+            for entry in std::fs::read_dir(root.join("vqa")).unwrap() {
+                let from = entry.unwrap().path();
+                std::fs::copy(&from, directory.path().join(from.file_name().unwrap())).unwrap();
+            }
+            let settings = directory.path().join("preprocessor_config.json");
+            let mut json: serde_json::Value = vlct_golden::json(&settings);
+            json["image_mean"] = serde_json::json!([0.48, 0.4578, 0.4082]);
+            json["size_divisor"] = 16.into();
+            std::fs::write(&settings, json.to_string()).unwrap();
+            let load_path = format!("load_path={}", directory.path().display());
+            let words = [
+                "task_finetune_vqa",
+                "data_root=x",
+                "per_gpu_batchsize=1",
+                "patch_size=8",
+                "test_only=True",
+                &load_path,
+            ];
+            let mut config = resolve(&words).unwrap().config;
+            // `patch_size` counts as a size that the words set.
+            assert_eq!(take_sizes(&mut config, &words).unwrap(), "");
+            let words: Vec<&str> = words
+                .into_iter()
+                .filter(|word| !word.starts_with("patch_size"))
+                .collect();
+            take_sizes(&mut config, &words).unwrap();
+            assert_eq!(
+                (config.image_mean, config.image_std, config.size_divisor),
+                (Some([0.48, 0.4578, 0.4082]), Some([0.5; 3]), 16)
+            );
+            let spec = crate::spec::RunSpec::resolve(&config).unwrap();
+            let format = spec.data.format();
+            assert_eq!((format.multiple, format.normalisation.mean[0]), (16, 0.48));
+            let file = files::map(directory.path()).unwrap();
+            let index = files::index(&file).unwrap();
+            crate::agreement::check(file.path(), &index, &spec).unwrap();
+            config.image_mean = None;
+            let spec = crate::spec::RunSpec::resolve(&config).unwrap();
+            let error = crate::agreement::check(file.path(), &index, &spec)
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains("image_mean=[0.48, 0.4578, 0.4082]"), "{error}");
         }
     }
 }

@@ -66,6 +66,8 @@ impl Settings {
                 tokenizer: base.tokenizer.clone(),
                 max_text_len: base.max_text_len,
                 image_size: self.input_size,
+                size_divisor: None,
+                normalisation: None,
                 max_patches: None,
                 // The published probe has fixed crops and mirroring.
                 train_transform: match self.linear_probe

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use vlct_data::datasets::{FileRules, ReadingRule, VqaTest};
-use vlct_image::{TransformKind, TransformSpec};
+use vlct_image::{ImageFormat, Normalisation, TransformKind, TransformSpec};
 use vlct_model::config::Heads;
 use vlct_model::{ModelConfig, VlcConfig};
 use vlct_tasks::labels::LabelsSpec;
@@ -143,6 +143,12 @@ pub struct DataSpec {
     pub max_text_len: usize,
     /// Side of square input images, or shorter side of images that keep their proportions, in pixels.
     pub image_size: usize,
+    /// The sides of images that keep their proportions are multiples of this number of pixels; `None` means that of the published models.
+    #[serde(default)]
+    pub size_divisor: Option<usize>,
+    /// How levels become values; `None` means as in the published models with the same transform.
+    #[serde(default)]
+    pub normalisation: Option<Normalisation>,
     /// Largest number of patches of an image that the encoder sees; `None` means all.
     #[serde(default)]
     pub max_patches: Option<usize>,
@@ -152,6 +158,18 @@ pub struct DataSpec {
     pub val_transform: TransformSpec,
     /// Number of threads that prepare batches, at least 1.
     pub workers: usize,
+}
+
+impl DataSpec {
+    /// Sizes and values of the images.
+    pub fn format(&self) -> ImageFormat {
+        let published = self.val_transform.published_format(self.image_size);
+        ImageFormat {
+            size: self.image_size,
+            multiple: self.size_divisor.unwrap_or(published.multiple),
+            normalisation: self.normalisation.unwrap_or(published.normalisation),
+        }
+    }
 }
 
 /// Extent of validations.
@@ -303,6 +321,10 @@ fn data(config: &Config) -> Result<DataSpec> {
         let kind: TransformKind = keys.first().map(String::as_str).unwrap_or_default().parse()?;
         Ok(kind.into())
     };
+    let (train_transform, val_transform) = (
+        transform(&config.train_transform_keys)?,
+        transform(&config.val_transform_keys)?,
+    );
     Ok(DataSpec {
         classes: None,
         root: PathBuf::from(&config.data_root),
@@ -311,12 +333,29 @@ fn data(config: &Config) -> Result<DataSpec> {
         tokenizer: config.tokenizer.clone(),
         max_text_len: config.max_text_len,
         image_size: config.image_size,
+        size_divisor: Some(config.size_divisor),
+        normalisation: normalisation(config, &val_transform),
         max_patches: size::position_size(config)
             .and(usize::try_from(config.max_image_len).ok())
             .filter(|patches| *patches > 0),
-        train_transform: transform(&config.train_transform_keys)?,
-        val_transform: transform(&config.val_transform_keys)?,
+        train_transform,
+        val_transform,
         workers: config.num_workers.max(1),
+    })
+}
+
+/// Returns the normalisation that the keys set; what they do not set is that of the transform. `None` if they set nothing.
+fn normalisation(config: &Config, transform: &TransformSpec) -> Option<Normalisation> {
+    let (mean, deviation) = (config.image_mean, config.image_std);
+    if mean.is_none() && deviation.is_none() {
+        return None;
+    }
+    let published = transform.published_format(config.image_size).normalisation;
+    let values =
+        |given: Option<[f64; 3]>, published: [f32; 3]| given.map_or(published, |given| given.map(|v| v as f32));
+    Some(Normalisation {
+        mean: values(mean, published.mean),
+        deviation: values(deviation, published.deviation),
     })
 }
 

@@ -1,7 +1,7 @@
 //! Checks that the values of a configuration agree with each other.
 
 use vlct_data::datasets;
-use vlct_image::{ImageFormat, TransformKind};
+use vlct_image::TransformKind;
 use vlct_tensor::{Device, Precision};
 
 use super::optimisation;
@@ -169,12 +169,12 @@ fn check_transforms(config: &Config) -> Result<(), ConfigError> {
              pixelbert_randaug for training"
         )),
         [(name, Some(_)), _] => {
-            let (size, least) = (config.image_size, ImageFormat::VILT_MULTIPLE);
+            let (size, least) = (config.image_size, config.size_divisor);
             let patch_size = model_size(config)?.patch_size;
             if !least.is_multiple_of(patch_size) {
                 return contradiction(format!(
-                    "patch_size={patch_size} does not divide {least}, of which {name}=pixelbert makes the sides of images multiples: use \
-                     1, 2, 4, 8, 16 or 32"
+                    "patch_size={patch_size} does not divide size_divisor={least}, of which {name}=pixelbert makes the sides of images \
+                     multiples: use 1, 2, 4, 8, 16 or 32 for both, or a multiple of {patch_size} as size_divisor"
                 ));
             }
             match size < least {

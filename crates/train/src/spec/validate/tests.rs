@@ -43,7 +43,7 @@ fn rejects_contradictions() {
         ),
         (
             &["task_finetune_vqa", "patch_size=24", "position_size=96"],
-            "patch_size=24 does not divide 32",
+            "patch_size=24 does not divide size_divisor=32",
         ),
         (&["task_finetune_vqa", "image_size=16"], "image_size=16 is too small"),
         (&["task_finetune_vqa", "is_pretrain=True"], "set is_pretrain=False"),
