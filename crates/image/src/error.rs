@@ -87,12 +87,16 @@ pub enum ImageError {
         multiple: usize,
     },
     /// An image whose proportions are so unequal that it cannot be resized.
-    #[error("an image of {width}x{height} pixels is too long and narrow for this model")]
+    #[error(
+        "an image of {width}x{height} pixels is too long and narrow: its longer side may be {limit:.1} times as long as the other one"
+    )]
     TooLong {
         /// Width in pixels.
         width: u32,
         /// Height in pixels.
         height: u32,
+        /// The largest ratio of the sides.
+        limit: f64,
     },
     /// A mean that is not finite, or a standard deviation that is not a positive number.
     #[error("images cannot be normalised with the mean {mean:?} and the standard deviation {deviation:?}")]

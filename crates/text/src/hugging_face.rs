@@ -36,11 +36,16 @@ impl Settings {
         let (vocabulary, tokenizer) = (directory.join(VOCABULARY), directory.join(TOKENIZER));
         let whole = json(&tokenizer)?;
         let vocabulary = match &whole {
-            _ if vocabulary.is_file() => Vocabulary::open(&vocabulary)?,
             Some(whole) => {
                 let tokens = tokens_of(whole).map_err(|reason| TextError::format(&tokenizer, reason))?;
-                Vocabulary::from_tokens(&tokenizer, &tokens)?
+                let tokens = Vocabulary::from_tokens(&tokenizer, &tokens)?;
+                if vocabulary.is_file() {
+                    compare(&tokens, &Vocabulary::open(&vocabulary)?)
+                        .map_err(|reason| TextError::format(&vocabulary, reason))?;
+                }
+                tokens
             }
+            None if vocabulary.is_file() => Vocabulary::open(&vocabulary)?,
             None => return Ok(None),
         };
         let in_normalizer = || whole.as_ref()?.get("normalizer")?.get("lowercase")?.as_bool();
@@ -91,6 +96,25 @@ fn check(settings: &Value) -> std::result::Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Compares the vocabularies in `tokenizer.json` and `vocab.txt`.
+///
+/// # Errors
+/// Returns a sentence about the first difference.
+fn compare(tokenizer: &Vocabulary, vocabulary: &Vocabulary) -> std::result::Result<(), String> {
+    let pairs = vocabulary.iter().zip(tokenizer.iter()).enumerate();
+    if let Some((id, (here, there))) = pairs.into_iter().find(|(_, (here, there))| here != there) {
+        return Err(format!(
+            "token {id} is {here:?}, but {there:?} in {TOKENIZER} beside it: remove the file that is not the model's"
+        ));
+    }
+    match (vocabulary.len(), tokenizer.len()) {
+        (here, there) if here != there => Err(format!(
+            "there are {here} tokens, but {there} in {TOKENIZER} beside it: remove the file that is not the model's"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Reads a JSON file; `None` if it does not exist.
@@ -173,6 +197,17 @@ mod tests {
             assert!(error.contains(part) && !error.contains('\n'), "{error}");
         }
         std::fs::remove_file(path.join(CONFIG)).unwrap();
+        let mut others = tokens;
+        others[5] = "b";
+        for (tokens, part) in [
+            (&others[..], r#"token 5 is "b", but "a" in tokenizer.json"#),
+            (&tokens[..5], "there are 5 tokens, but 6 in"),
+        ] {
+            std::fs::write(path.join(VOCABULARY), tokens.join("\n")).unwrap();
+            let error = Settings::read(path).err().expect("an error").to_string();
+            assert!(error.contains(part) && !error.contains('\n'), "{error}");
+        }
+        std::fs::remove_file(path.join(VOCABULARY)).unwrap();
         for (content, part) in [
             ("{", "not valid JSON"),
             ("{}", "no vocabulary"),

@@ -307,7 +307,11 @@ impl Transform {
             return Ok([self.size(); 2]);
         }
         let size = proportional_size(width, height, self.size, self.multiple);
-        let (width, height) = size.ok_or(ImageError::TooLong { width, height })?;
+        let (width, height) = size.ok_or_else(|| ImageError::TooLong {
+            width,
+            height,
+            limit: proportional::largest_ratio(self.size, self.multiple),
+        })?;
         Ok([height as usize, width as usize])
     }
 

@@ -10,6 +10,12 @@ pub(super) fn longest(shorter: u32) -> u32 {
     (LONGEST / SHORTER * f64::from(shorter)) as u32
 }
 
+/// Returns the largest ratio of the sides of an image for which [`proportional_size`] returns a size.
+pub(super) fn largest_ratio(shorter: u32, multiple: u32) -> f64 {
+    // The shorter side is rounded to the nearest number of pixels.
+    f64::from(longest(shorter)) / (f64::from(multiple) - 0.5)
+}
+
 /// Returns the size (width, height) to which ViLT resizes an image of `width` × `height` pixels. The shorter side becomes `shorter`, or
 /// less if the longer side would be above 1333/800 · `shorter`. Then both sides are rounded, and reduced to multiples of `multiple`.
 /// Returns `None` if a side would have no pixels.
@@ -52,6 +58,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn longer_images_than_the_largest_ratio_have_no_size(shorter in 64u32..2000, side in 10u32..1000) {
+            let limit = largest_ratio(shorter, 32) * f64::from(side);
+            prop_assert!(proportional_size(side, (limit * 0.999) as u32, shorter, 32).is_some());
+            prop_assert_eq!(proportional_size((limit * 1.001 + 1.0) as u32, side, shorter, 32), None);
+        }
+
         #[test]
         fn results_are_multiples_and_not_too_long(
             width in 0u32..10_000, height in 0u32..10_000, shorter in 1u32..8193, multiple in 1u32..100,

@@ -86,6 +86,13 @@ pub(super) fn read(path: &Path, config: &Value, model: &VlcConfig) -> Result<Set
     let found = TokenizerDirectory::read(path.parent().unwrap_or(Path::new("")))?;
     let has_vocabulary = found.is_some();
     let (tokenizer, max_text_len) = tokenizer(found, &mut notes);
+    if has_vocabulary && tokenizer.len() < model.vocab_size {
+        notes.push(format!(
+            "the vocabulary has {} tokens and the model {} word embeddings: the last embeddings stand for no token",
+            tokenizer.len(),
+            model.vocab_size
+        ));
+    }
     let answers = model.heads.vqa.and_then(|count| answers(config, count));
     Ok(Settings {
         images,

@@ -436,6 +436,13 @@ fn test_warnings(config: &Config) -> Vec<String> {
     if config.load_partial {
         warn("load_partial has no effect with test_only=True, which needs all tensors of the model".into());
     }
+    if position_size(config).is_some() && config.max_image_len > 0 {
+        warn(format!(
+            "max_image_len={0} hides patches in evaluation too, as in the original: of larger images, {0} random ones are visible; with \
+             max_image_len=-1 all are",
+            config.max_image_len
+        ));
+    }
     if config.is_pretrain {
         warn(format!(
             "is_pretrain=True masks {} % of the image patches in evaluation too; with is_pretrain=False all are visible",

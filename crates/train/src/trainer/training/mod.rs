@@ -527,7 +527,7 @@ fn plan(spec: &RunSpec, data: &Data) -> Result<Plan> {
     Ok(Plan::new(&spec.length, batches)?)
 }
 
-/// Warns of unreadable images of a batch that were replaced. `before` is the number of earlier replacements of the run.
+/// Warns of images of a batch that were replaced, because they are unreadable or too long and narrow. `before` is the number of earlier replacements of the run.
 fn log_replacements(batch: &Batch, before: u64) {
     /// Number of images that are reported one by one. After that, only the total is reported, each time it reaches or passes a power
     /// of two.
@@ -535,12 +535,12 @@ fn log_replacements(batch: &Batch, before: u64) {
     let replaced = before + batch.unreadable.len() as u64;
     if replaced > before && replaced > REPORTED {
         if replaced.ilog2() > before.max(1).ilog2() {
-            warn!("{replaced} unreadable images have been replaced");
+            warn!("{replaced} images that cannot be used have been replaced");
         }
         return;
     }
     for (number, Unreadable { reason, .. }) in (before + 1..).zip(&batch.unreadable) {
-        warn!("replaced an unreadable image ({number} in this run): {reason}");
+        warn!("replaced an image that cannot be used ({number} in this run): {reason}");
     }
 }
 
