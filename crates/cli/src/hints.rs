@@ -8,6 +8,7 @@ use vlct_data::DataError;
 use vlct_data::datasets::Published;
 use vlct_data::error::MissingFile;
 use vlct_data::webdataset::tar_stem;
+use vlct_hub::HubError;
 use vlct_model::sizes::SizeError;
 use vlct_predict::{Head, PredictError};
 use vlct_prepare::error::{PrepareError, VgqaFile};
@@ -46,6 +47,9 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     }
     if let Some(hint) = error.downcast_ref().and_then(export_hint) {
         return Some(hint.into());
+    }
+    if let Some(HubError::Io(_)) = error.downcast_ref() {
+        return Some("HF_HOME names another directory for downloads".into());
     }
     if let Some(ConvertError::Weights(error)) = error.downcast_ref() {
         return weights_hint(error).map(Into::into);

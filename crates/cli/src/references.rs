@@ -29,7 +29,14 @@ static RESOLVED: Mutex<Vec<(String, PathBuf)>> = Mutex::new(Vec::new());
 pub fn local_path(weights: &Path) -> Result<PathBuf, Failure> {
     let reference = weights.to_str().map(Reference::parse).transpose()?.flatten();
     let (Some(reference), Some(text)) = (reference, weights.to_str()) else {
-        return Ok(weights.to_path_buf());
+        let suggestion = weights.to_str().and_then(Reference::suggestion);
+        return match suggestion.filter(|_| !weights.exists()) {
+            None => Ok(weights.to_path_buf()),
+            Some(suggestion) => Err(Failure::Failed(format!(
+                "{}: there is no such file or directory; a repository of the Hugging Face Hub is written as {suggestion}",
+                weights.display()
+            ))),
+        };
     };
     let mut resolved = RESOLVED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, path)) = resolved.iter().find(|(known, _)| known == text) {
@@ -165,6 +172,16 @@ fn short(commit: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_repository_without_a_prefix_is_an_error_that_names_the_reference() {
+        for text in ["dandelin/vilt-b32-mlm", "https://huggingface.co/dandelin/vilt-b32-mlm"] {
+            match local_path(Path::new(text)) {
+                Err(Failure::Failed(message)) => assert!(message.contains("hf-hub:dandelin/vilt-b32-mlm"), "{message}"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 
     #[test]
     fn paths_stay_as_they_are() {

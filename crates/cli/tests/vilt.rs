@@ -169,6 +169,23 @@ fn weights_of_hugging_face_are_fine_tuned_on_images_of_any_proportions() {
         "{}",
         stderr_of(&output)
     );
+    let printed = vlct_in(
+        directory,
+        &[
+            "run",
+            "print_config",
+            "with",
+            "task_finetune_vqa",
+            &load_path,
+            "depth=1",
+        ],
+    );
+    assert_success(&printed);
+    let message = stderr_of(&printed);
+    assert!(
+        message.contains("no others are taken from load_path") && message.contains("hidden_size=24"),
+        "{message}"
+    );
     let run = only_run(directory, "whole");
     let config = std::fs::read_to_string(run.join("config.toml")).expect("a configuration");
     for line in [

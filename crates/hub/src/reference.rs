@@ -9,6 +9,10 @@ use crate::HubError;
 const HUB: &str = "hf-hub:";
 /// Begin of a reference to a directory.
 const DIRECTORY: &str = "local-dir:";
+/// Beginnings of other forms in which repositories are written.
+const ADDRESSES: [&str; 6] = ["huggingface.co/", "hf.co/", "hf_hub:", "hfhub:", "hf-hub/", "hf:"];
+/// Ends of the names of files, which are no names of repositories.
+const FILES: [&str; 6] = [".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".json"];
 /// The revision of a reference without one.
 const MAIN: &str = "main";
 /// Largest number of characters of the name of an organisation or a repository, as on the Hub.
@@ -64,6 +68,32 @@ impl Reference {
             name: name.to_owned(),
             revision: revision.to_owned(),
         })))
+    }
+}
+
+impl Reference {
+    /// Returns the reference that a text probably means which is neither a reference nor an existing path: the address of a repository, one
+    /// with another prefix, or `ORG/NAME`.
+    pub fn suggestion(text: &str) -> Option<String> {
+        let address = ["https://", "http://", ""]
+            .iter()
+            .find_map(|scheme| text.strip_prefix(scheme))
+            .unwrap_or(text);
+        let repository = ADDRESSES.iter().find_map(|prefix| address.strip_prefix(prefix));
+        let parts: Vec<&str> = repository
+            .unwrap_or(text)
+            .split('/')
+            .filter(|part| !part.is_empty())
+            .collect();
+        // What follows the name in an address is a page or a file.
+        let name = match (parts.as_slice(), repository) {
+            ([organisation, name], _) | ([organisation, name, ..], Some(_)) => format!("{organisation}/{name}"),
+            _ => return None,
+        };
+        let suggestion = format!("{HUB}{name}");
+        let is_file = repository.is_none() && FILES.iter().any(|end| name.ends_with(end));
+        let is_valid = matches!(Self::parse(&suggestion), Ok(Some(_)));
+        (is_valid && !is_file).then_some(suggestion)
     }
 }
 
@@ -175,6 +205,32 @@ mod tests {
                 message.contains("is not a reference") && !message.contains('\n'),
                 "{message}"
             );
+        }
+    }
+
+    #[test]
+    fn suggests_references_for_other_forms() {
+        for text in [
+            "a/b",
+            "hf_hub:a/b",
+            "hf:a/b",
+            "https://huggingface.co/a/b",
+            "https://huggingface.co/a/b/tree/main",
+            "hf.co/a/b/",
+        ] {
+            assert_eq!(Reference::suggestion(text).as_deref(), Some("hf-hub:a/b"), "{text}");
+        }
+        for text in [
+            "",
+            "a",
+            "a/b/c",
+            "runs/a.ckpt",
+            "../a",
+            "/a",
+            "https://example.com/a/b",
+            "a b/c",
+        ] {
+            assert_eq!(Reference::suggestion(text), None, "{text}");
         }
     }
 

@@ -87,6 +87,12 @@ pub enum Problem {
         /// A clause about the weight files that the directory has.
         found: String,
     },
+    /// A file of an index is missing.
+    #[error("the file does not exist, but {index} names it; download all files of the model")]
+    MissingPart {
+        /// The index.
+        index: String,
+    },
     /// The index of several weight files is malformed.
     #[error("the index is damaged: {}", vlct_util::text::one_line(.0))]
     Index(String),

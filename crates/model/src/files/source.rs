@@ -119,7 +119,15 @@ pub fn map(path: &Path) -> Result<WeightFiles, FileError> {
     let content = read_at_most(&path, MAX_INDEX, "index").map_err(|error| FileError::new(&path, error.source))?;
     let (names, index) = parse_index(&content).map_err(|problem| FileError::new(&path, problem))?;
     let directory = path.parent().unwrap_or(Path::new(""));
-    let files: Result<Vec<MappedFile>, FileError> = names.iter().map(|name| map_file(&directory.join(name))).collect();
+    let part = |name: &String| {
+        let part = directory.join(name);
+        if !part.exists() {
+            let index = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            return Err(FileError::new(&part, Problem::MissingPart { index }));
+        }
+        map_file(&part)
+    };
+    let files: Result<Vec<MappedFile>, FileError> = names.iter().map(part).collect();
     Ok(WeightFiles {
         files: files?,
         path,
@@ -285,7 +293,11 @@ mod tests {
                 assert_eq!(file.summary.removed_prefixes, ["model."]);
             }
             std::fs::remove_file(directory.join(&files[1])).unwrap();
-            assert!(error(&index).contains("part-2-of-2"));
+            let message = error(&index);
+            assert!(
+                message.contains("part-2-of-2") && message.contains(&format!("{base}.index.json names it")),
+                "{message}"
+            );
             std::fs::remove_file(&index).unwrap();
         }
     }

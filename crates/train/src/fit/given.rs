@@ -50,6 +50,7 @@ pub(super) struct WeightSizes {
 
 /// Sets the sizes of the model, and the tokenizer, to those of `load_path`, if `words`, the words of the configuration after `with`, set no
 /// size but `image_size`. Keys that the words set stay as they are. Returns the keys that change, with their values; empty if none changes.
+/// If the words set a size, a warning names the others that the weights have.
 ///
 /// Models of the published base size keep the image size of the configuration. A file that cannot be read changes nothing, because the
 /// run that loads it reports why.
@@ -62,11 +63,14 @@ pub fn take_sizes(config: &mut Config, words: &[&str]) -> Result<String> {
     let is_vit_given = words.iter().any(|word| word.trim().starts_with("vit="));
     let is_size = |key: &str| Candidate::has_key(key) && key != "image_size" && (key != "vit" || is_vit_given);
     let is_model_given = given.iter().any(|key| is_size(key));
-    if config.load_path.is_empty() || is_model_given || config.load_partial {
+    if config.load_path.is_empty() || config.load_partial {
         return Ok(String::new());
     }
     if let Some(from) = config.resume_from.clone() {
-        return take_from_run(config, &given, &from);
+        return match is_model_given {
+            true => Ok(String::new()),
+            false => take_from_run(config, &given, &from),
+        };
     }
     // Reading weights uses the threads of the run.
     trainer::use_threads(Threads::from_spec(&spec::compute(config)))?;
@@ -82,6 +86,16 @@ pub fn take_sizes(config: &mut Config, words: &[&str]) -> Result<String> {
         }
     }
     let changed = changes(&before, config);
+    if is_model_given {
+        let of = |config: &Config| spec::model(config).ok();
+        if of(config) != of(&before) {
+            warn!(
+                "sizes are set, so that no others are taken from load_path, whose model has also {changed}; set these too, or no size"
+            );
+        }
+        *config = before;
+        return Ok(String::new());
+    }
     if !changed.is_empty() {
         weights.assumptions.iter().for_each(|assumption| warn!("{assumption}"));
     }

@@ -235,7 +235,11 @@ impl RunSpec {
     }
 }
 
-fn model(config: &Config) -> Result<VlcConfig> {
+/// Returns the model of a run.
+///
+/// # Errors
+/// Returns an error if sizes contradict each other.
+pub(crate) fn model(config: &Config) -> Result<VlcConfig> {
     let switches = &config.loss_names;
     Ok(VlcConfig {
         image_size: size::position_size(config).unwrap_or(config.image_size),

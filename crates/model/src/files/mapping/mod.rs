@@ -93,15 +93,25 @@ impl std::fmt::Display for LoadReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let total = self.matched + self.derived.len() + self.missing.len();
         write!(f, "loaded {} of {}", self.matched, counted(total, "tensor"))?;
+        // A head that was not loaded is also missing if the model has it.
+        let name = |skipped: &str| skipped.split(' ').next().unwrap_or(skipped).to_owned();
+        let is_missing = |skipped: &&String| self.missing.contains(&name(skipped));
+        let (replaced, skipped): (Vec<&String>, Vec<&String>) = self.skipped.iter().partition(is_missing);
+        let is_absent = |missing: &&String| !replaced.iter().any(|skipped| name(skipped) == **missing);
         for (label, names) in [
-            ("resized", &self.resized),
-            ("derived", &self.derived),
-            ("left out", &self.skipped),
-            ("not in the file, so they start at random", &self.missing),
-            ("not used", &self.unexpected),
+            ("resized", self.resized.iter().collect::<Vec<_>>()),
+            ("derived", self.derived.iter().collect()),
+            ("left out", skipped),
+            ("not taken from the file, so they start at random", replaced.clone()),
+            (
+                "not in the file, so they start at random",
+                self.missing.iter().filter(is_absent).collect(),
+            ),
+            ("not used", self.unexpected.iter().collect()),
         ] {
+            let names: Vec<String> = names.into_iter().cloned().collect();
             if !names.is_empty() {
-                write!(f, "\n{label}: {}", abbreviate(names))?;
+                write!(f, "\n{label}: {}", abbreviate(&names))?;
             }
         }
         Ok(())
