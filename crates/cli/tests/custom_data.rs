@@ -10,9 +10,9 @@ use support::{
     tiny_model_arguments, vlct, write_synthetic,
 };
 use tempfile::TempDir;
+use vlct_checkpoint as checkpoint;
 use vlct_data::arrow::ArrowTable;
 use vlct_data::datasets::{Answer, Contents, Dataset, Split, TableDataset};
-use vlct_model::checkpoint;
 
 /// Writes the rows of an Arrow file as a WebDataset shard with captions in JSON.
 fn write_tar(table: &Path, tar: &Path) {

@@ -5,8 +5,8 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use support::run as vlct;
+use vlct_checkpoint::{self as checkpoint, TensorRef};
 use vlct_data::arrow::{CaptionWriter, LabelKind, LabelRow, LabelWriter};
-use vlct_model::checkpoint::{self, TensorRef};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -10,10 +10,11 @@ use serde_json::Value;
 use support::kills::{KilledRun, resume_words, run_words};
 use support::{assert_one_line_error, assert_success, run_with, stderr_of, vlct};
 use tempfile::TempDir;
+use vlct_checkpoint as checkpoint;
 use vlct_data::arrow::{LabelKind, LabelRow, LabelWriter};
 use vlct_data::random::{Purpose, stream};
 use vlct_image::{RgbImage, encode_png};
-use vlct_model::{checkpoint, files};
+use vlct_model::files;
 use vlct_synthetic::{self as synthetic, SyntheticConfig};
 
 /// Keys of a tiny model whose images have 32 × 32 pixels.

@@ -9,8 +9,8 @@ use support::imagenet::{csv_rows, imagenet, log, words, write_classes};
 use support::kills::KilledRun;
 use support::{assert_one_line_error, assert_success, stderr_of, stdout_of, vlct_in};
 use tempfile::TempDir;
+use vlct_checkpoint as checkpoint;
 use vlct_data::random::{Purpose, stream};
-use vlct_model::checkpoint;
 use vlct_model::files;
 
 #[test]

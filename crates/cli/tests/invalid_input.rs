@@ -167,7 +167,7 @@ fn rejects_altered_and_incompatible_checkpoints() {
     let directory = directory.path();
     assert_success(&train(directory, &["log_dir=runs"]));
     let run = directory.join("runs/quickstart_seed0_from_/version_0");
-    let path = vlct_model::checkpoint::last_path(&run);
+    let path = vlct_checkpoint::last_path(&run);
     let original = std::fs::read(&path).expect("saved");
     let resume = format!("resume_from={}", run.display());
     for offset in [10, original.len() / 2, original.len() - 1] {
@@ -245,7 +245,7 @@ fn full_disk_keeps_the_previous_checkpoint() {
     let directory = directory.path();
     assert_success(&train(directory, &["log_dir=runs", "max_steps=2"]));
     let run = directory.join("runs/quickstart_seed0_from_/version_0");
-    let path = vlct_model::checkpoint::last_path(&run);
+    let path = vlct_checkpoint::last_path(&run);
     let before = std::fs::read(&path).expect("saved");
     let mut arguments = tiny_model_arguments("data", &["max_steps=4", "limit_val_batches=1"]);
     arguments.push(format!("resume_from={}", run.display()));

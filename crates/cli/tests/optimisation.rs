@@ -11,8 +11,8 @@ use support::{
     tiny_model_arguments, vlct, write_synthetic,
 };
 use tempfile::TempDir;
+use vlct_checkpoint::{self as checkpoint, Checkpoint};
 use vlct_data::random::{Purpose, stream};
-use vlct_model::checkpoint::{self, Checkpoint};
 
 /// Clipping, averaging, freezing, early stopping and kept checkpoints together.
 const ALL: [&str; 15] = [

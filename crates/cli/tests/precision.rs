@@ -9,7 +9,7 @@ use support::{
 };
 use tempfile::TempDir;
 use vlct_bench::Device;
-use vlct_model::checkpoint;
+use vlct_checkpoint as checkpoint;
 
 #[test]
 fn reports_the_number_format_and_resumes_with_equivalent_keys() {

@@ -393,7 +393,7 @@ fn a_checkpoint_of_a_run_needs_no_other_file() {
     assert!(output.stderr.is_empty(), "{}", support::stderr_of(&output));
     assert_eq!(documents(&output).len(), 1);
     // A damaged checkpoint is an error, although its header is intact.
-    let path = vlct_model::checkpoint::find(&run).expect("a checkpoint");
+    let path = vlct_checkpoint::find(&run).expect("a checkpoint");
     let mut bytes = std::fs::read(&path).expect("a checkpoint");
     *bytes.last_mut().expect("not empty") ^= 1;
     std::fs::write(&path, bytes).expect("written");

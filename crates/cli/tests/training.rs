@@ -11,9 +11,9 @@ use support::{
     tiny_model_arguments, vlct, write_synthetic,
 };
 use tempfile::TempDir;
+use vlct_checkpoint as checkpoint;
 use vlct_data::arrow::CaptionWriter;
 use vlct_data::random::{Purpose, stream};
-use vlct_model::checkpoint;
 
 #[test]
 fn killed_and_resumed_runs_have_the_weights_of_an_uninterrupted_run() {

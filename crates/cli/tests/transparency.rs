@@ -11,7 +11,7 @@ use support::{
     vlct_in, write_synthetic,
 };
 use tempfile::TempDir;
-use vlct_model::checkpoint;
+use vlct_checkpoint as checkpoint;
 
 /// Returns a PNG file whose left half is transparent over the colour `hidden`.
 fn half_transparent(hidden: [u8; 3], seed: u32) -> Vec<u8> {

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use support::{assert_one_line_error, assert_same_checkpoint, assert_success, run_with, stderr_of, vlct_in};
 use tempfile::TempDir;
+use vlct_checkpoint as checkpoint;
 use vlct_image::{RgbImage, encode_png};
-use vlct_model::checkpoint;
 use vlct_model::config::Positions;
 use vlct_tasks::Description;
 

@@ -10,7 +10,7 @@ use support::{
     stdout_of, tiny_model_arguments, vlct_in, write_synthetic,
 };
 use tempfile::TempDir;
-use vlct_model::checkpoint;
+use vlct_checkpoint as checkpoint;
 use vlct_model::files::{self, StateDict, StoredTensor, Style};
 
 /// Returns a directory with a dataset and a run of 2 steps in `runs`.

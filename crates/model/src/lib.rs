@@ -2,11 +2,10 @@
 //!
 //! [`vlc::Vlc`] embeds the texts and images of its [`Inputs`], packs them into one matrix of sequences and runs the
 //! transformer; its heads and the masked-autoencoding decoder read the result. [`files`] reads and writes weights in the
-//! formats of PyTorch and safetensors. [`checkpoint`] saves and loads weights with the state of a run.
+//! formats of PyTorch and safetensors.
 
 mod batch_norm;
 mod blocks;
-pub mod checkpoint;
 pub mod config;
 pub mod files;
 pub mod initialise;

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
+use vlct_checkpoint::CheckpointError;
 use vlct_data::DataError;
 use vlct_image::ImageError;
-use vlct_model::checkpoint::CheckpointError;
 use vlct_model::files::FileError;
 use vlct_model::files::mapping::AdaptError;
 use vlct_tasks::description::{VocabularyDifference, WeightsError};

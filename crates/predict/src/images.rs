@@ -111,7 +111,7 @@ impl ImageClassifier {
 mod tests {
     use super::*;
     use serde_json::{Value, json};
-    use vlct_model::checkpoint::{self, TensorRef};
+    use vlct_checkpoint::{self as checkpoint, TensorRef};
     use vlct_model::sizes::SizeError;
     use vlct_model::{VitConfig, initialise};
 

@@ -6,12 +6,12 @@ use std::sync::atomic::AtomicBool;
 
 use log::{info, warn};
 use serde_json::Value;
+use vlct_checkpoint::{self as checkpoint, best_path, last_path};
 use vlct_classes::ClassDataset;
 use vlct_config::Config;
 use vlct_data::datasets::{Answer, Dataset, Split, TableDataset};
 use vlct_data::loader::Position;
 use vlct_model::Planes;
-use vlct_model::checkpoint::{self, best_path, last_path};
 use vlct_model::files::Scope;
 use vlct_model::{Model, Vlc};
 use vlct_tasks::confusion::Confusion;

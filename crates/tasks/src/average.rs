@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use indexmap::IndexSet;
 use serde_json::{Value, json};
-use vlct_model::checkpoint::{self, CheckpointError, TensorRef};
+use vlct_checkpoint::{self as checkpoint, CheckpointError, TensorRef};
 use vlct_model::files::{
     self, Dtype, FileError, Format, Header, StateDict, StoredTensor, Style, TensorData, WeightFile,
 };

@@ -1,12 +1,12 @@
 //! Errors of a run.
 
 use std::path::PathBuf;
+use vlct_checkpoint::{self as checkpoint, CheckpointError};
 use vlct_config::ConfigError;
 use vlct_data::DataError;
 use vlct_data::datasets::Split;
 use vlct_image::ImageError;
 use vlct_logs::LogError;
-use vlct_model::checkpoint::{self, CheckpointError};
 use vlct_model::files::mapping::AdaptError;
 use vlct_model::files::{FileError, StateError};
 use vlct_model::sizes::SizeError;

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use vlct_model::{checkpoint, files};
+use vlct_checkpoint as checkpoint;
+use vlct_model::files;
 use vlct_util::at;
 
 use crate::error::{Result, TrainError};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use vlct_model::checkpoint::TensorRef;
+use vlct_checkpoint::TensorRef;
 use vlct_model::files;
 use vlct_model::files::training::{Group, ParameterState, Setting, Training};
 use vlct_tensor::optimizer::Rule;

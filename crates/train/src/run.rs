@@ -14,8 +14,8 @@ use crate::paths::CONFIG_FILE;
 use crate::spec::RunSpec;
 use crate::state::RunState;
 use crate::weights::Weights;
+use vlct_checkpoint as checkpoint;
 use vlct_logs::{Progress, RunLog};
-use vlct_model::checkpoint;
 use vlct_tasks::Description;
 use vlct_tasks::description::WeightsKind;
 

@@ -12,7 +12,7 @@ use vlct_tasks::Tally;
 use crate::error::{Result, TrainError};
 use crate::plan::{Plan, Window};
 use crate::published::EpochRecord;
-use vlct_model::checkpoint::{Checkpoint, MOMENT_PREFIX, STEP_KEY};
+use vlct_checkpoint::{Checkpoint, MOMENT_PREFIX, STEP_KEY};
 
 /// The state of a run other than weights and moments.
 ///

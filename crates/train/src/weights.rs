@@ -24,7 +24,7 @@ use crate::imagenet::classes::{self, Relation};
 use crate::schedule::ema_decay;
 use crate::spec::{EmaSpec, OptimizerSpec, RunSpec};
 use crate::vocabulary;
-use vlct_model::checkpoint::{self, AVERAGE_PREFIX, Checkpoint, MOMENT_PREFIX, TensorRef};
+use vlct_checkpoint::{self as checkpoint, AVERAGE_PREFIX, Checkpoint, MOMENT_PREFIX, TensorRef};
 
 /// A model, its optimiser, its gradients and the average of its weights.
 pub(crate) struct Weights {

@@ -9,9 +9,9 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use vlct_checkpoint as checkpoint;
 use vlct_data::DataError;
 use vlct_data::webdataset::{compression, tar_stem};
-use vlct_model::checkpoint;
 use vlct_model::files;
 use vlct_train::imagenet::RunSettings;
 use vlct_train::trainer::CONFIG_FILE;

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use vlct_checkpoint as checkpoint;
 use vlct_image::{ImageFormat, TransformSpec};
 use vlct_model::ModelConfig;
-use vlct_model::checkpoint;
 use vlct_model::config::Positions;
 use vlct_model::files::mapping::abbreviate;
 use vlct_model::files::{self, FileError, NonFinite, Problem, WeightIndex};

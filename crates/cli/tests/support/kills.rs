@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rand::{Rng, RngExt};
-use vlct_model::checkpoint;
+use vlct_checkpoint as checkpoint;
 
 use super::{assert_same_checkpoint, assert_success, vlct, vlct_in};
 

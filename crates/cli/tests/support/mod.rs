@@ -7,7 +7,7 @@ pub mod kills;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use vlct_model::checkpoint;
+use vlct_checkpoint as checkpoint;
 use vlct_synthetic::{self as synthetic, SyntheticConfig};
 
 /// Returns the command that starts the program, without arguments.

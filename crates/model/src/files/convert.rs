@@ -208,11 +208,11 @@ pub fn rename(state: StateDict, from: Style, to: Style) -> (StateDict, Vec<Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::{self, TensorRef};
     use crate::config::{Backbone, Heads};
     use crate::sizes::{GivenHeads, derive};
     use crate::{Vlc, VlcConfig};
     use std::collections::BTreeMap;
+    use vlct_checkpoint::{self as checkpoint, TensorRef};
 
     /// Returns the model whose checkpoint is recorded in `directory`.
     fn model(directory: &Path, token_types: usize, heads: Heads) -> Vlc {

@@ -14,7 +14,7 @@ use super::error::{Problem, TensorProblem};
 use super::state::{Dtype, StateDict};
 use super::view::{RawIndex, TensorView};
 use super::{Format, Header, Summary};
-use crate::checkpoint::{self, AVERAGE_PREFIX, MOMENT_PREFIX};
+use vlct_checkpoint::{self as checkpoint, AVERAGE_PREFIX, MOMENT_PREFIX};
 
 /// Size in bytes of the length field before the header. The header is padded to a multiple of this size.
 const LENGTH_SIZE: usize = 8;

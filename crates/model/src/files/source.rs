@@ -9,7 +9,7 @@ use vlct_util::{MappedFile, read_at_most};
 use super::error::{FileError, Problem, TensorProblem};
 use super::view::{RawIndex, WeightIndex};
 use super::{Format, raw_index};
-use crate::checkpoint;
+use vlct_checkpoint as checkpoint;
 
 /// End of the names of the files that say which tensor is in which file, `model.safetensors.index.json`.
 const INDEX_SUFFIX: &str = ".index.json";

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::convert::rename;
 use super::*;
-use crate::checkpoint;
+use vlct_checkpoint as checkpoint;
 
 /// Returns the paths of all golden checkpoints.
 fn checkpoints() -> Vec<PathBuf> {

@@ -7,7 +7,7 @@ use vlct_util::atomic;
 use super::error::{FileError, Problem};
 use super::source::WeightFiles;
 use super::{Format, format_of, torch};
-use crate::checkpoint::TensorRef;
+use vlct_checkpoint::TensorRef;
 
 pub use super::torch::{Group, ParameterState, Setting, StoredParameter, StoredTraining, Training};
 

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::error::TensorProblem;
 use super::state::{Dtype, StateDict, StoredTensor, bf16_to_f32, decode, f16_to_f32};
 use super::{Format, Style, Summary, WeightFile, names};
-use crate::checkpoint::AVERAGE_PREFIX;
+use vlct_checkpoint::AVERAGE_PREFIX;
 
 /// Number of values that one thread copies at a time.
 const CHUNK: usize = 1 << 18;

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use log::info;
+use vlct_checkpoint::last_path;
 use vlct_classes::ClassSplits;
 use vlct_config::Config;
 use vlct_data::datasets::Dataset;
-use vlct_model::checkpoint::last_path;
 use vlct_tasks::mixup::MixupMode;
 use vlct_train::TrainError;
 use vlct_train::imagenet::{Augmentation, HFLIP, Optimisation, Settings, Sizes};

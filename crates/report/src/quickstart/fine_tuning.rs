@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use log::info;
+use vlct_checkpoint::last_path;
 use vlct_config::{Config, LossNames};
 use vlct_data::datasets::Split;
-use vlct_model::checkpoint::last_path;
 use vlct_tasks::text_baseline::{BaselineScores, baseline_scores};
 use vlct_train::spec::RunSpec;
 use vlct_train::trainer::{self, Control};

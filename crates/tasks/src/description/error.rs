@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use vlct_model::checkpoint::CheckpointError;
+use vlct_checkpoint::CheckpointError;
 use vlct_model::sizes::SizeError;
 use vlct_text::TextError;
 use vlct_util::IoError;

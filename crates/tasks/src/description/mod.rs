@@ -11,9 +11,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use vlct_checkpoint::{self as checkpoint, CheckpointError};
 use vlct_image::{ImageFormat, Normalisation, Reading, TransformSpec};
 use vlct_model::ModelConfig;
-use vlct_model::checkpoint::{self, CheckpointError};
 use vlct_model::files::{self, WeightIndex};
 use vlct_text::{TextError, Tokenizer, Vocabulary};
 

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use log::{info, warn};
 use serde_json::{Map, Value};
+use vlct_checkpoint as checkpoint;
 use vlct_data::datasets::{Dataset, Split, VqaTest};
-use vlct_model::checkpoint;
 use vlct_model::files::LoadReport;
 use vlct_tasks::description::WeightsKind;
 use vlct_tasks::scoring::ScorePlace;

@@ -9,7 +9,7 @@ use vlct_pickle::{Pickle, Ref};
 use super::super::error::{Problem, TensorProblem};
 use super::super::view::TensorView;
 use super::{MAX_SHARING, MIN_DECODED, Storages, archive, legacy, tensor};
-use crate::checkpoint::TensorRef;
+use vlct_checkpoint::TensorRef;
 
 /// The state of training that is written with weights.
 pub struct Training<'a> {

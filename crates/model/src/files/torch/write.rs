@@ -13,7 +13,7 @@ use super::super::state::{Dtype, StateDict, StoredTensor, TensorData, write_chun
 use super::super::{Header, Style};
 use super::tensor::storage_class;
 use super::training::{Setting, Training};
-use crate::checkpoint::TensorRef;
+use vlct_checkpoint::TensorRef;
 use vlct_pickle::Writer;
 use vlct_tensor::Tensor;
 

@@ -35,8 +35,9 @@ use crate::schedule::Schedule;
 use crate::spec::RunSpec;
 use crate::state::RunState;
 use crate::weights::Weights;
+use vlct_checkpoint as checkpoint;
 use vlct_logs::progress::Update;
-use vlct_model::{BatchStatistics, checkpoint};
+use vlct_model::BatchStatistics;
 use vlct_util::text::counted;
 
 /// The result of a run.

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use log::{info, warn};
-use vlct_model::{ModelConfig, checkpoint, files};
+use vlct_checkpoint as checkpoint;
+use vlct_model::{ModelConfig, files};
 use vlct_tasks::{Description, TaskSpec};
 
 use super::{Control, Finished, is_out_of_patience};

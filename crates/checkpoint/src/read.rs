@@ -12,8 +12,8 @@ use serde_json::Value;
 use vlct_util::MappedFile;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::error::{CheckpointError, Result};
-use super::format::{
+use crate::error::{CheckpointError, Result};
+use crate::format::{
     AVERAGE_PREFIX, CHECKSUM_DIGITS, CHECKSUM_OFFSET, EPOCH_KEY, FILE_NAME, FORMAT, FORMAT_1, HEADER_START, METRIC_KEY,
     MOMENT_PREFIX, STEP_KEY, checksum_digits,
 };
@@ -234,13 +234,13 @@ fn map_file(path: &Path) -> Result<MappedFile> {
 }
 
 /// Whether a file begins as every checkpoint does. The beginning is not verified.
-pub(crate) fn begins_as_checkpoint(file: &[u8]) -> bool {
+pub fn begins_as_checkpoint(file: &[u8]) -> bool {
     file.get(8..)
         .is_some_and(|header| header.starts_with(HEADER_START.as_bytes()))
 }
 
 /// Verifies the checksum. Returns a description of the damage as the error.
-pub(crate) fn verify(file: &[u8]) -> std::result::Result<(), String> {
+pub fn verify(file: &[u8]) -> std::result::Result<(), String> {
     let start = &file[..file.len().min(CHECKSUM_OFFSET)];
     if start.len() > 8 && !HEADER_START.as_bytes().starts_with(&start[8..]) {
         return Err(format!(

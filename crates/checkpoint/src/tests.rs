@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use vlct_util::atomic::Output;
 
-use super::format::HEADER_START;
 use super::*;
-use crate::checkpoint::format::{CHECKSUM_DIGITS, CHECKSUM_OFFSET, FORMAT_1, checksum_digits};
-use crate::checkpoint::write::save_content;
+use crate::format::HEADER_START;
+use crate::format::{CHECKSUM_DIGITS, CHECKSUM_OFFSET, FORMAT_1, checksum_digits};
+use crate::write::save_content;
 use xxhash_rust::xxh3::xxh3_128;
 
 fn tensor<'a>(name: &'a str, shape: &'a [usize], data: &'a [f32]) -> TensorRef<'a> {
@@ -339,7 +339,7 @@ fn a_file_size_limit_does_not_change_the_previous_checkpoint() {
         .args(["-c", "trap '' XFSZ; ulimit -f 16; exec \"$0\" \"$@\""])
         .arg(std::env::current_exe().unwrap())
         .args([
-            "checkpoint::tests::limited_child",
+            "tests::limited_child",
             "--exact",
             "--ignored",
             "--nocapture",
@@ -374,7 +374,7 @@ fn a_kill_before_the_rename_does_not_change_the_previous_checkpoint() {
     let path = run.path().join(FILE_NAME);
     save_small(&path, 5);
     let status = Command::new(std::env::current_exe().unwrap())
-        .args(["checkpoint::tests::killed_child", "--exact", "--ignored"])
+        .args(["tests::killed_child", "--exact", "--ignored"])
         .env("VLCT_TEST_KILLED_CHECKPOINT", &path)
         .output()
         .unwrap()

@@ -23,7 +23,7 @@ pub use format::{
     last_path, step_path, steps,
 };
 pub use read::{Checkpoint, Summary, inspect, load, read_description, read_state};
-pub(crate) use read::{begins_as_checkpoint, verify};
+pub use read::{begins_as_checkpoint, verify};
 pub use write::{TensorRef, save};
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ pub const FORMAT: &str = "vlct-checkpoint-2";
 
 /// Value of `__metadata__.format` in files of format 1. A file of format 1 has no description, and the fields of its
 /// state differ.
-pub(super) const FORMAT_1: &str = "vlct-checkpoint-1";
+pub(crate) const FORMAT_1: &str = "vlct-checkpoint-1";
 
 /// Name of the checkpoint file in `last/` and `best/`.
 pub const FILE_NAME: &str = "checkpoint.safetensors";
@@ -80,19 +80,19 @@ pub fn is_format(format: &str) -> bool {
 }
 
 /// Maximum size of a header in bytes. Readers of safetensors reject a larger header.
-pub(super) const MAX_HEADER: usize = 100_000_000;
+pub(crate) const MAX_HEADER: usize = 100_000_000;
 
 /// First bytes of the header of every checkpoint. In the file, the 8 bytes of the header's length precede them, and the digits of the
 /// checksum follow.
-pub(super) const HEADER_START: &str = r#"{"__metadata__":{"checksum":""#;
+pub(crate) const HEADER_START: &str = r#"{"__metadata__":{"checksum":""#;
 
 /// Offset of the checksum's digits in the file.
-pub(super) const CHECKSUM_OFFSET: usize = 8 + HEADER_START.len();
+pub(crate) const CHECKSUM_OFFSET: usize = 8 + HEADER_START.len();
 
 /// Number of hexadecimal digits of the checksum.
-pub(super) const CHECKSUM_DIGITS: usize = 32;
+pub(crate) const CHECKSUM_DIGITS: usize = 32;
 
 /// Formats a checksum as hexadecimal digits.
-pub(super) fn checksum_digits(digest: u128) -> String {
+pub(crate) fn checksum_digits(digest: u128) -> String {
     format!("{digest:0width$x}", width = CHECKSUM_DIGITS)
 }

@@ -13,9 +13,9 @@ use vlct_tensor::{Parameters, Tensor};
 use vlct_util::atomic::{self, Output, remove_leftovers};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::error::{CheckpointError, Previous, Result};
-use super::format::{CHECKSUM_DIGITS, CHECKSUM_OFFSET, FORMAT, HEADER_START, MAX_HEADER, STEP_KEY, checksum_digits};
-use super::read::load;
+use crate::error::{CheckpointError, Previous, Result};
+use crate::format::{CHECKSUM_DIGITS, CHECKSUM_OFFSET, FORMAT, HEADER_START, MAX_HEADER, STEP_KEY, checksum_digits};
+use crate::read::load;
 
 /// Size of the buffer of [`HashingWriter`] in bytes: small enough for L2, large enough for efficient writes.
 const BUFFER: usize = 1 << 20;
@@ -60,7 +60,7 @@ pub fn save(path: &Path, tensors: &[TensorRef<'_>], state: &Value, description: 
 }
 
 /// Saves a checkpoint file atomically. Returns the result of `write_content`, the size of the file in bytes.
-pub(super) fn save_content(path: &Path, write_content: impl FnOnce(&mut Output) -> io::Result<u64>) -> Result<u64> {
+pub(crate) fn save_content(path: &Path, write_content: impl FnOnce(&mut Output) -> io::Result<u64>) -> Result<u64> {
     let save = || -> io::Result<u64> {
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory)?;
