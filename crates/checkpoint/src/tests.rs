@@ -338,12 +338,7 @@ fn a_file_size_limit_does_not_change_the_previous_checkpoint() {
     let output = Command::new("sh")
         .args(["-c", "trap '' XFSZ; ulimit -f 16; exec \"$0\" \"$@\""])
         .arg(std::env::current_exe().unwrap())
-        .args([
-            "tests::limited_child",
-            "--exact",
-            "--ignored",
-            "--nocapture",
-        ])
+        .args(["tests::limited_child", "--exact", "--ignored", "--nocapture"])
         .env("VLCT_TEST_LIMITED_CHECKPOINT", &path)
         .output()
         .unwrap();

@@ -41,7 +41,7 @@ pub struct Target {
 }
 
 /// All readers of untrusted files.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     Target {
         name: "arrow",
         read: read_arrow,
@@ -103,6 +103,11 @@ pub const TARGETS: [Target; 14] = [
     Target {
         name: "description",
         read: read_description,
+        extensions: &[],
+    },
+    Target {
+        name: "settings",
+        read: read_settings,
         extensions: &[],
     },
     Target {
@@ -182,6 +187,51 @@ fn read_description(file: &[u8], directory: &Path) {
     let wanted: Vec<Head> = Head::ALL.to_vec();
     drop(Predictor::open(&path, &wanted, &OpenOptions::default()));
     drop(ImageClassifier::open(&path, Compute::default()));
+}
+
+/// The settings beside a model of Hugging Face.
+const SETTINGS: [&str; 5] = [
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer_config.json",
+    "tokenizer.json",
+];
+
+/// Opens a model of Hugging Face that has the file in place of each of its settings.
+fn read_settings(file: &[u8], directory: &Path) {
+    let model = directory.join("model");
+    if !model.exists() {
+        fs::create_dir(&model).unwrap_or_else(|e| panic!("{}: {e}", model.display()));
+        for entry in models_of_hugging_face()
+            .first()
+            .into_iter()
+            .flat_map(fs::read_dir)
+            .flatten()
+            .flatten()
+        {
+            let copy = model.join(entry.file_name());
+            fs::copy(entry.path(), &copy).unwrap_or_else(|e| panic!("{}: {e}", copy.display()));
+        }
+    }
+    for name in SETTINGS {
+        let path = model.join(name);
+        let original = fs::read(&path).ok();
+        write_file(file, &model, name);
+        drop(Predictor::open(&model, &Head::ALL, &OpenOptions::default()));
+        let restored = match original {
+            Some(original) => fs::write(&path, original),
+            None => fs::remove_file(&path),
+        };
+        restored.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    }
+}
+
+/// Returns the directories of recorded models of Hugging Face, those of question answering first.
+fn models_of_hugging_face() -> Vec<PathBuf> {
+    let roots = vlct_golden::vilt_directories("hf");
+    let all = |name: &str| roots.iter().map(|root| root.join(name)).collect::<Vec<_>>();
+    [all("vqa"), all("mlm_v5")].concat()
 }
 
 /// Returns the descriptions of a small model of questions and of a small image classifier.
@@ -480,6 +530,11 @@ fn extra_files(name: &str) -> Vec<Vec<u8>> {
             "{\"metadata\": {\"total_size\": 8}, \"weight_map\": {\"cls_token\": \"1.safetensors\", \"norm.weight\": \"2.safetensors\"}}",
         ),
         "description" => descriptions(),
+        "settings" => {
+            let models = models_of_hugging_face();
+            let paths = models.iter().flat_map(|model| SETTINGS.map(|name| model.join(name)));
+            paths.filter_map(|path| fs::read(path).ok()).collect()
+        }
         "weights" => vec![file_with_optimizer()],
         "inputs" => one_file(concat!(
             "{\"image\": \"a.jpg\", \"question\": \"what?\"}\n\n",
