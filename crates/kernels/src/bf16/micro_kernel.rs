@@ -2,7 +2,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::engine::{Amx, Avx512Bf16, TileConfig};
-use super::engine::{BF16X3_BLOCK, BLOCK, Engine, Portable, TileEngine, engine};
+use super::engine::{BF16X3_BLOCK, BLOCK, Engine, Portable, SIDE, TileEngine, engine};
 use super::number::Bf16;
 use crate::mat::Beta;
 
@@ -54,10 +54,10 @@ impl MicroKernel {
     /// If a slice is too short.
     #[inline]
     pub fn gemm_block(&self, lhs: &[Bf16], rhs: &[Bf16], k_blocks: usize, dst: &mut [f32], beta: Beta) {
-        self.gemm_block_interleaved(lhs, rhs, k_blocks, dst, beta, [lhs; 2], |_| ());
+        self.gemm_block_interleaved(lhs, rhs, SIDE, k_blocks, dst, beta, [lhs; 2], |_| ());
     }
 
-    /// Computes `dst[32×32] = β·dst + lhs·rhs` for `k = 32·k_blocks`; `lhs` and `rhs` are packed.
+    /// Computes `dst[32×32] = β·dst + lhs·rhs` for `k = 32·k_blocks`; `lhs` and `rhs` are packed. The rows of `lhs` from `rows` on are zero.
     ///
     /// For each k-block, prefetches the next 256 bytes of both slices of `prefetch` into L2, and calls `vector_work(k_block)`, which
     /// overlaps with the products on AMX and must not use tiles.
@@ -70,6 +70,7 @@ impl MicroKernel {
         &self,
         lhs: &[Bf16],
         rhs: &[Bf16],
+        rows: usize,
         k_blocks: usize,
         dst: &mut [f32],
         beta: Beta,
@@ -84,7 +85,7 @@ impl MicroKernel {
         unsafe {
             with_engine!(
                 self.engine,
-                gemm_block(lhs, rhs, k_blocks, dst, beta, prefetch, vector_work)
+                gemm_block(lhs, rhs, rows, k_blocks, dst, beta, prefetch, vector_work)
             )
         }
     }

@@ -4,7 +4,7 @@ use super::trial;
 use libtest_mimic::Trial;
 use vlct_kernels::aligned::AlignedVec;
 use vlct_kernels::bf16::blocks::{self, Blocks};
-use vlct_kernels::bf16::engine::{Amx, Avx512Bf16, BF16X3_BLOCK, BLOCK, Portable, TileConfig, TileEngine};
+use vlct_kernels::bf16::engine::{Amx, Avx512Bf16, BF16X3_BLOCK, BLOCK, Portable, SIDE, TileConfig, TileEngine};
 use vlct_kernels::bf16::epilogue::{Gelu, GeluBackward, StoreBf16, StoreF32, StoreF32Transposed};
 use vlct_kernels::bf16::gemm::gemm;
 use vlct_kernels::bf16::{Bf16, Rhs, layer_norm};
@@ -92,11 +92,17 @@ type ProductFn = unsafe fn(&[Bf16], &[Bf16], &mut [f32], Beta);
 /// The CPU has the engine's instructions, and the engine is configured for this thread.
 unsafe fn product<E: TileEngine>(lhs: &[Bf16], rhs: &[Bf16], dst: &mut [f32], beta: Beta) {
     let (k_blocks, mut calls) = (lhs.len() / BLOCK, 0);
+    let is_zero = |row: &usize| {
+        lhs.chunks(BLOCK)
+            .all(|block| block[row * SIDE..][..SIDE].iter().all(|v| v.to_f32() == 0.0))
+    };
+    let rows = SIDE - (0..SIDE).rev().take_while(is_zero).count();
     // SAFETY: the operands are complete, 64-byte aligned blocks; the engine is configured (caller).
     unsafe {
         E::gemm_block(
             lhs.as_ptr(),
             rhs.as_ptr(),
+            rows,
             k_blocks,
             dst.as_mut_ptr(),
             beta,
@@ -144,9 +150,21 @@ fn compare(
 }
 
 fn integers_equal_portable<E: TileEngine>() {
-    compare(BLOCK, integers, [product::<E>, product::<Portable>], |got, want| {
-        assert!(got == want, "sums differ")
-    });
+    for rows in [SIDE, SIDE - 1, 17, 16, 13, 8, 1, 0] {
+        // The first operand has seed 1.
+        let values = |n: usize, seed: usize| {
+            let mut values = integers(n, seed);
+            if seed == 1 {
+                values
+                    .chunks_mut(BLOCK)
+                    .for_each(|block| block[rows * SIDE..].fill(0.0));
+            }
+            values
+        };
+        compare(BLOCK, values, [product::<E>, product::<Portable>], |got, want| {
+            assert!(got == want, "sums differ")
+        });
+    }
 }
 
 /// Tests an engine whose order of additions differs from that of [`Portable`].

@@ -134,6 +134,7 @@ impl TileEngine for Amx {
     unsafe fn gemm_block(
         mut lhs: *const Bf16,
         mut rhs: *const Bf16,
+        _rows: usize,
         k_blocks: usize,
         dst: *mut f32,
         beta: Beta,

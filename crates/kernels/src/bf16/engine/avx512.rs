@@ -29,6 +29,7 @@ impl TileEngine for Avx512Bf16 {
     unsafe fn gemm_block(
         lhs: *const Bf16,
         rhs: *const Bf16,
+        rows: usize,
         k_blocks: usize,
         dst: *mut f32,
         beta: Beta,
@@ -36,7 +37,7 @@ impl TileEngine for Avx512Bf16 {
         vector_work: impl FnMut(usize),
     ) {
         // SAFETY: the CPU has the instructions, and the pointers are valid for these blocks (caller).
-        unsafe { gemm_block(lhs, rhs, k_blocks, dst, beta, prefetch) };
+        unsafe { gemm_block(lhs, rhs, rows, k_blocks, dst, beta, prefetch) };
         (0..k_blocks).for_each(vector_work);
     }
 }
@@ -49,6 +50,7 @@ impl TileEngine for Avx512Bf16 {
 unsafe fn gemm_block(
     lhs: *const Bf16,
     rhs: *const Bf16,
+    rows: usize,
     k_blocks: usize,
     dst: *mut f32,
     beta: Beta,
@@ -60,6 +62,13 @@ unsafe fn gemm_block(
     /// Number of rows whose sums are in registers at a time: 16 registers of sums, two of rhs, and one broadcast pair of lhs.
     const ROWS: usize = 8;
     for first in (0..SIDE).step_by(ROWS) {
+        if first >= rows {
+            if beta == Beta::Zero {
+                // SAFETY: `dst` is valid for a block (caller).
+                unsafe { dst.add(first * SIDE).write_bytes(0, (SIDE - first) * SIDE) };
+            }
+            break;
+        }
         // SAFETY: all offsets lie within the blocks, for which the pointers are valid (caller).
         unsafe {
             let dst = dst.add(first * SIDE);

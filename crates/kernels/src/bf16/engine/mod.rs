@@ -35,7 +35,8 @@ pub enum Engine {
 
 /// Products of packed blocks, by one engine.
 pub trait TileEngine {
-    /// Computes `dst[32×32] = β·dst + lhs·rhs` for `k = 32·k_blocks`; `lhs` and `rhs` are packed.
+    /// Computes `dst[32×32] = β·dst + lhs·rhs` for `k = 32·k_blocks`; `lhs` and `rhs` are packed. The rows of `lhs` from `rows` on are zero,
+    /// so that an engine can skip them.
     ///
     /// For each k-block, prefetches the next 256 bytes from both addresses of `prefetch` into L2, and calls `vector_work(k_block)`, which
     /// on AMX overlaps with the tile products. The addresses of `prefetch` need not be valid.
@@ -45,9 +46,11 @@ pub trait TileEngine {
     /// # Safety
     /// The CPU has the engine's instructions and, on AMX, the thread holds a `TileConfig`; `vector_work` does not use tiles. `lhs`
     /// and `rhs` are valid for `k_blocks` blocks and `dst` for one block.
+    #[allow(clippy::too_many_arguments)]
     unsafe fn gemm_block(
         lhs: *const Bf16,
         rhs: *const Bf16,
+        rows: usize,
         k_blocks: usize,
         dst: *mut f32,
         beta: Beta,
@@ -63,7 +66,7 @@ pub trait TileEngine {
     unsafe fn gemm_block_bf16x3(lhs: *const Bf16, rhs: *const Bf16, k_blocks: usize, dst: *mut f32, beta: Beta) {
         if k_blocks == 0 {
             // SAFETY: `dst` is valid for a block, and the engine is ready (caller).
-            return unsafe { Self::gemm_block(lhs, rhs, 0, dst, beta, [lhs; 2], |_| ()) };
+            return unsafe { Self::gemm_block(lhs, rhs, SIDE, 0, dst, beta, [lhs; 2], |_| ()) };
         }
         for k_block in 0..k_blocks {
             for (i, (lhs_part, rhs_part)) in BF16X3_PRODUCTS.into_iter().enumerate() {
@@ -72,7 +75,7 @@ pub trait TileEngine {
                 unsafe {
                     let lhs = lhs.add(k_block * BF16X3_BLOCK + lhs_part * BLOCK);
                     let rhs = rhs.add(k_block * BF16X3_BLOCK + rhs_part * BLOCK);
-                    Self::gemm_block(lhs, rhs, 1, dst, beta, [lhs; 2], |_| ());
+                    Self::gemm_block(lhs, rhs, SIDE, 1, dst, beta, [lhs; 2], |_| ());
                 }
             }
         }

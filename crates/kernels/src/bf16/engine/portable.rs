@@ -35,6 +35,7 @@ impl TileEngine for Portable {
     unsafe fn gemm_block(
         lhs: *const Bf16,
         rhs: *const Bf16,
+        _rows: usize,
         k_blocks: usize,
         dst: *mut f32,
         beta: Beta,

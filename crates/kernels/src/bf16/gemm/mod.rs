@@ -303,6 +303,7 @@ impl Task {
             product.kernel.gemm_block_interleaved(
                 lhs,
                 rhs,
+                SIDE.min(product.lhs.rows() - row * SIDE),
                 k_blocks,
                 sums,
                 Beta::of_k_block(first),
