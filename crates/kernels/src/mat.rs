@@ -12,6 +12,14 @@ pub enum Beta {
 }
 
 impl Beta {
+    /// Returns β as a number.
+    pub fn factor(self) -> f32 {
+        match self {
+            Self::Zero => 0.0,
+            Self::One => 1.0,
+        }
+    }
+
     /// Returns β for the block of the inner dimension that begins at `k_block`: the first block overwrites, later blocks add.
     pub(crate) fn of_k_block(k_block: usize) -> Self {
         if k_block == 0 { Self::Zero } else { Self::One }

@@ -1,4 +1,4 @@
-//! An arena allocator over large memory mappings.
+//! An arena allocator over large memory mappings, or over regions of a device.
 //!
 //! Every training step allocates pieces of the same few sizes in nearly the same order. Freed pieces are merged with their free neighbours,
 //! so that gradients can reuse the memory of saved activations. Mappings request huge pages, which avoid most TLB misses.
@@ -7,7 +7,6 @@ use bytemuck::Pod;
 use memmap2::MmapMut;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::ptr::NonNull;
 use std::sync::Arc;
 
 /// The payload with which [`Arena::allocate`] panics if the system has no more memory. This panic is not a bug; programs catch it.
@@ -23,34 +22,36 @@ const LARGE_DIVISOR: usize = 96;
 /// Size of a huge page in bytes, on x86-64 and (with 4 KiB pages) AArch64.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// Memory with one owner and arbitrary content, a part of one region (a memory mapping).
-///
-/// [`Arena::free`] returns a piece to its arena. A region stays mapped as long as one of its pieces exists.
-#[derive(Debug)]
-pub struct Piece {
-    start: NonNull<u8>,
-    len: usize,
-    region: Arc<MmapMut>,
+/// Consecutive addresses that an arena divides. When the last piece is gone and the arena has released the region, it is dropped.
+pub trait Region {
+    /// The usable addresses; the first is a multiple of the granularity of the arena.
+    fn addresses(&self) -> Range<usize>;
 }
 
-// SAFETY: a piece owns its memory exclusively, and its `Arc` only keeps the mapping alive.
-unsafe impl Send for Piece {}
-// SAFETY: a shared reference to a piece gives only shared slices.
-unsafe impl Sync for Piece {}
+/// A memory mapping of this process. Its usable addresses are complete huge pages.
+#[derive(Debug)]
+pub struct Mapping(MmapMut);
 
-impl Piece {
-    /// The memory as values of `T`, without trailing bytes that are not a complete value.
-    pub fn as_slice<T: Pod>(&self) -> &[T] {
-        // SAFETY: the memory is initialised (mappings begin as zeros), of this length, 64-byte aligned and exclusive to this piece; any
-        // bits are a valid `T: Pod`.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.len / size_of::<T>()) }
+impl Region for Mapping {
+    fn addresses(&self) -> Range<usize> {
+        huge_page_range(&self.0)
     }
+}
 
-    /// The memory as mutable values of `T`, without trailing bytes that are not a complete value.
-    pub fn as_mut_slice<T: Pod>(&mut self) -> &mut [T] {
-        // SAFETY: the memory is initialised, of this length, 64-byte aligned and exclusive to this piece, which is borrowed mutably; any
-        // bits are a valid `T: Pod`.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.len / size_of::<T>()) }
+/// Memory with one owner and arbitrary content, a part of one region.
+///
+/// [`Arena::free`] returns a piece to its arena. A region stays allocated as long as one of its pieces exists.
+#[derive(Debug)]
+pub struct Piece<R = Mapping> {
+    start: usize,
+    len: usize,
+    region: Arc<R>,
+}
+
+impl<R> Piece<R> {
+    /// The first address.
+    pub fn address(&self) -> usize {
+        self.start
     }
 
     /// Splits the piece after `bytes` bytes; an empty part is `None`. The parts are freed separately.
@@ -65,13 +66,30 @@ impl Piece {
         );
         let part = |start: usize, len: usize| {
             (len > 0).then(|| Self {
-                // SAFETY: `start` is at most the length of this piece, so the address is within its region or one past the end.
-                start: unsafe { self.start.add(start) },
+                start: self.start + start,
                 len,
                 region: Arc::clone(&self.region),
             })
         };
         (part(0, bytes), part(bytes, self.len - bytes))
+    }
+}
+
+impl Piece {
+    /// The memory as values of `T`, without trailing bytes that are not a complete value.
+    pub fn as_slice<T: Pod>(&self) -> &[T] {
+        let start = std::ptr::with_exposed_provenance(self.start);
+        // SAFETY: the memory is initialised (mappings begin as zeros), of this length, 64-byte aligned and exclusive to this piece; any
+        // bits are a valid `T: Pod`.
+        unsafe { std::slice::from_raw_parts(start, self.len / size_of::<T>()) }
+    }
+
+    /// The memory as mutable values of `T`, without trailing bytes that are not a complete value.
+    pub fn as_mut_slice<T: Pod>(&mut self) -> &mut [T] {
+        let start = std::ptr::with_exposed_provenance_mut(self.start);
+        // SAFETY: the memory is initialised, of this length, 64-byte aligned and exclusive to this piece, which is borrowed mutably; any
+        // bits are a valid `T: Pod`.
+        unsafe { std::slice::from_raw_parts_mut(start, self.len / size_of::<T>()) }
     }
 }
 
@@ -81,23 +99,25 @@ impl Piece {
 /// memory, even if no piece uses the page any more. Within a region, large pieces are cut from the lowest free range that fits, and small
 /// pieces from the upper end of the highest free range that fits, so that long-lived small pieces do not fragment the ranges of large
 /// pieces.
-pub struct Arena {
+#[derive(Debug)]
+pub struct Arena<R = Mapping> {
     granularity: usize,
     region_bytes: usize,
     /// The regions, oldest first.
-    regions: Vec<Region>,
+    regions: Vec<FreeRanges<R>>,
 }
 
-/// A memory mapping and its free ranges.
-struct Region {
-    map: Arc<MmapMut>,
-    /// The usable addresses: complete huge pages.
+/// A region and its free ranges.
+#[derive(Debug)]
+struct FreeRanges<R> {
+    region: Arc<R>,
+    /// The usable addresses.
     range: Range<usize>,
     /// Address and length of each free range.
     free: BTreeMap<usize, usize>,
 }
 
-impl Region {
+impl<R> FreeRanges<R> {
     /// Allocates `len` bytes and returns their address: from the lowest free range that fits if `lowest`, else from the upper end of the
     /// highest free range that fits.
     fn allocate(&mut self, len: usize, lowest: bool) -> Option<usize> {
@@ -121,7 +141,7 @@ impl Region {
     }
 }
 
-impl Arena {
+impl<R: Region> Arena<R> {
     /// Makes an empty arena. The sizes of pieces are multiples of `granularity`, which must be a multiple of 64. Regions have
     /// `region_bytes` bytes. A piece larger than half a region gets a separate region, because the rest of a shared region would be hard
     /// to use.
@@ -134,7 +154,77 @@ impl Arena {
         }
     }
 
-    /// Allocates a piece of at least `bytes` bytes from the first region with enough space, or from a new region.
+    /// Allocates a piece of at least `bytes` bytes from the first region with enough space, or from a new region that `region` makes with at
+    /// least the requested number of usable bytes.
+    ///
+    /// # Errors
+    /// Those of `region`. If it cannot make a full region, it is called again for what is needed.
+    ///
+    /// # Panics
+    /// If the new region is too small.
+    pub fn allocate_with<E>(&mut self, bytes: usize, region: impl Fn(usize) -> Result<R, E>) -> Result<Piece<R>, E> {
+        // Sizes that cannot exist are requested unchanged, so that `region` reports them.
+        let len = bytes.max(1).checked_next_multiple_of(self.granularity).unwrap_or(bytes);
+        let lowest = len >= self.region_bytes / LARGE_DIVISOR;
+        let allocate = |regions: &mut [FreeRanges<R>]| {
+            regions.iter_mut().find_map(|ranges| {
+                let start = ranges.allocate(len, lowest)?;
+                Some((start, Arc::clone(&ranges.region)))
+            })
+        };
+        let (start, region) = match allocate(&mut self.regions) {
+            Some(found) => found,
+            None => {
+                let region_len = if len > self.region_bytes / 2 {
+                    len
+                } else {
+                    self.region_bytes
+                };
+                let region = region(region_len).or_else(|_| region(len))?;
+                let range = region.addresses();
+                self.regions.push(FreeRanges {
+                    region: Arc::new(region),
+                    free: BTreeMap::from([(range.start, range.len())]),
+                    range,
+                });
+                allocate(&mut self.regions).unwrap_or_else(|| panic!("a new region has no {len} bytes"))
+            }
+        };
+        Ok(Piece { start, len, region })
+    }
+
+    /// Frees a piece of this arena.
+    ///
+    /// # Panics
+    /// If the piece is from another arena.
+    pub fn free(&mut self, piece: Piece<R>) {
+        let ranges = self
+            .regions
+            .iter_mut()
+            .find(|ranges| Arc::ptr_eq(&ranges.region, &piece.region));
+        let Some(ranges) = ranges else {
+            panic!("the piece is from another arena");
+        };
+        let (mut start, mut len) = (piece.start, piece.len);
+        if let Some(next) = ranges.free.remove(&(start + len)) {
+            len += next;
+        }
+        if let Some((&before, &before_len)) = ranges.free.range(..start).next_back()
+            && before + before_len == start
+        {
+            (start, len) = (before, before_len + len);
+        }
+        ranges.free.insert(start, len);
+    }
+
+    /// Drops regions without pieces in use.
+    pub fn release(&mut self) {
+        self.regions.retain(|ranges| !ranges.is_unused());
+    }
+}
+
+impl Arena {
+    /// Allocates a piece of at least `bytes` bytes from the first region with enough space, or from a new mapping.
     ///
     /// # Panics
     /// With the payload [`OutOfMemory`] if the system has no more memory.
@@ -142,73 +232,18 @@ impl Arena {
         if bytes > isize::MAX as usize / 2 {
             std::panic::panic_any(OutOfMemory { bytes });
         }
-        let len = bytes.max(1).next_multiple_of(self.granularity);
-        let lowest = len >= self.region_bytes / LARGE_DIVISOR;
-        let allocate = |regions: &mut [Region]| {
-            regions.iter_mut().find_map(|region| {
-                let start = region.allocate(len, lowest)?;
-                Some((start, Arc::clone(&region.map)))
-            })
+        let map = |len: usize| {
+            // A failure is reported with the size of the piece.
+            let map = MmapMut::map_anon(len.next_multiple_of(HUGE_PAGE) + HUGE_PAGE).map_err(|_| len)?;
+            #[cfg(target_os = "linux")]
+            // A failure is harmless: without huge pages, small pages are used.
+            map.advise(memmap2::Advice::HugePage).ok();
+            Ok(Mapping(map))
         };
-        let (start, region) = allocate(&mut self.regions).unwrap_or_else(|| {
-            self.add_region(len);
-            allocate(&mut self.regions).unwrap_or_else(|| unreachable!("the new region is large enough"))
-        });
-        let start = NonNull::new(std::ptr::with_exposed_provenance_mut(start))
-            .unwrap_or_else(|| unreachable!("mapped addresses are not null"));
-        Piece { start, len, region }
-    }
-
-    /// Frees a piece of this arena.
-    ///
-    /// # Panics
-    /// If the piece is from another arena.
-    pub fn free(&mut self, piece: Piece) {
-        let region = self
-            .regions
-            .iter_mut()
-            .find(|region| Arc::ptr_eq(&region.map, &piece.region));
-        let Some(region) = region else {
-            panic!("the piece is from another arena");
-        };
-        let (mut start, mut len) = (piece.start.as_ptr().expose_provenance(), piece.len);
-        if let Some(next) = region.free.remove(&(start + len)) {
-            len += next;
+        match self.allocate_with(bytes, map) {
+            Ok(piece) => piece,
+            Err(bytes) => std::panic::panic_any(OutOfMemory { bytes }),
         }
-        if let Some((&before, &before_len)) = region.free.range(..start).next_back()
-            && before + before_len == start
-        {
-            (start, len) = (before, before_len + len);
-        }
-        region.free.insert(start, len);
-    }
-
-    /// Unmaps regions without pieces in use.
-    pub fn release(&mut self) {
-        self.regions.retain(|region| !region.is_unused());
-    }
-
-    fn add_region(&mut self, len: usize) {
-        let map = |len: usize| MmapMut::map_anon(len.next_multiple_of(HUGE_PAGE) + HUGE_PAGE);
-        let region_len = if len > self.region_bytes / 2 {
-            len
-        } else {
-            self.region_bytes
-        };
-        // If the system has no address space for a full region, map only what is needed.
-        let map = match map(region_len).or_else(|_| map(len)) {
-            Ok(map) => map,
-            Err(_) => std::panic::panic_any(OutOfMemory { bytes: len }),
-        };
-        #[cfg(target_os = "linux")]
-        // A failure is harmless: without huge pages, small pages are used.
-        map.advise(memmap2::Advice::HugePage).ok();
-        let range = huge_page_range(&map);
-        self.regions.push(Region {
-            map: Arc::new(map),
-            free: BTreeMap::from([(range.start, range.len())]),
-            range,
-        });
     }
 }
 
@@ -288,7 +323,7 @@ mod tests {
             for (i, (bytes, free_index)) in requests.into_iter().enumerate() {
                 let mut piece = arena.allocate(bytes);
                 prop_assert!(piece.as_slice::<f32>().len() * 4 >= bytes);
-                prop_assert_eq!(piece.start.as_ptr() as usize % 64, 0);
+                prop_assert_eq!(piece.start % 64, 0);
                 piece.as_mut_slice::<u8>().fill(i as u8);
                 held.push((piece, i as u8));
                 if free_index < held.len() {
@@ -301,7 +336,7 @@ mod tests {
                 prop_assert!(piece.as_slice::<u8>().iter().all(|v| *v == mark));
                 arena.free(piece);
             }
-            prop_assert!(arena.regions.iter().all(Region::is_unused));
+            prop_assert!(arena.regions.iter().all(FreeRanges::is_unused));
             arena.release();
             prop_assert!(arena.regions.is_empty());
         }
@@ -335,7 +370,7 @@ mod tests {
         assert!(first.as_slice::<u8>().iter().all(|v| *v == 1));
         arena.free(second);
         arena.free(first);
-        assert!(arena.regions.iter().all(Region::is_unused));
+        assert!(arena.regions.iter().all(FreeRanges::is_unused));
     }
 
     #[test]
@@ -344,22 +379,22 @@ mod tests {
         let large = HUGE_PAGE / LARGE_DIVISOR + 64;
         let low = [large, large].map(|bytes| arena.allocate(bytes));
         let high = [640, 64].map(|bytes| arena.allocate(bytes));
-        let start = low[0].start.addr().get();
-        assert_eq!(low[1].start.addr().get(), start + low[0].len);
+        let start = low[0].start;
+        assert_eq!(low[1].start, start + low[0].len);
         let end = arena.regions[0].range.end;
-        assert_eq!(high[0].start.addr().get(), end - 640);
-        assert_eq!(high[1].start.addr().get(), end - 704);
+        assert_eq!(high[0].start, end - 640);
+        assert_eq!(high[1].start, end - 704);
         // The lowest free range is too small for `larger`.
         let [first, second] = low;
         arena.free(first);
         let larger = arena.allocate(large + 64);
-        assert_eq!(larger.start.addr().get(), second.start.addr().get() + second.len);
+        assert_eq!(larger.start, second.start + second.len);
         let reused = arena.allocate(large);
-        assert_eq!(reused.start.addr().get(), start);
+        assert_eq!(reused.start, start);
         for piece in [second, larger, reused].into_iter().chain(high) {
             arena.free(piece);
         }
-        assert!(arena.regions.iter().all(Region::is_unused));
+        assert!(arena.regions.iter().all(FreeRanges::is_unused));
     }
 
     #[test]

@@ -1,0 +1,17 @@
+//! CUDA kernels with their launchers: what `vlct-kernels` is for the CPU, on matrices in the memory of a device.
+//!
+//! - [`driver`]: the interface to a device. The emulator implements it on the CPU, for tests.
+//! - [`context`]: a device with a stream and an arena; [`Buffer`](context::Buffer) owns memory.
+//! - [`matrix`]: views of matrices in buffers.
+//! - One module for each `.cu` file: functions that check shapes and launch kernels.
+//!
+//! A launcher submits work and returns. Matrices are row-major. `T` is the number of tokens (rows), `D` the width. Sums have a fixed order,
+//! so equal inputs give equal bits. `README.md` beside `Cargo.toml` describes how a kernel is added.
+
+pub mod column_sums;
+pub mod context;
+pub mod driver;
+pub mod elementwise;
+mod launch;
+pub mod layer_norm;
+pub mod matrix;

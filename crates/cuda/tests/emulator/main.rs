@@ -1,0 +1,67 @@
+//! Runs the kernels in the emulator and compares them with the plain loops of `vlct_kernels::reference`.
+//!
+//! Every kernel runs in each schedule. Tests with planted faults show that these comparisons, or the emulator, find the fault. Without a C++
+//! compiler, all tests are reported as ignored. Set `VLCT_SANITIZE` to run the kernels with AddressSanitizer, as the test
+//! `sanitizers::…` does in a process of its own.
+
+mod column_sums;
+mod context;
+mod elementwise;
+mod execution;
+mod layer_norm;
+mod matmul;
+mod sanitizers;
+mod support;
+mod tensor_core;
+
+use libtest_mimic::{Arguments, Trial};
+
+/// The result of a test: an error is a difference, or a message of the driver.
+type Outcome = Result<(), String>;
+
+/// A test, its name, and what it needs beside a compiler, if that is missing.
+struct Test {
+    name: String,
+    missing: Option<String>,
+    run: Box<dyn FnOnce() -> Outcome + Send>,
+}
+
+impl Test {
+    fn new(name: impl Into<String>, run: impl FnOnce() -> Outcome + Send + 'static) -> Self {
+        Self {
+            name: name.into(),
+            missing: None,
+            run: Box::new(run),
+        }
+    }
+}
+
+fn main() {
+    let kernels = [
+        column_sums::tests(),
+        elementwise::tests(),
+        layer_norm::tests(),
+        tensor_core::tests(),
+    ];
+    let others = if std::env::var_os(sanitizers::VARIABLE).is_some() {
+        vec![sanitizers::planted()]
+    } else {
+        vec![
+            context::tests(),
+            execution::tests(),
+            matmul::tests(),
+            sanitizers::tests(),
+        ]
+    };
+    let tests = kernels.into_iter().chain(others).flatten();
+    let missing_compiler = support::compiler().err();
+    let trials = tests.map(|test| {
+        let missing = missing_compiler.clone().or(test.missing);
+        let trial = Trial::test(test.name, || (test.run)().map_err(Into::into));
+        match missing {
+            Some(reason) => trial.with_kind(reason).with_ignored_flag(true),
+            None => trial,
+        }
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+}
