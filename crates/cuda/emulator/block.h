@@ -12,6 +12,10 @@
 #include <cstdlib>
 #include <vector>
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
+
 #include "fiber.h"
 #include "types.h"
 
@@ -306,6 +310,10 @@ static void run_block(dim3 index) {
     for (unsigned i = 0; i < block->threads; i++) {
         Fiber& fiber = block->fibers[i];
         fiber.bottom = stacks.memory + i * STACK_BYTES;
+#ifdef __SANITIZE_ADDRESS__
+        // Functions that a fiber has not left keep the ends of their variables marked.
+        __asan_unpoison_memory_region(fiber.bottom, STACK_BYTES);
+#endif
         *reinterpret_cast<uint64_t*>(fiber.bottom) = STACK_MARK;
         // Different offsets within a page, so that the stacks do not share the sets of the L1 cache.
         fiber.stack.prepare(fiber.bottom, STACK_BYTES - i * 192 % 4096, run_fiber);

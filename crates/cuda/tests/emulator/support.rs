@@ -14,13 +14,14 @@ use vlct_kernels::bf16::Bf16;
 const MEMORY: usize = 1 << 30;
 
 /// Numbers of rows, and widths, of matrices in tests: empty, single, smaller and larger than a warp, even and odd, usual.
-pub const SHAPES: [[usize; 2]; 12] = [
+pub const SHAPES: [[usize; 2]; 13] = [
     [0, 8],
     [0, 768],
     [1, 1],
     [1, 768],
     [2, 17],
     [3, 8],
+    [4, 7],
     [5, 770],
     [9, 64],
     [33, 1],

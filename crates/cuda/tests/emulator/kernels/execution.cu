@@ -65,7 +65,7 @@ REGISTER_KERNEL(shuffle_from_exited_thread);
 
 extern "C" __global__ void writes_behind_shared_memory(int* out, int index) {
     SHARED(int, values);
-    values[threadIdx.x + index] = 0;
+    values[(int)threadIdx.x + index] = 0;
     __syncthreads();
     out[threadIdx.x] = values[threadIdx.x];
 }
@@ -77,10 +77,10 @@ extern "C" __global__ void reads_unwritten_shared_memory(float* out) {
 }
 REGISTER_KERNEL(reads_unwritten_shared_memory);
 
-extern "C" __global__ void writes_behind_memory(int* out, int index) { out[threadIdx.x + index] = 0; }
+extern "C" __global__ void writes_behind_memory(int* out, int index) { out[(int)threadIdx.x + index] = 0; }
 REGISTER_KERNEL(writes_behind_memory);
 
-extern "C" __global__ void reads_behind_memory(const int* x, int* out, int index) { out[threadIdx.x] = x[threadIdx.x + index]; }
+extern "C" __global__ void reads_behind_memory(const int* x, int* out, int index) { out[threadIdx.x] = x[(int)threadIdx.x + index]; }
 REGISTER_KERNEL(reads_behind_memory);
 
 // Every thread waits this many times.
