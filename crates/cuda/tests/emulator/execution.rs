@@ -3,7 +3,6 @@
 use crate::support::{Device, expect_error, test_kernel};
 use crate::{Outcome, Test};
 use std::ffi::c_void;
-use std::time::Instant;
 use vlct_cuda::context::Buffer;
 use vlct_cuda::driver::Element::F32;
 use vlct_cuda::driver::emulator::{Compiler, Emulator, Schedule};
@@ -11,9 +10,16 @@ use vlct_cuda::driver::{Address, Driver, Error};
 
 pub fn tests() -> Vec<Test> {
     vec![
-        Test::new("execution::warp_functions", warp_functions),
+        Test::new("execution::warp_functions", || {
+            warp_functions(&Device::with_test_kernel(test_kernel("execution.cu"))?)
+        }),
+        // The switches of CPUs other than x86-64.
+        Test::new("execution::warp_functions_with_ucontext", || {
+            let compiler = compiler()?.with_options(&["-DEMULATOR_UCONTEXT"]);
+            warp_functions(&Device::compiled_by(&compiler, &[test_kernel("execution.cu")])?)
+        }),
         Test::new("execution::indices", indices),
-        Test::new("execution::switches", switches),
+        Test::new("execution::many_barriers", many_barriers),
         fails(
             "deadlock",
             32,
@@ -165,8 +171,7 @@ fn read_i32(device: &Device, buffer: &Buffer) -> Result<Vec<i32>, String> {
     Ok(values)
 }
 
-fn warp_functions() -> Outcome {
-    let device = Device::with_test_kernel(test_kernel("execution.cu"))?;
+fn warp_functions(device: &Device) -> Outcome {
     let want = |function: usize, lane: i32| match function {
         0 => 50,
         1 => lane / 8 * 8 + 3,
@@ -211,7 +216,7 @@ fn warp_functions() -> Outcome {
         device.emulator.set_schedule(schedule);
         let out = device.empty(12 * 32, F32).map_err(|e| e.to_string())?;
         launch(&device, "warp_functions", [1, 1, 1], [32, 1, 1], 0, out.address(), None).map_err(|e| e.to_string())?;
-        for (i, got) in read_i32(&device, &out)?.into_iter().enumerate() {
+        for (i, got) in read_i32(device, &out)?.into_iter().enumerate() {
             let want = want(i / 32, i as i32 % 32);
             if got != want {
                 return Err(format!(
@@ -236,18 +241,12 @@ fn indices() -> Outcome {
     Ok(())
 }
 
-/// Prints the time of a switch of threads; tests show it with `--nocapture`.
-fn switches() -> Outcome {
-    const STEPS: i32 = 2000;
+fn many_barriers() -> Outcome {
+    const STEPS: i32 = 500;
     let device = Device::with_test_kernel(test_kernel("execution.cu"))?;
-    let start = Instant::now();
-    let out = run(&device, "many_barriers", 256, 0, Some(STEPS))?;
-    // Each thread leaves and is resumed at every barrier.
-    println!(
-        "{:.1} ns for each switch",
-        start.elapsed().as_nanos() as f64 / f64::from(2 * 256 * STEPS)
-    );
-    if read_i32(&device, &out)? != [STEPS; 256] {
+    // Eight warps, the last one with a part of its threads only.
+    let out = run(&device, "many_barriers", 230, 0, Some(STEPS))?;
+    if read_i32(&device, &out)? != [STEPS; 230] {
         return Err("not every thread has passed all barriers".into());
     }
     Ok(())

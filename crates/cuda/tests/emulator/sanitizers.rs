@@ -11,8 +11,13 @@ use vlct_cuda::driver::{Driver, Element};
 /// The environment variable of the second process.
 pub const VARIABLE: &str = "VLCT_SANITIZE";
 
-/// The options of the compiler in the second process.
-pub const OPTIONS: [&str; 3] = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g"];
+/// The options of the compiler in the second process. Optimisation of instrumented code takes longer than it saves.
+pub const OPTIONS: [&str; 4] = [
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=undefined",
+    "-g",
+    "-O1",
+];
 
 /// The name of the test with a planted fault.
 const PLANTED: &str = "sanitizers::read_behind_memory";

@@ -58,7 +58,12 @@ impl Device {
 
     /// A device with these kernels.
     pub fn with_sources(sources: &[Source]) -> std::result::Result<Self, String> {
-        let emulator = Emulator::new(&compiler()?, sources, MEMORY).map_err(|e| e.to_string())?;
+        Self::compiled_by(&compiler()?, sources)
+    }
+
+    /// A device with these kernels, compiled by this compiler.
+    pub fn compiled_by(compiler: &Compiler, sources: &[Source]) -> std::result::Result<Self, String> {
+        let emulator = Emulator::new(compiler, sources, MEMORY).map_err(|e| e.to_string())?;
         let emulator = if std::env::var_os(sanitizers::VARIABLE).is_some() {
             emulator.without_guards()
         } else {
