@@ -215,7 +215,7 @@ fn warp_functions(device: &Device) -> Outcome {
     for schedule in Schedule::ALL {
         device.emulator.set_schedule(schedule);
         let out = device.empty(12 * 32, F32).map_err(|e| e.to_string())?;
-        launch(&device, "warp_functions", [1, 1, 1], [32, 1, 1], 0, out.address(), None).map_err(|e| e.to_string())?;
+        launch(device, "warp_functions", [1, 1, 1], [32, 1, 1], 0, out.address(), None).map_err(|e| e.to_string())?;
         for (i, got) in read_i32(device, &out)?.into_iter().enumerate() {
             let want = want(i / 32, i as i32 % 32);
             if got != want {

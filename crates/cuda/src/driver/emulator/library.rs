@@ -94,7 +94,7 @@ impl Source {
 #[derive(Clone, Debug)]
 pub struct Compiler {
     command: String,
-    /// The first line that the compiler prints about its version.
+    /// What the compiler prints about its version.
     version: String,
     options: Vec<String>,
     cache: PathBuf,
@@ -112,11 +112,10 @@ impl Compiler {
         commands
             .into_iter()
             .find_map(|command| {
-                let output = Command::new(&command).arg("--version").output().ok()?;
-                let text = String::from_utf8_lossy(&output.stdout).into_owned();
+                let output = Command::new(&command).arg("-v").output().ok()?;
                 output.status.success().then(|| Self {
                     command,
-                    version: text.lines().next().unwrap_or_default().to_string(),
+                    version: String::from_utf8_lossy(&output.stderr).into_owned(),
                     options: Vec::new(),
                     cache: cache.to_path_buf(),
                 })
