@@ -8,6 +8,16 @@ use rayon::prelude::*;
 /// A row index that means "no row".
 pub const NONE: u32 = u32::MAX;
 
+/// Number of gradients of one row that [`scatter_add`] sums before their sum is added to the table.
+pub const SUM_BLOCK: usize = 256;
+
+/// Returns the indices of all `rows` other than [`NONE`], sorted by row. Indices of equal rows are in order.
+pub fn sort_by_row(rows: &[u32]) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..rows.len() as u32).filter(|i| rows[*i as usize] != NONE).collect();
+    order.sort_by_key(|i| rows[*i as usize]);
+    order
+}
+
 /// Computes `out[i] = table[rows[i]]`. Leaves `out[i]` unchanged if `rows[i]` is [`NONE`].
 pub fn copy_rows(table: &[f32], width: usize, rows: &[u32], out: &mut [f32]) {
     assert_eq!(out.len(), rows.len() * width);
@@ -34,14 +44,11 @@ pub fn add_rows(table: &[f32], width: usize, rows: &[u32], out: &mut [f32]) {
 
 /// Computes `d_table[rows[i]] += d_out[i]`, the gradient of [`copy_rows`] and [`add_rows`] for the table.
 ///
-/// The gradients of a row that occurs often are summed in blocks of fixed size, so that the result does not depend on the number of
+/// The gradients of a row that occurs often are summed in blocks of [`SUM_BLOCK`], so that the result does not depend on the number of
 /// threads.
 pub fn scatter_add(d_out: &[f32], width: usize, rows: &[u32], d_table: &mut [f32]) {
-    /// Number of gradients of one row that are summed before their sum is added to the table.
-    const BLOCK: usize = 256;
     assert_eq!(d_out.len(), rows.len() * width);
-    let mut order: Vec<u32> = (0..rows.len() as u32).filter(|i| rows[*i as usize] != NONE).collect();
-    order.sort_by_key(|i| rows[*i as usize]); // stable, so that the gradients of a row are added in order
+    let order = sort_by_row(rows);
     if let Some(last) = order.last() {
         assert!(
             (rows[*last as usize] as usize + 1) * width <= d_table.len(),
@@ -55,12 +62,12 @@ pub fn scatter_add(d_out: &[f32], width: usize, rows: &[u32], d_table: &mut [f32
         // SAFETY: groups are different rows of the table, and the assert has checked the largest row.
         let d_row = unsafe { std::slice::from_raw_parts_mut(table.ptr_at(row * width), width) };
         let gradient = |i: &u32| &d_out[*i as usize * width..][..width];
-        if indices.len() <= BLOCK {
+        if indices.len() <= SUM_BLOCK {
             indices.iter().for_each(|i| add_scaled(gradient(i), 1.0, d_row));
             return;
         }
         let partial: Vec<Vec<f32>> = indices
-            .par_chunks(BLOCK)
+            .par_chunks(SUM_BLOCK)
             .map(|block| {
                 let mut sum = vec![0f32; width];
                 block.iter().for_each(|i| add_scaled(gradient(i), 1.0, &mut sum));
