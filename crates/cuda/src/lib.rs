@@ -15,3 +15,5 @@ pub mod elementwise;
 mod launch;
 pub mod layer_norm;
 pub mod matrix;
+mod packed;
+pub mod rows;

@@ -10,6 +10,7 @@ mod elementwise;
 mod execution;
 mod layer_norm;
 mod matmul;
+mod rows;
 mod sanitizers;
 mod support;
 mod tensor_core;
@@ -41,6 +42,7 @@ fn main() {
         column_sums::tests(),
         elementwise::tests(),
         layer_norm::tests(),
+        rows::tests(),
         tensor_core::tests(),
     ];
     let others = if std::env::var_os(sanitizers::VARIABLE).is_some() {
