@@ -17,3 +17,4 @@ pub mod layer_norm;
 pub mod matrix;
 mod packed;
 pub mod rows;
+pub mod segments;

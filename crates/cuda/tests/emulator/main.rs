@@ -12,6 +12,7 @@ mod layer_norm;
 mod matmul;
 mod rows;
 mod sanitizers;
+mod segments;
 mod support;
 mod tensor_core;
 
@@ -43,6 +44,7 @@ fn main() {
         elementwise::tests(),
         layer_norm::tests(),
         rows::tests(),
+        segments::tests(),
         tensor_core::tests(),
     ];
     let others = if std::env::var_os(sanitizers::VARIABLE).is_some() {
