@@ -18,3 +18,4 @@ pub mod matrix;
 mod packed;
 pub mod rows;
 pub mod segments;
+pub mod sparse;

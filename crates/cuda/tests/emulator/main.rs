@@ -13,6 +13,7 @@ mod matmul;
 mod rows;
 mod sanitizers;
 mod segments;
+mod sparse;
 mod support;
 mod tensor_core;
 
@@ -45,6 +46,7 @@ fn main() {
         layer_norm::tests(),
         rows::tests(),
         segments::tests(),
+        sparse::tests(),
         tensor_core::tests(),
     ];
     let others = if std::env::var_os(sanitizers::VARIABLE).is_some() {
