@@ -16,6 +16,7 @@ mod launch;
 pub mod layer_norm;
 pub mod matrix;
 mod packed;
+pub mod patches;
 pub mod rows;
 pub mod segments;
 pub mod sparse;

@@ -10,6 +10,7 @@ mod elementwise;
 mod execution;
 mod layer_norm;
 mod matmul;
+mod patches;
 mod rows;
 mod sanitizers;
 mod segments;
@@ -44,6 +45,7 @@ fn main() {
         column_sums::tests(),
         elementwise::tests(),
         layer_norm::tests(),
+        patches::tests(),
         rows::tests(),
         segments::tests(),
         sparse::tests(),
