@@ -6,13 +6,18 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
+/// Returns the number of 32-bit words, of all 2³², for which a value is zeroed with probability `p`: those below this number.
+pub fn threshold(p: f32) -> u32 {
+    (p as f64 * 2f64.powi(32)) as u32
+}
+
 /// Zeroes each value with probability `p` and divides the other values by `1 − p`. Rows have `width` values. The mask of row `r` is a
 /// function of `key` and `r`.
 ///
 /// Calling the function with the same key on the gradient is the backward pass.
 pub fn apply_in_place(x: &mut [f32], width: usize, p: f32, key: [u64; 4]) {
     let seed: [u8; 32] = std::array::from_fn(|i| key[i / 8].to_le_bytes()[i % 8]);
-    let threshold = (p as f64 * 2f64.powi(32)) as u32;
+    let threshold = threshold(p);
     let scale = 1.0 / (1.0 - p);
     over_rows(x, width, |first, block| {
         for (i, row) in block.chunks_exact_mut(width).enumerate() {
