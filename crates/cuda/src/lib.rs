@@ -11,6 +11,7 @@
 pub mod column_sums;
 pub mod context;
 pub mod driver;
+pub mod dropout;
 pub mod elementwise;
 mod launch;
 pub mod layer_norm;

@@ -6,6 +6,7 @@
 
 mod column_sums;
 mod context;
+mod dropout;
 mod elementwise;
 mod execution;
 mod layer_norm;
@@ -43,6 +44,7 @@ impl Test {
 fn main() {
     let kernels = [
         column_sums::tests(),
+        dropout::tests(),
         elementwise::tests(),
         layer_norm::tests(),
         patches::tests(),
