@@ -15,6 +15,7 @@ pub mod dropout;
 pub mod elementwise;
 mod launch;
 pub mod layer_norm;
+pub mod lists;
 pub mod matrix;
 mod packed;
 pub mod patches;

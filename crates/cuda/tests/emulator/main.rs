@@ -10,6 +10,7 @@ mod dropout;
 mod elementwise;
 mod execution;
 mod layer_norm;
+mod lists;
 mod matmul;
 mod patches;
 mod rows;
@@ -47,6 +48,7 @@ fn main() {
         dropout::tests(),
         elementwise::tests(),
         layer_norm::tests(),
+        lists::tests(),
         patches::tests(),
         rows::tests(),
         segments::tests(),
