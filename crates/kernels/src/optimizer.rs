@@ -40,7 +40,7 @@ pub struct Betas {
 ///
 /// `m ← β1·m + (1−β1)·g`, `v ← β2·v + (1−β2)·g²`, `p ← p − lr·sqrt(1−β2ᵗ)/(1−β1ᵗ)·m/(sqrt(v)+ε)`, `p ← p − lr·wd·p`.
 pub fn adamw(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], u: Update, b: Betas) {
-    let (c1, c2) = bias_corrections(u, b);
+    let (c1, c2) = bias_corrections(u.step, b);
     let step_size = (u.learning_rate * c2.sqrt() / c1) as f32;
     let decay = (u.learning_rate * u.weight_decay) as f32;
     let (beta1, beta2) = (b.beta1 as f32, b.beta2 as f32);
@@ -58,7 +58,7 @@ pub fn adam(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], u: Update, b
 /// Updates `p` by Adam. `decay · p` is added to the gradient; `kept` is the factor of `p` before the step.
 #[expect(clippy::too_many_arguments, reason = "the arguments of an update and two factors")]
 fn adam_with(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], u: Update, b: Betas, decay: f32, kept: f32) {
-    let (c1, c2) = bias_corrections(u, b);
+    let (c1, c2) = bias_corrections(u.step, b);
     let (step_size, v_factor) = ((u.learning_rate / c1) as f32, (1.0 / c2.sqrt()) as f32);
     let (beta1, beta2) = (b.beta1 as f32, b.beta2 as f32);
     for_each_block(p, g, m, v, |p, g, m, v| {
@@ -131,9 +131,9 @@ pub fn l2_norm(slices: &[&[f32]]) -> f64 {
     sums.iter().sum::<f64>().sqrt()
 }
 
-/// Returns `1 − β1ᵗ` and `1 − β2ᵗ`.
-fn bias_corrections(u: Update, b: Betas) -> (f64, f64) {
-    (1.0 - b.beta1.powf(u.step as f64), 1.0 - b.beta2.powf(u.step as f64))
+/// Returns `1 − β1ᵗ` and `1 − β2ᵗ` for the step `t`, counted from 1.
+pub fn bias_corrections(step: u64, b: Betas) -> (f64, f64) {
+    (1.0 - b.beta1.powf(step as f64), 1.0 - b.beta2.powf(step as f64))
 }
 
 fn for_each_block(
