@@ -17,6 +17,7 @@ mod launch;
 pub mod layer_norm;
 pub mod lists;
 pub mod matrix;
+pub mod optimizer;
 mod packed;
 pub mod patches;
 pub mod rows;

@@ -12,6 +12,7 @@ mod execution;
 mod layer_norm;
 mod lists;
 mod matmul;
+mod optimizer;
 mod patches;
 mod rows;
 mod sanitizers;
@@ -49,6 +50,7 @@ fn main() {
         elementwise::tests(),
         layer_norm::tests(),
         lists::tests(),
+        optimizer::tests(),
         patches::tests(),
         rows::tests(),
         segments::tests(),
