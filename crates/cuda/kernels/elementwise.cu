@@ -70,15 +70,6 @@ extern "C" __global__ void __launch_bounds__(256) tanh_backward_f32(const float*
 }
 REGISTER_KERNEL(tanh_backward_f32);
 
-// y = y + rate * (x - y)
-extern "C" __global__ void __launch_bounds__(256) interpolate_f32(const float* x /* [n] */, float rate, float* y /* [n] */, long long n) {
-    for_each4(n, [=](long long i, long long left) {
-        float4 old = load4(y + i, left);
-        store4(y + i, left, old + (load4(x + i, left) - old) * rate);
-    });
-}
-REGISTER_KERNEL(interpolate_f32);
-
 // Calls `f` with the row of this block, the index of this thread's four values, and the number of values left in the row.
 template <class Function>
 static __device__ __forceinline__ void for_row4(int width, int blocks_per_row, Function f) {

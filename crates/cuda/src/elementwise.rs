@@ -109,33 +109,6 @@ pub fn tanh_backward(context: &Context, y: Matrix, dy: MatrixMut) -> Result<()> 
     map_f32(context, "tanh_backward_f32", y, dy)
 }
 
-/// Computes `y += rate · (x − y)`. If `x` and `y` are equal, `y` does not change.
-///
-/// # Errors
-/// Those of the driver, or if shapes or types do not fit.
-pub fn interpolate(context: &Context, x: Matrix, rate: f32, y: MatrixMut) -> Result<()> {
-    const OPERATION: &str = "interpolation";
-    let shape = [x.rows(), x.columns()];
-    x.expect(OPERATION, "x", shape, F32)?;
-    y.expect(OPERATION, "y", shape, F32)?;
-    if x.is_empty() {
-        return Ok(());
-    }
-    let grid = flat_grid(context, x.len());
-    let (x, y, count) = (x.address(), y.address(), x.len() as i64);
-    // SAFETY: both matrices have this many elements.
-    unsafe {
-        launch!(
-            context,
-            "interpolate_f32",
-            grid,
-            [THREADS, 1, 1],
-            0,
-            [x, rate, y, count]
-        )
-    }
-}
-
 /// Computes `out[r] = factors[r] · x[r]` for each row `r`; `factors` is `[1, T]`.
 ///
 /// # Errors

@@ -101,14 +101,6 @@ fn flat(device: &Device, [rows, width]: [usize; 2]) -> Result<Outcome, Error> {
         &|i| (1.0 + x[i] * x[i]) * 2.0 * EPS,
         &|out| elementwise::tanh_backward(context, x_view, out),
     )?;
-    let want: Vec<f32> = (0..count).map(|i| dy[i] + 0.3 * (x[i] - dy[i])).collect();
-    run(
-        "interpolate",
-        Some(&dy),
-        want,
-        &|i| (x[i].abs() + dy[i].abs()) * 2.0 * EPS,
-        &|out| elementwise::interpolate(context, x_view, 0.3, out),
-    )?;
     let mut rounded = device.empty(count, Bf16)?;
     elementwise::round(context, x_view, rounded.matrix_mut(rows, width, Bf16))?;
     let want: Vec<f32> = x.iter().map(|v| bf16::Bf16::from_f32(*v).to_f32()).collect();
