@@ -56,6 +56,15 @@ extern "C" __global__ void __launch_bounds__(256) gelu_backward_f32(const float*
 }
 REGISTER_KERNEL(gelu_backward_f32);
 
+// The tanh form of the GELU, which cuBLASLt's epilogue has: 0.5 * x * (1 + tanh(u)) with u = sqrt(2/pi) * (x + 0.044715 * x^3). It is computed
+// as x / (1 + exp(-2 * u)); the constants of `exp2` have the factor -2 * log2(e).
+extern "C" __global__ void __launch_bounds__(256) gelu_tanh_bf16(const bf16* x /* [n] */, bf16* y /* [n] */, long long n) {
+    for_each4(n, [=](long long i, long long left) {
+        store4(y + i, left, map4(load4(x + i, left), [](float v) { return v / (1.f + exp2_approx(v * (-2.302208f - 0.1029432f * v * v))); }));
+    });
+}
+REGISTER_KERNEL(gelu_tanh_bf16);
+
 extern "C" __global__ void __launch_bounds__(256) tanh_f32(const float* x /* [n] */, float* y /* [n] */, long long n) {
     for_each4(n, [=](long long i, long long left) { store4(y + i, left, map4(load4(x + i, left), [](float v) { return tanhf(v); })); });
 }

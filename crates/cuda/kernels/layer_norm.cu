@@ -59,6 +59,20 @@ layer_norm_bf16(const float* x /* [T, D] */, const float* w /* [D] */, const flo
 }
 REGISTER_KERNEL(layer_norm_bf16);
 
+// y = normalised * w + b: the output of `layer_norm_bf16`, for the gradient of the following weight.
+extern "C" __global__ void __launch_bounds__(256)
+layer_norm_output_bf16(const bf16* normalised /* [T, D] */, const float* w /* [D] */, const float* b /* [D] */, bf16* y /* [T, D] */, int rows,
+                       int width) {
+    int row = blockIdx.x * (blockDim.x / WARP_SIZE) + threadIdx.x / WARP_SIZE, lane = threadIdx.x % WARP_SIZE;
+    if (row >= rows) return;
+    long long first = (long long)row * width;
+    for (int c = 4 * lane; c < width; c += 4 * WARP_SIZE) {
+        int left = width - c;
+        store4(y + first + c, left, load4(normalised + first + c, left) * load4(w + c, left) + load4(b + c, left));
+    }
+}
+REGISTER_KERNEL(layer_norm_output_bf16);
+
 // Normalised values: computed from the input in f32, read in bf16.
 struct NormaliseInput {
     const float* x;     /* [T, D] */

@@ -93,6 +93,16 @@ pub fn gelu_backward(context: &Context, x: Matrix, dy: MatrixMut) -> Result<()> 
     map_f32(context, "gelu_backward_f32", x, dy)
 }
 
+/// Computes `y = gelu(x)` in bfloat16, with the tanh form of cuBLASLt ([`Epilogue::Gelu`](crate::driver::Epilogue::Gelu)).
+///
+/// # Errors
+/// Those of the driver, or if shapes or types do not fit.
+pub fn gelu_tanh(context: &Context, x: Matrix, y: MatrixMut) -> Result<()> {
+    x.expect("GELU", "x", [x.rows(), x.columns()], Bf16)?;
+    y.expect("GELU", "y", [x.rows(), x.columns()], Bf16)?;
+    map(context, "gelu_tanh_bf16", x, y)
+}
+
 /// Computes `y = tanh(x)`.
 ///
 /// # Errors

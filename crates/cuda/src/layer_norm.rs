@@ -116,6 +116,36 @@ pub fn forward_bf16(
     }
 }
 
+/// Computes `y = normalised·scale + shift` in bfloat16, `[T, D]`: the output of [`forward_bf16`] from the rows that it saved.
+///
+/// # Errors
+/// Those of the driver, or if shapes or types do not fit.
+pub fn output_bf16(context: &Context, normalised: Matrix, norm: Weights, y: MatrixMut) -> Result<()> {
+    const OPERATION: &str = "output of a layer norm";
+    let (rows, width) = (normalised.rows(), normalised.columns());
+    norm.check(OPERATION, width)?;
+    normalised.expect(OPERATION, "normalised", [rows, width], Bf16)?;
+    y.expect(OPERATION, "y", [rows, width], Bf16)?;
+    if y.is_empty() {
+        return Ok(());
+    }
+    let (grid, block) = forward_grid(OPERATION, rows)?;
+    let (normalised, y) = (normalised.address(), y.address());
+    let (w, b) = (norm.scale.address(), norm.shift.address());
+    let (rows, width) = (to_i32(OPERATION, rows)?, to_i32(OPERATION, width)?);
+    // SAFETY: the shapes were checked.
+    unsafe {
+        launch!(
+            context,
+            "layer_norm_output_bf16",
+            grid,
+            block,
+            0,
+            [normalised, w, b, y, rows, width]
+        )
+    }
+}
+
 fn forward_grid(operation: &'static str, rows: usize) -> Result<([u32; 3], [u32; 3])> {
     Ok(([to_blocks(operation, rows.div_ceil(WARPS))?, 1, 1], [THREADS, 1, 1]))
 }

@@ -1,6 +1,6 @@
 //! Element-wise operations.
 
-use crate::support::{Device, compare, expect_fault, random};
+use crate::support::{Device, bf16_bound, compare, expect_fault, random};
 use crate::{Outcome, Test};
 use vlct_cuda::driver::Element::{Bf16, F32};
 use vlct_cuda::driver::Error;
@@ -104,10 +104,25 @@ fn flat(device: &Device, [rows, width]: [usize; 2]) -> Result<Outcome, Error> {
     let mut rounded = device.empty(count, Bf16)?;
     elementwise::round(context, x_view, rounded.matrix_mut(rows, width, Bf16))?;
     let want: Vec<f32> = x.iter().map(|v| bf16::Bf16::from_f32(*v).to_f32()).collect();
-    run("rounding and widening", None, want, &|_| 0.0, &|out| {
+    run("rounding and widening", None, want.clone(), &|_| 0.0, &|out| {
         elementwise::widen(context, rounded.matrix(rows, width, Bf16), out)
     })?;
+    let mut activation = device.empty(count, Bf16)?;
+    let hidden = rounded.matrix(rows, width, Bf16);
+    elementwise::gelu_tanh(context, hidden, activation.matrix_mut(rows, width, Bf16))?;
+    let want: Vec<f32> = want.iter().map(|v| gelu_tanh(*v)).collect();
+    // Half a unit in the last place of the result, and the rounding errors of the argument of `exp`.
+    let bound = |i: usize| bf16_bound(want[i]) + 32.0 * EPS * (1.0 + x[i].abs());
+    let activation = device.read_bf16(&activation)?;
+    outcomes.push(compare("gelu in the tanh form", &activation, &want, bound));
     Ok(outcomes.into_iter().collect())
+}
+
+/// The tanh form of the GELU, `½·x·(1 + tanh(√(2/π)·(x + 0.044715·x³)))`.
+fn gelu_tanh(x: f32) -> f32 {
+    let x = f64::from(x);
+    let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+    (0.5 * x * (1.0 + u.tanh())) as f32
 }
 
 /// Functions with a factor for each row.

@@ -127,6 +127,10 @@ fn run_forward(device: &Device, want: &Reference, [rows, width]: [usize; 2]) -> 
         y_bf16.matrix_mut(rows, width, Bf16),
         rstd_bf16.matrix_mut(1, rows, F32),
     )?;
+    let mut again = device.empty(rows * width, Bf16)?;
+    let saved = normalised.matrix(rows, width, Bf16);
+    layer_norm::output_bf16(context, saved, norm, again.matrix_mut(rows, width, Bf16))?;
+    let again = device.read_bf16(&again)?;
     let [y, mean, rstd] = [device.read_f32(&y)?, device.read_f32(&mean)?, device.read_f32(&rstd)?];
     let rstd_bf16 = device.read_f32(&rstd_bf16)?;
     let [normalised, y_bf16] = [device.read_bf16(&normalised)?, device.read_bf16(&y_bf16)?];
@@ -140,7 +144,13 @@ fn run_forward(device: &Device, want: &Reference, [rows, width]: [usize; 2]) -> 
         compare("normalised", &normalised, &want.normalised, |i| {
             rounded(want.normalised[i], want.normalised_bound(i))
         })?;
-        compare("y in bf16", &y_bf16, &want.y, |i| rounded(want.y[i], want.y_bound(i)))
+        compare("y in bf16", &y_bf16, &want.y, |i| rounded(want.y[i], want.y_bound(i)))?;
+        let of_saved: Vec<f32> = (0..rows * width)
+            .map(|i| normalised[i] * want.w[i % width] + want.b[i % width])
+            .collect();
+        compare("y from saved rows", &again, &of_saved, |i| {
+            bf16_bound(of_saved[i]) + sum_bound(0) * (normalised[i].abs() + 1.0)
+        })
     };
     Ok(check())
 }
