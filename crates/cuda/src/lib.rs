@@ -8,6 +8,7 @@
 //! A launcher submits work and returns. Matrices are row-major. `T` is the number of tokens (rows), `D` the width. Sums have a fixed order,
 //! so equal inputs give equal bits. `README.md` beside `Cargo.toml` describes how a kernel is added.
 
+pub mod attention;
 pub mod column_sums;
 pub mod context;
 pub mod driver;
