@@ -4,6 +4,7 @@
 //! compiler, all tests are reported as ignored. Set `VLCT_SANITIZE` to run the kernels with AddressSanitizer, as the test
 //! `sanitizers::…` does in a process of its own.
 
+mod attention;
 mod column_sums;
 mod context;
 mod dropout;
@@ -45,6 +46,7 @@ impl Test {
 
 fn main() {
     let kernels = [
+        attention::tests(),
         column_sums::tests(),
         dropout::tests(),
         elementwise::tests(),
