@@ -29,7 +29,7 @@ const fn case(lengths: &'static [usize], queries: &'static [usize], heads: usize
 }
 
 /// Single tokens, tiles that end at and near multiples of 16 and 64, empty sequences, sequences without queries; heads narrower than a
-/// vector, of odd width, as wide as the kernels and narrower; scores of up to about 2000.
+/// vector, of odd width, as wide as the kernels and narrower; scores of up to about 2000, with single keys whose score is far below zero.
 pub const CASES: [Case; 15] = [
     case(&[1], &[1], 1, 1),
     case(&[1], &[1], 3, 16),
@@ -47,7 +47,7 @@ pub const CASES: [Case; 15] = [
     case(&[9], &[9], 1, 256),
     Case {
         factor: 4096.0,
-        ..case(&[40, 100], &[40, 77], 1, 64)
+        ..case(&[40, 1, 100, 1, 1], &[40, 1, 77, 1, 1], 1, 64)
     },
 ];
 
