@@ -1,9 +1,9 @@
 // Softmax attention within packed sequences, out = softmax(q * k^T / sqrt(w)) * v (Vaswani et al. 2017), and its gradients.
 //
-// These are the plain kernels, for any head width up to 256, in f32 arithmetic: a warp has one query, or one key, and a lane each of 32 keys,
-// or queries. The softmax is computed online (Milakov & Gimelshein 2018). The backward pass recomputes the probabilities from the
-// log-sum-exp, with one kernel for queries and one for keys, so that no sum needs atomics (as Dao 2023, FlashAttention-2, but for dQ).
-// `attention_mma.cu` has the fast kernels.
+// These are the plain kernels, for any head width up to 256, in f32 arithmetic: a warp has one query or key, and its lanes have 32 keys or
+// queries. The softmax is computed online (Milakov & Gimelshein 2018). The backward pass recomputes the probabilities from the
+// log-sum-exp, with one kernel for queries and one for keys, so that no sum needs atomics (FlashAttention-2 by Dao 2023 adds gradients of
+// queries atomically). `attention_mma.cu` has the fast kernels, which are compared with these on a device.
 #include "attention.cuh"
 
 constexpr int WARPS = 8;
@@ -53,7 +53,8 @@ struct Place {
 
     // sums = factor * sums + the rows, each multiplied by the value of its lane
     template <class T>
-    __device__ void add_rows(float (&sums)[COLUMNS], float factor, const float* lanes, const T* rows, long long row_pitch, int count) const {
+    __device__ void add_rows(float (&sums)[COLUMNS], float factor, const float* lanes, const T* rows, long long row_pitch,
+                             int count) const {
         for (int n = 0; n < COLUMNS; n++) {
             int c = lane + n * (int)WARP_SIZE;
             if (c >= w) return;
@@ -176,16 +177,17 @@ static __device__ __forceinline__ void gradient_of_keys(const T* d_out, const T*
 // delta[h, i] = the sum of d_out * out over the columns of head h. Groups of `lanes` threads, a power of two, have one row and head each.
 // Reads two elements and writes 4 / w bytes for each element of `out`.
 template <class T>
-static __device__ __forceinline__ void sum_products(const T* d_out, const T* out, float* delta, int queries, int heads, int w, int lanes) {
-    long long group = ((long long)blockIdx.x * blockDim.x + threadIdx.x) / lanes;
-    int lane = threadIdx.x % lanes, head = (int)(group % heads);
-    long long row = group / heads, first = (row * heads + head) * w;
+static __device__ __forceinline__ void sum_products(const T* d_out, const T* out, float* delta, unsigned queries, unsigned heads, int w,
+                                                    int lanes) {
+    unsigned group = blockIdx.x * (blockDim.x / lanes) + threadIdx.x / lanes, row = group / heads, head = group % heads;
+    int lane = threadIdx.x % lanes;
+    long long first = (long long)group * w;
     float sum = 0.f;
     if (row < queries) {
         for (int c = 4 * lane; c < w; c += 4 * lanes) sum += sum4(load4(d_out + first + c, w - c) * load4(out + first + c, w - c));
     }
     for (int bits = lanes / 2; bits > 0; bits /= 2) sum += __shfl_xor_sync(FULL_MASK, sum, bits);
-    if (row < queries && lane == 0) delta[head * (long long)queries + row] = sum;
+    if (row < queries && lane == 0) delta[(long long)head * queries + row] = sum;
 }
 
 extern "C" __global__ void __launch_bounds__(256)
@@ -205,21 +207,22 @@ attention_bf16(const bf16* qkv /* [T, 3 * D] */, const Tile* tiles, int w, float
 REGISTER_KERNEL(attention_bf16);
 
 extern "C" __global__ void __launch_bounds__(256)
-attention_delta_f32(const float* d_out /* [queries, D] */, const float* out /* [queries, D] */, float* delta /* [H, queries] */, int queries,
-                    int heads, int w, int lanes) {
+attention_delta_f32(const float* d_out /* [queries, D] */, const float* out /* [queries, D] */, float* delta /* [H, queries] */,
+                    int queries, int heads, int w, int lanes) {
     sum_products(d_out, out, delta, queries, heads, w, lanes);
 }
 REGISTER_KERNEL(attention_delta_f32);
 
 extern "C" __global__ void __launch_bounds__(256)
-attention_delta_bf16(const bf16* d_out /* [queries, D] */, const bf16* out /* [queries, D] */, float* delta /* [H, queries] */, int queries,
-                     int heads, int w, int lanes) {
+attention_delta_bf16(const bf16* d_out /* [queries, D] */, const bf16* out /* [queries, D] */, float* delta /* [H, queries] */,
+                     int queries, int heads, int w, int lanes) {
     sum_products(d_out, out, delta, queries, heads, w, lanes);
 }
 REGISTER_KERNEL(attention_delta_bf16);
 
 extern "C" __global__ void __launch_bounds__(256)
-attention_backward_queries_f32(const float* d_out /* [queries, D] */, const float* qkv /* [T, 3 * D] */, const float* lse /* [H, queries] */,
+attention_backward_queries_f32(const float* d_out /* [queries, D] */, const float* qkv /* [T, 3 * D] */,
+                                const float* lse /* [H, queries] */,
                                const float* delta /* [H, queries] */, const Tile* tiles, int w, float log2_scale, float scale,
                                float* d_qkv /* [T, 3 * D] */, int queries) {
     SHARED(float, shared);
@@ -228,7 +231,8 @@ attention_backward_queries_f32(const float* d_out /* [queries, D] */, const floa
 REGISTER_KERNEL(attention_backward_queries_f32);
 
 extern "C" __global__ void __launch_bounds__(256)
-attention_backward_queries_bf16(const bf16* d_out /* [queries, D] */, const bf16* qkv /* [T, 3 * D] */, const float* lse /* [H, queries] */,
+attention_backward_queries_bf16(const bf16* d_out /* [queries, D] */, const bf16* qkv /* [T, 3 * D] */,
+                                 const float* lse /* [H, queries] */,
                                 const float* delta /* [H, queries] */, const Tile* tiles, int w, float log2_scale, float scale,
                                 bf16* d_qkv /* [T, 3 * D] */, int queries) {
     SHARED(float, shared);

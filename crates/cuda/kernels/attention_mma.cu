@@ -163,7 +163,7 @@ struct Queries {
 };
 
 template <int W>
-static __device__ __forceinline__ void forward(const bf16* qkv, const Tile& tile, int width, float log2_scale, bf16* out, float* lse,
+static __device__ __forceinline__ void forward(const bf16* qkv, Tile tile, int width, float log2_scale, bf16* out, float* lse,
                                                int queries, bf16* shared /* [2, 2, TILE, W + 8] */) {
     constexpr int SIZE = TILE * (W + PADDING);
     Place at;
@@ -320,18 +320,19 @@ static __device__ __forceinline__ void gradient_of_keys(const Gradients& g, cons
         if (query + TILE < tile.queries) load(query + TILE);
         if (left <= 0) continue;
         const bf16* rows = shared + query / TILE % 2 * 2 * SIZE;
-        const float* lse = statistics + query / TILE % 2 * 2 * TILE;
+        const float* statistics_at = statistics + query / TILE % 2 * 2 * TILE;
         for (int j = 0; j < min(TILE, tile.queries - query); j += STEP) {
             float p[2][4], d[2][4];
             multiply_transposed<W>(p, k, rows + j * (W + PADDING), at);
             multiply_transposed<W>(d, v, rows + SIZE + j * (W + PADDING), at);
 #pragma unroll
             for (int n = 0; n < 2; n++) {
-                const float* of_queries = lse + j + n * 8 + at.column;
+                const float* of_queries = statistics_at + j + n * 8 + at.column;
+                float2 lse = *reinterpret_cast<const float2*>(of_queries), delta = *reinterpret_cast<const float2*>(of_queries + TILE);
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
-                    p[n][i] = exp2_approx(p[n][i] * log2_scale - of_queries[i % 2]);
-                    d[n][i] = p[n][i] * (d[n][i] - of_queries[TILE + i % 2]);
+                    p[n][i] = exp2_approx(p[n][i] * log2_scale - (i % 2 ? lse.y : lse.x));
+                    d[n][i] = p[n][i] * (d[n][i] - (i % 2 ? delta.y : delta.x));
                 }
             }
             add_product<W>(d_v, p, rows + SIZE + j * (W + PADDING), at);
@@ -348,20 +349,20 @@ static __device__ __forceinline__ void gradient_of_keys(const Gradients& g, cons
     }
 }
 
-#define ATTENTION_KERNELS(W)                                                                                                           \
-    extern "C" __global__ void __launch_bounds__(THREADS)                                                                              \
-    attention_mma_##W(const bf16* qkv /* [T, 3 * D] */, const Tile* tiles, int width, float log2_scale, bf16* out /* [queries, D] */,   \
+#define ATTENTION_KERNELS(W, BLOCKS)                                                                                                   \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)                                                                      \
+    attention_mma_##W(const bf16* qkv /* [T, 3 * D] */, const Tile* tiles, int width, float log2_scale, bf16* out /* [queries, D] */,  \
                       float* lse /* [H, queries] */, int queries) {                                                                    \
         SHARED(bf16, shared);                                                                                                          \
         forward<W>(qkv, tiles[blockIdx.x], width, log2_scale, out, lse, queries, shared);                                              \
     }                                                                                                                                  \
     REGISTER_KERNEL(attention_mma_##W);                                                                                                \
-    extern "C" __global__ void __launch_bounds__(THREADS)                                                                              \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)                                                                      \
     attention_backward_queries_mma_##W(const bf16* d_out /* [queries, D] */, const bf16* qkv /* [T, 3 * D] */,                         \
                                        const float* lse /* [H, queries] */, const float* delta /* [H, queries] */, const Tile* tiles,  \
                                        int width, float log2_scale, float scale, bf16* d_qkv /* [T, 3 * D] */, int queries) {          \
         SHARED(bf16, shared);                                                                                                          \
-        const Tile& tile = tiles[blockIdx.x];                                                                                          \
+        Tile tile = tiles[blockIdx.x];                                                                                                 \
         Gradients gradients(d_out, qkv, lse, delta, tile, width, d_qkv, queries);                                                      \
         gradient_of_queries<W>(gradients, tile, log2_scale, scale, shared);                                                            \
     }                                                                                                                                  \
@@ -371,14 +372,15 @@ static __device__ __forceinline__ void gradient_of_keys(const Gradients& g, cons
                                     const float* lse /* [H, queries] */, const float* delta /* [H, queries] */, const Tile* tiles,     \
                                     int width, float log2_scale, float scale, bf16* d_qkv /* [T, 3 * D] */, int queries) {             \
         SHARED(bf16, shared);                                                                                                          \
-        const Tile& tile = tiles[blockIdx.x];                                                                                          \
+        Tile tile = tiles[blockIdx.x];                                                                                                 \
         Gradients gradients(d_out, qkv, lse, delta, tile, width, d_qkv, queries);                                                      \
         gradient_of_keys<W>(gradients, tile, log2_scale, scale, shared);                                                               \
     }                                                                                                                                  \
     REGISTER_KERNEL(attention_backward_keys_mma_##W)
 
-// The heads of the base model (64 in the encoder, 32 in the decoder) and of the huge one (80), and the widest.
-ATTENTION_KERNELS(32);
-ATTENTION_KERNELS(64);
-ATTENTION_KERNELS(80);
-ATTENTION_KERNELS(128);
+// The heads of the base model (64 in the encoder, 32 in the decoder) and of the huge one (80), and the widest. A multiprocessor has as many
+// blocks as its registers allow without spills.
+ATTENTION_KERNELS(32, 5);
+ATTENTION_KERNELS(64, 4);
+ATTENTION_KERNELS(80, 3);
+ATTENTION_KERNELS(128, 2);

@@ -1,7 +1,7 @@
 //! Softmax attention within packed sequences: `kernels/attention.cu` and `kernels/attention_mma.cu`.
 //!
-//! `qkv [T, 3·D]` has rows `q | k | v`, each with the columns of `H` heads of `D / H` columns. The query tokens of a sequence are its first
-//! tokens; a [`Plan`] has the sequences. The plain version is [`vlct_kernels::reference::attention_forward`].
+//! `qkv [T, 3·D]` has rows `q | k | v`, each with the columns of `H` heads of `D / H` columns. The query tokens of a sequence are its
+//! first tokens; a [`Plan`] has the sequences. The plain version is [`vlct_kernels::reference::attention_forward`].
 
 mod plan;
 
@@ -313,6 +313,7 @@ fn sum_products(context: &Context, launch: &Launch, d_out: Matrix, out: Matrix, 
         .div_ceil(4)
         .next_power_of_two()
         .min(WARP as usize);
+    to_i32("gradient of attention", delta.len())?;
     let blocks = to_blocks("gradient of attention", delta.len().div_ceil(THREADS as usize / lanes))?;
     let (d_out, out, delta) = (d_out.address(), out.address(), delta.address());
     let (heads, lanes) = (heads as i32, lanes as i32);

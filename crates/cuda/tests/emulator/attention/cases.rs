@@ -109,9 +109,9 @@ impl Expected {
 
     /// The bounds of a kernel for a type, to first order in the roundings of bfloat16.
     ///
-    /// All follow from the error of a score, `sum_bound` of its products: with an error of E in the exponents of base 2, of a score and of the
-    /// log-sum-exp, a probability has the relative error 4^E − 1. Results in bfloat16 are rounded, and the kernels with tensor cores round
-    /// probabilities and gradients of scores.
+    /// All follow from the error of a score, `sum_bound` of its products: with an error of E in the exponents of base 2, of a score and
+    /// of the log-sum-exp, a probability has the relative error 4^E − 1. Results in bfloat16 are rounded, and the kernels with tensor
+    /// cores round probabilities and gradients of scores.
     pub fn bounds(&self, kernel: Kernel, element: Element) -> Bounds {
         let rounding = |is_rounded: bool| if is_rounded { Number::EPSILON } else { 0.0 };
         let (of_result, of_factor) = (rounding(element == Bf16), rounding(kernel == Kernel::Mma));
@@ -142,8 +142,8 @@ impl Expected {
                 let exponent = sum_bound(w + keys) * score;
                 let relative = (2.0 * LN_2 * exponent).exp_m1();
                 bounds.log_sum_exp[h * total_q + row] = exponent + 2.0 * sum_bound(keys) + sum_bound(0) * lse.abs();
-                // Of the gradients of scores, relative to p·d_p: four errors of probabilities (p itself twice, delta in both programs), four
-                // sums, the output in delta, and the gradient itself, which is at most 2·p·d_p.
+                // Of the gradients of scores, relative to p·d_p: four errors of probabilities (twice p itself, and delta in both programs),
+                // four sums, the output in delta, and the gradient itself, which is at most 2·p·d_p.
                 let of_d_score = 4.0 * relative + 4.0 * sum_bound(w + keys) + of_result + 3.0 * of_factor;
                 for j in 0..keys {
                     let (key, value) = (part(1, j), part(2, j));
