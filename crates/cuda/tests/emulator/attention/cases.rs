@@ -29,8 +29,9 @@ const fn case(lengths: &'static [usize], queries: &'static [usize], heads: usize
 }
 
 /// Single tokens, tiles that end at and near multiples of 16 and 64, empty sequences, sequences without queries; heads narrower than a
-/// vector, of odd width, as wide as the kernels and narrower; scores of up to about 2000, with single keys whose score is far below zero.
-pub const CASES: [Case; 15] = [
+/// vector, of odd width, as wide as the kernels and narrower; scores of up to about 10 and 2000, with single keys whose score
+/// is far below zero.
+pub const CASES: [Case; 16] = [
     case(&[1], &[1], 1, 1),
     case(&[1], &[1], 3, 16),
     case(&[17, 64, 91, 145], &[17, 64, 91, 145], 1, 64),
@@ -45,6 +46,10 @@ pub const CASES: [Case; 15] = [
     case(&[35], &[35], 1, 120),
     case(&[9, 36], &[0, 0], 1, 64),
     case(&[9], &[9], 1, 256),
+    Case {
+        factor: 32.0,
+        ..case(&[70, 33], &[66, 33], 2, 32)
+    },
     Case {
         factor: 4096.0,
         ..case(&[40, 1, 100, 1, 1], &[40, 1, 77, 1, 1], 1, 64)
