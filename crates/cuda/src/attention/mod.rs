@@ -3,41 +3,22 @@
 //! `qkv [T, 3·D]` has rows `q | k | v`, each with the columns of `H` heads of `D / H` columns. The query tokens of a sequence are its
 //! first tokens; a [`Plan`] has the sequences. The plain version is [`vlct_kernels::reference::attention_forward`].
 
+mod kernels;
 mod plan;
 
+pub use kernels::{Kernel, kernel_for};
 pub use plan::Plan;
 
 use crate::context::Context;
 use crate::driver::Element::{Bf16, F32};
-use crate::driver::{Element, Error, Result};
+use crate::driver::{Error, Result};
 use crate::launch::{THREADS, WARP, launch, to_blocks, to_i32};
 use crate::matrix::{Matrix, MatrixMut};
-use plan::{TILE, Tiles};
-
-/// Widest head of the plain kernels: their threads sum eight columns each.
-const MAX_HEAD_WIDTH: usize = 256;
+use kernels::Kernels;
+use plan::Tiles;
 
 /// A grid has at most this many blocks in its second dimension, which has the heads.
 const MAX_HEADS: usize = 65535;
-
-/// Which kernels compute attention.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kernel {
-    /// For f32 and bfloat16, and any head of up to 256 columns, with f32 arithmetic.
-    Plain,
-    /// Tensor cores by `mma.sync`: for bfloat16 and heads of 8, 16, … 128 columns. Probabilities and gradients of scores are rounded to
-    /// bfloat16.
-    Mma,
-}
-
-/// The fastest kernel for a compute capability, a type and a number of columns of each head.
-pub fn kernel_for(capability: (u32, u32), element: Element, head_width: usize) -> Kernel {
-    if element == Bf16 && capability >= (8, 0) && MmaKernels::for_width(head_width).is_some() {
-        Kernel::Mma
-    } else {
-        Kernel::Plain
-    }
-}
 
 /// Attention with a number of heads, in the sequences of a plan.
 #[derive(Clone, Copy, Debug)]
@@ -61,69 +42,9 @@ pub struct Saved<'a> {
     pub log_sum_exp: Matrix<'a>,
 }
 
-/// The kernels for heads of up to `width` columns, which is a multiple of 16: the instances in `attention_mma.cu`.
-struct MmaKernels {
-    width: usize,
-    forward: &'static str,
-    backward_queries: &'static str,
-    backward_keys: &'static str,
-}
-
-impl MmaKernels {
-    const ALL: [Self; 4] = [
-        Self {
-            width: 32,
-            forward: "attention_mma_32",
-            backward_queries: "attention_backward_queries_mma_32",
-            backward_keys: "attention_backward_keys_mma_32",
-        },
-        Self {
-            width: 64,
-            forward: "attention_mma_64",
-            backward_queries: "attention_backward_queries_mma_64",
-            backward_keys: "attention_backward_keys_mma_64",
-        },
-        Self {
-            width: 80,
-            forward: "attention_mma_80",
-            backward_queries: "attention_backward_queries_mma_80",
-            backward_keys: "attention_backward_keys_mma_80",
-        },
-        Self {
-            width: 128,
-            forward: "attention_mma_128",
-            backward_queries: "attention_backward_queries_mma_128",
-            backward_keys: "attention_backward_keys_mma_128",
-        },
-    ];
-
-    /// The narrowest kernels for a head. Asynchronous copies need rows of whole 16 bytes.
-    fn for_width(head_width: usize) -> Option<&'static Self> {
-        let fits = |kernels: &&Self| head_width.is_multiple_of(8) && head_width <= kernels.width;
-        Self::ALL.iter().find(fits)
-    }
-
-    /// Two buffers for tiles of two matrices: rows have 8 columns of padding.
-    fn tiles_bytes(&self) -> u32 {
-        (2 * 2 * TILE * (self.width + 8) * Bf16.bytes()) as u32
-    }
-
-    /// Two buffers for the log-sum-exp and `delta` of the rows of a tile.
-    const STATISTICS_BYTES: u32 = (2 * 2 * TILE * F32.bytes()) as u32;
-}
-
-/// A kernel and the sizes of its blocks.
-struct Choice {
-    name: &'static str,
-    threads: u32,
-    shared_bytes: u32,
-}
-
-/// The kernels of an operation, and the arguments that all of them have.
+/// The kernels of a call, and arguments that they have in common.
 struct Launch {
-    forward: Choice,
-    backward_queries: Choice,
-    backward_keys: Choice,
+    kernels: Kernels,
     head_width: i32,
     heads: u32,
     queries: i32,
@@ -133,71 +54,25 @@ struct Launch {
     log2_scale: f32,
 }
 
-/// Threads of a block of `attention_mma.cu`.
-const MMA_THREADS: u32 = 128;
-
 impl Attention<'_> {
     /// Checks `qkv` and the number of heads, and chooses the kernels.
     fn launch(&self, operation: &'static str, qkv: &Matrix) -> Result<Launch> {
-        let fails = |reason: String| Err(Error::InvalidArgument { operation, reason });
-        let (heads, element) = (self.heads, qkv.element());
-        let width = qkv.columns() / 3;
+        let invalid = |reason: String| Error::InvalidArgument { operation, reason };
+        let (heads, element, width) = (self.heads, qkv.element(), qkv.columns() / 3);
         qkv.expect(operation, "qkv", [self.plan.tokens(), 3 * width], element)?;
         if heads == 0 || heads > MAX_HEADS || !width.is_multiple_of(heads) {
-            return fails(format!("a width of {width} cannot have {heads} heads"));
+            return Err(invalid(format!("a width of {width} cannot have {heads} heads")));
         }
         let w = width / heads;
         let scale = 1.0 / (w as f32).sqrt();
-        let kernels = |names: [&'static str; 3], threads, shared_bytes: [u32; 3]| {
-            let [forward, backward_queries, backward_keys] = std::array::from_fn(|i| Choice {
-                name: names[i],
-                threads,
-                shared_bytes: shared_bytes[i],
-            });
-            Ok(Launch {
-                forward,
-                backward_queries,
-                backward_keys,
-                head_width: to_i32(operation, w)?,
-                heads: heads as u32,
-                queries: to_i32(operation, self.plan.queries())?,
-                scale,
-                log2_scale: scale * std::f32::consts::LOG2_E,
-            })
-        };
-        match (self.kernel, element) {
-            (Kernel::Mma, Bf16) => {
-                let Some(mma) = MmaKernels::for_width(w) else {
-                    return fails(format!("the kernels with mma.sync do not support heads of {w} columns"));
-                };
-                let (names, tiles) = (
-                    [mma.forward, mma.backward_queries, mma.backward_keys],
-                    mma.tiles_bytes(),
-                );
-                kernels(names, MMA_THREADS, [tiles, tiles, tiles + MmaKernels::STATISTICS_BYTES])
-            }
-            (Kernel::Mma, F32) => fails("the kernels with mma.sync do not support f32".into()),
-            (Kernel::Plain, _) if w > MAX_HEAD_WIDTH => fails(format!(
-                "heads have at most {MAX_HEAD_WIDTH} columns, but {width} / {heads} are {w}"
-            )),
-            (Kernel::Plain, element) => {
-                let names = match element {
-                    F32 => [
-                        "attention_f32",
-                        "attention_backward_queries_f32",
-                        "attention_backward_keys_f32",
-                    ],
-                    Bf16 => [
-                        "attention_bf16",
-                        "attention_backward_queries_bf16",
-                        "attention_backward_keys_bf16",
-                    ],
-                };
-                // Two rows of a head, and two values for each lane of a warp.
-                let values = (THREADS / WARP) as usize * 2 * (w.next_multiple_of(4) + WARP as usize);
-                kernels(names, THREADS, [(values * F32.bytes()) as u32; 3])
-            }
-        }
+        Ok(Launch {
+            kernels: Kernels::new(self.kernel, element, w).map_err(invalid)?,
+            head_width: to_i32(operation, w)?,
+            heads: heads as u32,
+            queries: to_i32(operation, self.plan.queries())?,
+            scale,
+            log2_scale: scale * std::f32::consts::LOG2_E,
+        })
     }
 }
 
@@ -223,20 +98,21 @@ pub fn forward(
     let tiles = attention.plan.query_tiles();
     let (qkv, out, lse) = (qkv.address(), out.address(), log_sum_exp.address());
     let Launch {
+        kernels,
         head_width,
         log2_scale,
         queries,
         ..
-    } = launch;
+    } = &launch;
     // SAFETY: the shapes were checked; the tiles are within the rows of the plan.
     unsafe {
         launch!(
             context,
-            launch.forward.name,
+            kernels.names.forward,
             [tiles.count(), launch.heads, 1],
-            [launch.forward.threads, 1, 1],
-            launch.forward.shared_bytes,
-            [qkv, tiles.address(), head_width, log2_scale, out, lse, queries]
+            [kernels.threads, 1, 1],
+            kernels.shared_bytes,
+            [qkv, tiles.address(), *head_width, *log2_scale, out, lse, *queries]
         )
     }
 }
@@ -263,7 +139,7 @@ pub fn backward(context: &Context, attention: &Attention, d_out: Matrix, saved: 
         sum_products(context, &launch, d_out, out, delta)?;
     }
     let addresses = (d_out.address(), qkv.address(), log_sum_exp.address(), d_qkv.address());
-    let gradient = |kernel: &Choice, tiles: &Tiles| {
+    let gradient = |name: &str, shared_bytes: u32, tiles: &Tiles| {
         if tiles.count() == 0 {
             return Ok(());
         }
@@ -279,10 +155,10 @@ pub fn backward(context: &Context, attention: &Attention, d_out: Matrix, saved: 
         unsafe {
             launch!(
                 context,
-                kernel.name,
+                name,
                 [tiles.count(), launch.heads, 1],
-                [kernel.threads, 1, 1],
-                kernel.shared_bytes,
+                [launch.kernels.threads, 1, 1],
+                shared_bytes,
                 [
                     d_out,
                     qkv,
@@ -298,8 +174,13 @@ pub fn backward(context: &Context, attention: &Attention, d_out: Matrix, saved: 
             )
         }
     };
-    gradient(&launch.backward_queries, attention.plan.query_tiles())?;
-    gradient(&launch.backward_keys, attention.plan.token_tiles())
+    let (kernels, plan) = (&launch.kernels, attention.plan);
+    gradient(kernels.names.backward_queries, kernels.shared_bytes, plan.query_tiles())?;
+    gradient(
+        kernels.names.backward_keys,
+        kernels.keys_shared_bytes,
+        plan.token_tiles(),
+    )
 }
 
 /// Writes `delta [H, queries]`: the dot product of each head's output and its gradient.
@@ -313,6 +194,7 @@ fn sum_products(context: &Context, launch: &Launch, d_out: Matrix, out: Matrix, 
         .div_ceil(4)
         .next_power_of_two()
         .min(WARP as usize);
+    // The kernel counts rows of heads with 32 bits.
     to_i32("gradient of attention", delta.len())?;
     let blocks = to_blocks("gradient of attention", delta.len().div_ceil(THREADS as usize / lanes))?;
     let (d_out, out, delta) = (d_out.address(), out.address(), delta.address());
