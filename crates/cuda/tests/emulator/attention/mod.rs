@@ -120,11 +120,7 @@ pub fn tests() -> Vec<Test> {
             "at.column + i % 2 < keys_left;",
             "at.column + i % 2 <= keys_left;",
         ),
-        mma_fault(
-            "rows_that_are_not_zero",
-            "bool is_inside = r < left && c < from.width;\n        cp",
-            "bool is_inside = c < from.width;\n        cp",
-        ),
+        mma_fault("rows_that_are_not_zero", "first, is_inside ? 16 : 0);", "first, 16);"),
         mma_fault(
             "a_missing_step",
             "(left + STEP - 1) / STEP * STEP) * CHUNKS",
