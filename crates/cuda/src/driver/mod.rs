@@ -6,9 +6,11 @@
 //! Memory is *stream-ordered*: a function that uses memory only submits work, so memory may be reused for later work on the same stream at
 //! once, but [`Driver::free`] must follow [`Driver::synchronize`], and use on another stream must follow an event.
 
+pub mod cuda;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 mod matmul;
+pub mod unfused;
 
 pub use matmul::{Epilogue, Matmul, Operand};
 
@@ -39,7 +41,7 @@ pub struct Stream(pub u64);
 pub struct Event(pub u64);
 
 /// The type of the elements of a matrix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Element {
     /// IEEE 754 binary32.
     F32,

@@ -21,6 +21,7 @@ mod segments;
 mod sparse;
 mod support;
 mod tensor_core;
+mod unfused;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -66,6 +67,7 @@ fn main() {
             context::tests(),
             execution::tests(),
             matmul::tests(),
+            unfused::tests(),
             sanitizers::tests(),
         ]
     };
