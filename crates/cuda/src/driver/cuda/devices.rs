@@ -2,9 +2,9 @@
 
 use super::bindings::{
     CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, CUDA_ERROR_NO_DEVICE,
-    DriverApi, call,
+    CublasLtApi, DriverApi, call,
 };
-use super::search::{self, CUBLAS_LT, Candidate, DRIVER, Environment, Loaded};
+use super::search::{self, CUBLAS_LT, DRIVER, Environment};
 use crate::driver::{Error, Result};
 use std::ffi::{CStr, c_int};
 
@@ -14,6 +14,14 @@ const MIN_CUDA: Version = Version(13, 0);
 /// A version of CUDA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(pub u32, pub u32);
+
+impl Version {
+    /// The version, from 1000·major + 10·minor (`cuDriverGetVersion`).
+    fn of(number: c_int) -> Self {
+        let number = number.unsigned_abs();
+        Self(number / 1000, number % 1000 / 10)
+    }
+}
 
 impl std::fmt::Display for Version {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -126,10 +134,10 @@ pub(super) fn is_supported(device: &Device) -> std::result::Result<(), Unavailab
     }
 }
 
-/// Loads and initialises the driver.
-pub(super) fn initialise() -> std::result::Result<(DriverApi, Candidate), Unavailable> {
+/// Loads and initialises the driver, and describes it: file, and which part of the search has found it.
+pub(super) fn initialise() -> std::result::Result<(DriverApi, String), Unavailable> {
     let loaded = search::open(&DRIVER, &Environment::current()).map_err(|errors| Unavailable::NoDriver { errors })?;
-    let found = loaded.found.clone();
+    let found = loaded.found.to_string();
     let api = DriverApi::load(loaded)?;
     // The version is known before the driver is initialised, and a driver that is too old may fail in other ways.
     let mut version: c_int = 0;
@@ -142,18 +150,36 @@ pub(super) fn initialise() -> std::result::Result<(DriverApi, Candidate), Unavai
         return Err(no_device());
     }
     api.check("cuInit", status)?;
-    Ok((api, found))
+    Ok((api, format!("driver of CUDA {}: {found}", Version::of(version))))
 }
 
-/// Loads cuBLASLt.
-pub(super) fn load_cublas_lt() -> std::result::Result<Loaded, Unavailable> {
-    search::open(&CUBLAS_LT, &Environment::current()).map_err(|errors| Unavailable::NoCublasLt { errors })
+/// Loads cuBLASLt, and describes it: version, file, and which part of the search has found it.
+pub(super) fn load_cublas_lt() -> std::result::Result<(CublasLtApi, String), Unavailable> {
+    let loaded =
+        search::open(&CUBLAS_LT, &Environment::current()).map_err(|errors| Unavailable::NoCublasLt { errors })?;
+    let found = loaded.found.to_string();
+    let api = CublasLtApi::load(loaded)?;
+    // SAFETY: the function has no preconditions.
+    let version = unsafe { (api.cublasLtGetVersion)() };
+    Ok((api, format!("cuBLASLt {}: {found}", version_text(version))))
 }
 
-/// Fails if the driver is too old; `version` is 1000·major + 10·minor.
+/// The version of cuBLASLt, from 10000·major + 100·minor + patch (`cublasLtGetVersion`).
+fn version_text(version: usize) -> String {
+    format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100)
+}
+
+/// Returns a line about the cuBLASLt of this machine: its version, its file, and which part of the search has found it. This needs no driver.
+///
+/// # Errors
+/// Why there is none.
+pub fn cublas_lt() -> std::result::Result<String, Unavailable> {
+    load_cublas_lt().map(|(_, description)| description)
+}
+
+/// Fails if the driver is too old; `version` is that of `cuDriverGetVersion`.
 fn check_version(version: c_int) -> std::result::Result<(), Unavailable> {
-    let version = version.unsigned_abs();
-    let supported = Version(version / 1000, version % 1000 / 10);
+    let supported = Version::of(version);
     if supported < MIN_CUDA {
         return Err(Unavailable::DriverTooOld { supported });
     }
@@ -234,6 +260,12 @@ mod tests {
             error.to_string(),
             "the NVIDIA driver supports CUDA 12.8, but CUDA 13.0 is needed; install release 580 or newer"
         );
+    }
+
+    #[test]
+    fn versions_of_cublas_are_readable() {
+        assert_eq!(version_text(130_200), "13.2.0");
+        assert_eq!(version_text(120_803), "12.8.3");
     }
 
     #[test]

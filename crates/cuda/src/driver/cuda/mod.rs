@@ -17,7 +17,7 @@ mod product;
 mod search;
 mod staging;
 
-pub use devices::{Device, Unavailable, Version, devices};
+pub use devices::{Device, Unavailable, Version, cublas_lt, devices};
 
 use super::unfused::{self, Scratch};
 use super::{Address, Driver, Epilogue, Error, Event, Matmul, MemoryInfo, Operand, Result, Stream};
@@ -87,9 +87,8 @@ impl Cuda {
             .nth(index)
             .ok_or(Unavailable::NoSuchDevice { index, count })?;
         devices::is_supported(&device)?;
-        let loaded = devices::load_cublas_lt()?;
-        let libraries = vec![driver.to_string(), loaded.found.to_string()];
-        let cublas_lt = CublasLtApi::load(loaded)?;
+        let (cublas_lt, description) = devices::load_cublas_lt()?;
+        let libraries = vec![driver, description];
         Ok(Self::with_libraries(api, cublas_lt, device, libraries)?)
     }
 
@@ -123,8 +122,6 @@ impl Cuda {
         };
         cuda.make_current()?;
         let products = Products::new(cublas_lt, workspace_bytes(cuda.device.capability))?;
-        cuda.libraries
-            .push(format!("cuBLASLt {}", version_text(products.version())));
         cuda.products = Some(products);
         Ok(cuda)
     }
@@ -134,7 +131,7 @@ impl Cuda {
         &self.device
     }
 
-    /// The files of the driver and of cuBLASLt, how they were found, and the version of cuBLASLt.
+    /// A line about the driver and one about cuBLASLt: version, file, and which part of the search has found it.
     pub fn libraries(&self) -> &[String] {
         &self.libraries
     }
@@ -201,11 +198,6 @@ impl Cuda {
         let address = self.allocate(bytes)?;
         Ok(*scratch.insert(Scratch { address, bytes }))
     }
-}
-
-/// The version of cuBLASLt, from 10000·major + 100·minor + patch (`cublasLtGetVersion`).
-fn version_text(version: usize) -> String {
-    format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100)
 }
 
 /// The ranges of memory that a product accesses: first byte and length in bytes.
@@ -515,12 +507,6 @@ mod tests {
             Err(Unavailable::Unsupported { .. }) => assert!(matches!(reason, Unavailable::NoSuchDevice { .. })),
             Err(same) => assert_eq!(reason, same),
         }
-    }
-
-    #[test]
-    fn versions_of_cublas_are_readable() {
-        assert_eq!(version_text(130_200), "13.2.0");
-        assert_eq!(version_text(120_803), "12.8.3");
     }
 
     #[test]

@@ -69,12 +69,6 @@ impl Products {
         self.workspace_bytes
     }
 
-    /// The version of the library, 10000·major + 100·minor + patch.
-    pub fn version(&self) -> usize {
-        // SAFETY: the function has no preconditions.
-        unsafe { (self.api.cublasLtGetVersion)() }
-    }
-
     /// Submits a product. The algorithm is that of its bucket, or its own if that one does not fit: in both cases a function of the shape.
     ///
     /// # Safety
