@@ -1,6 +1,6 @@
 //! CUDA kernels with their launchers: what `vlct-kernels` is for the CPU, on matrices in the memory of a device.
 //!
-//! - [`driver`]: the interface to a device. The emulator implements it on the CPU, for tests.
+//! - [`driver`]: the interface to a device, for NVIDIA's devices and for an emulator, which runs kernels on the CPU, for tests.
 //! - [`context`]: a device with a stream and an arena; [`Buffer`](context::Buffer) owns memory.
 //! - [`matrix`]: views of matrices in buffers.
 //! - One module for each `.cu` file: functions that check shapes and launch kernels.
