@@ -5,8 +5,8 @@
 // Values of a chunk. `src/lists.rs` has the same number.
 constexpr int CHUNK = 16384;
 
-// Returns the matrix of a chunk. `first_chunks` has the first chunk of each matrix, and the number of all chunks at the end; a matrix without
-// values has no chunk.
+// Returns the matrix of a chunk. `first_chunks` has the first chunk of each matrix, and the number of all chunks at the end; a matrix
+// without values has no chunk.
 static __device__ __forceinline__ int matrix_of_chunk(const int* first_chunks /* [count + 1] */, int count, int chunk) {
     int low = 0, high = count;
     while (high - low > 1) {

@@ -1,9 +1,9 @@
 // Updates of all parameters in one launch: AdamW as in Hugging Face Transformers, Adam and AdamW as in PyTorch, gradient descent with
 // momentum, and LARS. The copies of the weights in bfloat16 are written too, because the next products read them.
 //
-// The arithmetic is that of `kernels::optimizer`, operation by operation, so that the results have the same bits. Scalars that depend on the
-// step come from the host, where they are computed in double precision. Gradients are multiplied by a factor that depends on their norm,
-// which stays on the device. Adam reads 16 and writes 14 bytes for each value, which is its limit.
+// The arithmetic is that of `kernels::optimizer`, operation by operation, so that the results have the same bits. Scalars that depend on
+// the step come from the host, where they are computed in double precision. Gradients are multiplied by a factor that depends on their
+// norm, which stays on the device. Adam reads 16 and writes 14 bytes for each value, which is its limit.
 #include "exact.cuh"
 #include "lists.cuh"
 
@@ -128,8 +128,8 @@ lars_sums_f32(const Parameter* parameters /* [count] */, const int* first_chunks
 }
 REGISTER_KERNEL(lars_sums_f32);
 
-// trusts[i] = TRUST_COEFFICIENT * |values| / |gradient| of parameter i; 1 if a norm is zero, or LARS does not adapt the parameter. A block has one
-// parameter.
+// trusts[i] = TRUST_COEFFICIENT * |values| / |gradient| of parameter i; 1 if a norm is zero, or LARS does not adapt the parameter.
+// A block has one parameter.
 extern "C" __global__ void __launch_bounds__(256)
 lars_trusts_f32(const Parameter* parameters /* [count] */, const int* first_chunks /* [count + 1] */, const double* sums /* [chunks, 2] */,
                 float* trusts /* [count] */) {

@@ -63,8 +63,8 @@ impl Images {
         Ok(Self { buffer, images: placed })
     }
 
-    /// Copies patches of `side · side` pixels to the rows of `out [patches, 3·side²]`, f32, in order. Each pick is the index of an image and
-    /// the indices of its patches; patch `r · (width/side) + c` begins in row `r · side` and column `c · side`.
+    /// Copies patches of `side · side` pixels to the rows of `out [patches, 3·side²]`, f32, in order. Each pick is the index of an image
+    /// and the indices of its patches; patch `r · (width/side) + c` begins in row `r · side` and column `c · side`.
     ///
     /// # Errors
     /// Those of the driver, or if shapes do not fit, or if an image or patch does not exist.

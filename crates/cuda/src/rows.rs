@@ -83,8 +83,8 @@ pub fn gather(context: &Context, picks: &[Pick], out: MatrixMut) -> Result<()> {
     unsafe { launch!(context, kernel, grid, block, 0, [addresses, sources, out, width]) }
 }
 
-/// Computes the sum of row `i` of `base [T, D]` and row `rows[i]` of each table, in order; [`NONE`] skips a table. Without a base, sums begin
-/// with zeros. All matrices are f32.
+/// Computes the sum of row `i` of `base [T, D]` and row `rows[i]` of each table, in order; [`NONE`] skips a table. Without a base, sums
+/// begin with zeros. All matrices are f32.
 ///
 /// # Errors
 /// Those of the driver, or if shapes or types do not fit.
