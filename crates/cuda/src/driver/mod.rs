@@ -6,6 +6,7 @@
 //! Memory is *stream-ordered*: a function that uses memory only submits work, so memory may be reused for later work on the same stream at
 //! once, but [`Driver::free`] must follow [`Driver::synchronize`], and use on another stream must follow an event.
 
+pub(crate) mod arguments;
 pub mod cuda;
 #[cfg(feature = "emulator")]
 pub mod emulator;

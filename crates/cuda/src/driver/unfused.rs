@@ -4,8 +4,8 @@
 //! multiple of eight; sums of an operand may be missing for some types). The result has the same accuracy: the product is stored in f32,
 //! in parts of a bounded number of rows, and `kernels/epilogue.cu` computes the rest.
 
+use super::arguments::{THREADS, WARP, argument, to_blocks, to_i32};
 use super::{Address, Driver, Element, Epilogue, Matmul, Operand, Result, Stream};
-use crate::launch::{THREADS, WARP, argument, to_blocks, to_i32};
 
 /// Memory for intermediate values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -59,6 +59,8 @@ fn main() {
         segments::tests(),
         sparse::tests(),
         tensor_core::tests(),
+        transport::tests(),
+        unfused::tests(),
     ];
     let others = if std::env::var_os(sanitizers::VARIABLE).is_some() {
         vec![sanitizers::planted()]
@@ -67,7 +69,6 @@ fn main() {
             context::tests(),
             execution::tests(),
             matmul::tests(),
-            unfused::tests(),
             sanitizers::tests(),
         ]
     };
