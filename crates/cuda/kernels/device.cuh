@@ -163,6 +163,13 @@ static __device__ __forceinline__ float4 operator-(float4 a, float b) { return m
 static __device__ __forceinline__ float4 operator*(float4 a, float b) { return make_float4(a.x * b, a.y * b, a.z * b, a.w * b); }
 static __device__ __forceinline__ float sum4(float4 v) { return (v.x + v.y) + (v.z + v.w); }
 
+// Calls `f` with the index of each group of four values, and the number of values left from there.
+template <class Function>
+static __device__ __forceinline__ void for_each4(long long count, Function f) {
+    long long step = 4ll * gridDim.x * blockDim.x;
+    for (long long i = 4 * ((long long)blockIdx.x * blockDim.x + threadIdx.x); i < count; i += step) f(i, count - i);
+}
+
 // Returns the sum of the values of all 32 threads to each of them.
 static __device__ __forceinline__ float warp_sum(float v) {
     for (int bits = 16; bits > 0; bits /= 2) v += __shfl_xor_sync(FULL_MASK, v, bits);

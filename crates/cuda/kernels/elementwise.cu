@@ -4,13 +4,6 @@
 // block i has a part of row i / (blocks per row).
 #include "device.cuh"
 
-// Calls `f` with the index of each group of four values, and the number of values left from there.
-template <class Function>
-static __device__ __forceinline__ void for_each4(long long count, Function f) {
-    long long step = 4ll * gridDim.x * blockDim.x;
-    for (long long i = 4 * ((long long)blockIdx.x * blockDim.x + threadIdx.x); i < count; i += step) f(i, count - i);
-}
-
 extern "C" __global__ void __launch_bounds__(256) fill_f32(float value, float* out /* [n] */, long long n) {
     for_each4(n, [=](long long i, long long left) { store4(out + i, left, make_float4(value, value, value, value)); });
 }

@@ -247,6 +247,11 @@ impl Buffer {
         );
     }
 
+    /// The bytes that a part of this size takes in a buffer that is split.
+    pub fn part_bytes(bytes: usize) -> usize {
+        bytes.max(1).next_multiple_of(ALIGNMENT)
+    }
+
     /// Splits the buffer into buffers of these sizes, which are freed separately. Each begins at a multiple of 256 bytes.
     ///
     /// # Panics
@@ -255,9 +260,9 @@ impl Buffer {
     pub fn split(mut self, sizes: &[usize]) -> Vec<Self> {
         let mut rest = self.piece.take();
         let parts = sizes.iter().map(|bytes| {
-            let (piece, after) = rest.take().map_or((None, None), |piece| {
-                piece.split_at(bytes.max(&1).next_multiple_of(ALIGNMENT))
-            });
+            let (piece, after) = rest
+                .take()
+                .map_or((None, None), |piece| piece.split_at(Self::part_bytes(*bytes)));
             rest = after;
             Self {
                 piece,

@@ -9,8 +9,10 @@
 //! so equal inputs give equal bits. `README.md` beside `Cargo.toml` describes how a kernel is added.
 
 pub mod attention;
+pub mod binary_cross_entropy;
 pub mod column_sums;
 pub mod context;
+pub mod cross_entropy;
 pub mod driver;
 pub mod dropout;
 pub mod elementwise;
@@ -20,7 +22,11 @@ pub mod lists;
 pub mod matrix;
 pub mod optimizer;
 mod packed;
+pub mod patch_loss;
 pub mod patches;
+mod row_blocks;
 pub mod rows;
+pub mod scalars;
 pub mod segments;
 pub mod sparse;
+pub mod transport;

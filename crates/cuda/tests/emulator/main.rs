@@ -7,20 +7,24 @@
 mod attention;
 mod column_sums;
 mod context;
+mod cross_entropy;
 mod dropout;
 mod elementwise;
 mod execution;
 mod layer_norm;
 mod lists;
+mod losses;
 mod matmul;
 mod optimizer;
 mod patches;
 mod rows;
 mod sanitizers;
+mod scalars;
 mod segments;
 mod sparse;
 mod support;
 mod tensor_core;
+mod transport;
 mod unfused;
 
 use libtest_mimic::{Arguments, Trial};
@@ -49,13 +53,16 @@ fn main() {
     let kernels = [
         attention::tests(),
         column_sums::tests(),
+        cross_entropy::tests(),
         dropout::tests(),
         elementwise::tests(),
         layer_norm::tests(),
         lists::tests(),
+        losses::tests(),
         optimizer::tests(),
         patches::tests(),
         rows::tests(),
+        scalars::tests(),
         segments::tests(),
         sparse::tests(),
         tensor_core::tests(),
