@@ -378,9 +378,16 @@ static __device__ __forceinline__ void gradient_of_keys(const Gradients& g, cons
     }                                                                                                                                  \
     REGISTER_KERNEL(attention_backward_keys_mma_##W)
 
-// The heads of the base model (64 in the encoder, 32 in the decoder) and of the huge one (80), and the widest. A multiprocessor has as many
-// blocks as its registers allow without spills.
+// The heads of the base model (64 in the encoder, 32 in the decoder) and of the huge one (80), and the widest. On A100 and H100, a
+// multiprocessor has as many blocks as its registers allow without spills. ptxas needs more registers for other architectures.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ == 800 || __CUDA_ARCH__ == 900
 ATTENTION_KERNELS(32, 5);
 ATTENTION_KERNELS(64, 4);
 ATTENTION_KERNELS(80, 3);
 ATTENTION_KERNELS(128, 2);
+#else
+ATTENTION_KERNELS(32, 1);
+ATTENTION_KERNELS(64, 1);
+ATTENTION_KERNELS(80, 1);
+ATTENTION_KERNELS(128, 1);
+#endif
