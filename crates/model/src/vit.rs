@@ -181,8 +181,13 @@ impl Vit {
         self.compute
     }
 
-    /// Sets the number format and other settings for tapes of this model, which are initially `Compute::default()`.
+    /// Sets the device, the number format and other settings for tapes of this model, which are initially `Compute::default()`. The weights
+    /// move to the device.
+    ///
+    /// # Panics
+    /// Panics if a tape uses the weights and the device changes.
     pub fn set_compute(&mut self, compute: Compute) {
+        self.parameters.move_to(compute.device);
         self.compute = compute;
     }
 

@@ -13,6 +13,7 @@ use std::any::Any;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 pub(crate) use vlct_kernels::mat::Beta;
+use vlct_kernels::optimizer::Betas;
 pub use vlct_kernels::sparse::SparseMatrix;
 pub use vlct_kernels::transport::Ipot;
 
@@ -111,6 +112,23 @@ impl Rule {
         }
     }
 }
+
+/// Momentum of [`Rule::Sgd`] and [`Rule::Lars`].
+pub(crate) const MOMENTUM: f32 = 0.9;
+
+/// Constants of [`Rule::AdamW`].
+pub(crate) const ADAMW: Betas = Betas {
+    beta1: 0.9,
+    beta2: 0.98,
+    epsilon: 1e-8,
+};
+
+/// Constants of [`Rule::Adam`] and [`Rule::AdamWPyTorch`].
+pub(crate) const ADAM: Betas = Betas {
+    beta1: 0.9,
+    beta2: 0.999,
+    epsilon: 1e-8,
+};
 
 /// The update of one parameter in one step.
 pub(crate) struct ParameterUpdate<'a> {

@@ -2,9 +2,14 @@
 
 use crate::backend::Backend;
 use crate::cpu::CPU;
+use crate::cuda::Cuda;
+pub use crate::cuda::DeviceError;
 use crate::precision::F32Products;
 use crate::profile;
 use crate::tensor::{Order, Planes, Tensor};
+use std::sync::Arc;
+use vlct_cuda::context::Allocation;
+use vlct_cuda::driver::Driver;
 pub use vlct_kernels::memory::OutOfMemory;
 
 /// A device. All tensors of an operation must be on the same device; [`Tensor::to_host`] and [`Device::tensor`] copy values from one
@@ -16,6 +21,19 @@ impl Device {
     /// The CPU of this machine.
     pub fn cpu() -> Self {
         Self(&CPU)
+    }
+
+    /// Returns a CUDA device with this driver. `name` is that of the device in messages, such as `cuda:0`. The device exists until the
+    /// program ends.
+    ///
+    /// # Errors
+    /// Returns the error of the driver.
+    pub fn of_driver(name: &str, driver: Arc<dyn Driver>) -> Result<Self, DeviceError> {
+        Ok(Self(Box::leak(Box::new(Cuda::new(
+            name,
+            driver,
+            Allocation::default(),
+        )?))))
     }
 
     /// Returns a device for tests. It computes in f32 on the CPU and perturbs each element of the operands of matrix products at random,

@@ -13,6 +13,7 @@
 mod averages;
 mod backend;
 mod cpu;
+mod cuda;
 mod device;
 pub mod ops;
 pub mod optimizer;
@@ -29,7 +30,7 @@ pub mod throughput;
 mod varlen;
 
 pub use averages::Averages;
-pub use device::{Device, OutOfMemory};
+pub use device::{Device, DeviceError, OutOfMemory};
 pub use parameters::{Gradients, ParameterId, Parameters};
 pub use precision::{F32Products, Precision};
 pub use tape::{Compute, Tape, Var};

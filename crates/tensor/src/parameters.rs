@@ -109,6 +109,25 @@ impl Parameters {
         self.device
     }
 
+    /// Moves all values to a device. Gradients, optimisers and averages must be made afterwards.
+    ///
+    /// # Panics
+    /// If another tensor, such as one of a tape, shares the memory of a weight.
+    pub fn move_to(&mut self, device: Device) {
+        if device.backend().memory() == self.device.backend().memory() {
+            return;
+        }
+        let backend = device.backend();
+        let mut values = backend.empty_together(&self.shapes());
+        for (from, to) in self.values.iter_mut().zip(&mut values) {
+            assert_not_shared(from);
+            backend.overwrite(to, &mut |to| to.copy_from_slice(&from.to_host()));
+            // The memory of the first device is freed one parameter after the other.
+            *from = self.device.backend().empty(0, 0);
+        }
+        (self.values, self.device) = (values, device);
+    }
+
     /// All parameters with their ids, in order.
     pub fn iter(&self) -> impl Iterator<Item = (ParameterId, &Parameter)> {
         self.list.iter().enumerate().map(|(i, p)| (ParameterId(i), p))

@@ -40,6 +40,11 @@ impl Varlen {
         }
     }
 
+    /// Whether `other` has the same offsets in the same memory.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.cu_seqlens_k, &other.cu_seqlens_k) && Arc::ptr_eq(&self.cu_seqlens_q, &other.cu_seqlens_q)
+    }
+
     /// Row offsets of the keys and values of each sequence.
     pub(crate) fn cu_seqlens_k(&self) -> &[usize] {
         &self.cu_seqlens_k

@@ -1,26 +1,9 @@
 //! Parameter updates of the optimisers, and the norm of gradients.
 
 use super::memory::{CpuTensor, scalar};
-use crate::backend::{Clip, ParameterUpdate, Rule};
+use crate::backend::{ADAM, ADAMW, Clip, MOMENTUM, ParameterUpdate, Rule};
 use crate::tensor::Tensor;
-use vlct_kernels::optimizer::{self, Betas, Update};
-
-/// Momentum of [`Rule::Sgd`] and [`Rule::Lars`].
-const MOMENTUM: f32 = 0.9;
-
-/// Constants of [`Rule::AdamW`].
-const ADAMW: Betas = Betas {
-    beta1: 0.9,
-    beta2: 0.98,
-    epsilon: 1e-8,
-};
-
-/// Constants of [`Rule::Adam`] and [`Rule::AdamWPyTorch`].
-const ADAM: Betas = Betas {
-    beta1: 0.9,
-    beta2: 0.999,
-    epsilon: 1e-8,
-};
+use vlct_kernels::optimizer::{self, Update};
 
 /// Returns the L2 norm of all values of the matrices.
 pub(super) fn l2_norm(matrices: &[&Tensor]) -> Tensor {
