@@ -4,7 +4,7 @@
 //! therefore measured for each loss and each gradient: the step is repeated in f32 while the operands of its products are perturbed at
 //! random by the size of bfloat16's rounding error ([`Device::perturbed_cpu`]). The changes of the loss or gradient give the bound.
 
-use super::{config, generated, load, nlvr2, pretrain, retrieval, vqa};
+use super::{TestDevice, config, generated, load, nlvr2, pretrain, retrieval, vqa};
 use vlct_golden::{Tensors, directories};
 use vlct_model::Model;
 use vlct_tasks::vqa::Vqa;
@@ -136,17 +136,10 @@ impl Case {
         values
     }
 
-    fn run_with_precision(&mut self, precision: Precision) -> LossesAndGradients {
-        self.run(Compute {
-            precision,
-            ..Compute::default()
-        })
-    }
-
-    /// Panics unless each loss and each gradient of the bfloat16 step is within its bound.
-    fn assert_within_bounds(&mut self) {
-        let exact = self.run_with_precision(Precision::F32);
-        let rounded = self.run_with_precision(Precision::Bf16);
+    /// Panics unless each loss and each gradient of the bfloat16 step on a device is within its bound.
+    fn assert_within_bounds(&mut self, device: TestDevice) {
+        let exact = self.run(Compute::default());
+        let rounded = self.run(device.compute(Precision::Bf16));
         assert!(rounded != exact, "{}: not computed in bfloat16", self.name);
         let perturbed: Vec<LossesAndGradients> = (0..PERTURBATIONS)
             .map(|seed| {
@@ -197,38 +190,36 @@ fn run_with_portable_engine(name: &str) {
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
 
-#[test]
-fn errors_of_recorded_steps_are_within_their_bounds() {
-    if !Device::default().bf16_is_fast() {
+pub(super) fn errors_of_recorded_steps_are_within_their_bounds(device: TestDevice) {
+    if !device.bf16_is_fast() {
         return run_with_portable_engine("errors_of_recorded_steps_are_within_their_bounds");
     }
     for mut case in recorded_cases() {
-        case.assert_within_bounds();
+        case.assert_within_bounds(device);
     }
 }
 
-#[test]
-fn errors_of_generated_steps_are_within_their_bounds() {
-    if !Device::default().bf16_is_fast() {
+pub(super) fn errors_of_generated_steps_are_within_their_bounds(device: TestDevice) {
+    if !device.bf16_is_fast() {
         return run_with_portable_engine("errors_of_generated_steps_are_within_their_bounds");
     }
-    for mut case in (0..20).flat_map(generated_cases) {
-        case.assert_within_bounds();
+    // The emulator takes ten times as long as the CPU.
+    let models = if device == TestDevice::Cpu { 20 } else { 3 };
+    for mut case in (0..models).flat_map(generated_cases) {
+        case.assert_within_bounds(device);
     }
 }
 
-#[test]
-fn recomputing_activations_changes_no_bit() {
-    if !Device::default().bf16_is_fast() {
+pub(super) fn recomputing_activations_changes_no_bit(device: TestDevice) {
+    if !device.bf16_is_fast() {
         return run_with_portable_engine("recomputing_activations_changes_no_bit");
     }
     for mut case in recorded_cases() {
         for precision in [Precision::F32, Precision::Bf16] {
             let [kept, recomputed] = [false, true].map(|recompute| {
                 case.run(Compute {
-                    precision,
                     recompute,
-                    ..Compute::default()
+                    ..device.compute(precision)
                 })
             });
             assert!(kept == recomputed, "{} {precision:?}", case.name);
@@ -238,9 +229,8 @@ fn recomputing_activations_changes_no_bit() {
 
 /// Each step starts from the weights of the step before, so errors accumulate. The perturbed runs accumulate them as well. The error of a
 /// loss is its difference from the recorded loss.
-#[test]
-fn errors_of_ten_training_steps_are_within_their_bounds() {
-    if !Device::default().bf16_is_fast() {
+pub(super) fn errors_of_ten_training_steps_are_within_their_bounds(device: TestDevice) {
+    if !device.bf16_is_fast() {
         return run_with_portable_engine("errors_of_ten_training_steps_are_within_their_bounds");
     }
     for directory in directories("model") {
@@ -261,10 +251,7 @@ fn errors_of_ten_training_steps_are_within_their_bounds() {
                 })
             })
             .collect();
-        let rounded = run(Compute {
-            precision: Precision::Bf16,
-            ..Compute::default()
-        });
+        let rounded = run(device.compute(Precision::Bf16));
         for (i, (rounded, recorded)) in rounded.iter().zip(&recorded).enumerate() {
             let squared_distances: Vec<f64> = perturbed
                 .iter()

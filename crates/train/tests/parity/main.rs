@@ -1,4 +1,6 @@
-//! Compares the model, its losses, gradients and training steps with the values of the original.
+//! Compares the model, its losses, gradients and training steps with the values of the original, on the CPU and on an emulated CUDA device.
+//!
+//! Without a C++ compiler, which the emulator needs, the tests of the CUDA device are reported as ignored.
 
 mod bf16;
 mod generated;
@@ -8,12 +10,15 @@ mod retrieval;
 mod scoring;
 mod vqa;
 
+use libtest_mimic::{Arguments, Trial};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use vlct_cuda::driver::emulator::{Compiler, Emulator, Source};
 use vlct_golden::{Tensors, assert_close, assert_within, directories, json};
 use vlct_model::config::{Backbone, Heads};
 use vlct_model::{Model, ModelConfig, Sequence, VlcConfig, files};
 use vlct_tasks::Outcome;
-use vlct_tensor::{Compute, Device, F32Products, Gradients, Tape, Var};
+use vlct_tensor::{Compute, Device, F32Products, Gradients, Precision, Tape, Var};
 
 /// Returns the configuration, with `heads`, and the mask ratio of the model that is recorded in `directory`.
 fn config(directory: &Path, heads: Heads) -> (VlcConfig, f64) {
@@ -41,26 +46,70 @@ fn config(directory: &Path, heads: Heads) -> (VlcConfig, f64) {
     (config, j["mask_ratio"].as_f64().expect("mask_ratio"))
 }
 
-/// Returns each directory of recorded values, once for each method by which this CPU can compute f32 products.
-fn recorded_models() -> Vec<(PathBuf, F32Products)> {
-    let methods = F32Products::ALL
-        .into_iter()
-        .filter(|method| Device::default().supports_f32_products(*method));
-    methods
-        .flat_map(|method| {
-            directories("model")
-                .into_iter()
-                .map(move |directory| (directory, method))
-        })
-        .collect()
+/// A device on which tests run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum TestDevice {
+    Cpu,
+    /// The emulated CUDA device.
+    Cuda,
 }
 
-/// Returns the settings of an f32 tape that computes products by the method `f32_products`.
-fn f32_compute(f32_products: F32Products) -> Compute {
-    Compute {
-        f32_products,
-        ..Compute::default()
+impl TestDevice {
+    /// # Panics
+    /// If there is no emulator; the tests are then ignored.
+    fn device(self) -> Device {
+        match self {
+            Self::Cpu => Device::cpu(),
+            Self::Cuda => emulated_device().expect("an emulator"),
+        }
     }
+
+    fn bf16_is_fast(self) -> bool {
+        self.device().bf16_is_fast()
+    }
+
+    /// Returns the settings of tapes in this precision.
+    fn compute(self, precision: Precision) -> Compute {
+        Compute {
+            device: self.device(),
+            precision,
+            ..Compute::default()
+        }
+    }
+}
+
+/// Returns the emulated CUDA device, or the reason why there is none.
+fn emulated_device() -> Result<Device, String> {
+    /// Memory of the device in bytes.
+    const MEMORY: usize = 4 << 30;
+    static DEVICE: OnceLock<Result<Device, String>> = OnceLock::new();
+    let make = || {
+        let libraries = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cuda-emulator");
+        let sources = Source::all().map_err(|e| e.to_string())?;
+        let emulator = Emulator::new(&Compiler::find(&libraries)?, &sources, MEMORY).map_err(|e| e.to_string())?;
+        Device::of_driver("cuda:0", Arc::new(emulator)).map_err(|e| e.to_string())
+    };
+    DEVICE.get_or_init(make).clone()
+}
+
+/// Returns each directory of recorded values, once for each method by which the device can compute f32 products, with the settings of
+/// tapes.
+fn recorded_models(device: TestDevice) -> Vec<(PathBuf, Compute)> {
+    let device = device.device();
+    let methods = F32Products::ALL
+        .into_iter()
+        .filter(|method| device.supports_f32_products(*method));
+    let of_method = |f32_products| {
+        let compute = Compute {
+            device,
+            f32_products,
+            ..Compute::default()
+        };
+        directories("model")
+            .into_iter()
+            .map(move |directory| (directory, compute))
+    };
+    methods.flat_map(of_method).collect()
 }
 
 fn load(directory: &Path, file: &str, config: VlcConfig) -> Model {
@@ -149,4 +198,71 @@ fn assert_gradients(model: &Model, tape: Tape, loss: &Var, t: &Tensors) {
         }
     }
     assert_eq!(compared, t.names().iter().filter(|n| n.starts_with("grad.")).count());
+}
+
+/// The tests, each with the function that runs it on a device.
+const TESTS: [(&str, fn(TestDevice)); 11] = [
+    (
+        "pretrain::one_pretraining_step_equals_the_original",
+        pretrain::one_pretraining_step_equals_the_original,
+    ),
+    (
+        "pretrain::pooled_features_and_decoder_equal_the_original",
+        pretrain::pooled_features_and_decoder_equal_the_original,
+    ),
+    (
+        "pretrain::ten_training_steps_equal_the_original",
+        pretrain::ten_training_steps_equal_the_original,
+    ),
+    (
+        "vqa::losses_and_gradients_equal_the_original",
+        vqa::vqa_losses_and_gradients_match_the_original,
+    ),
+    (
+        "nlvr2::losses_and_gradients_equal_the_original",
+        nlvr2::nlvr2_losses_and_gradients_match_the_original,
+    ),
+    (
+        "retrieval::one_ranking_step_equals_the_original",
+        retrieval::one_ranking_step_equals_the_original,
+    ),
+    (
+        "scoring::scores_and_recalls_equal_the_original",
+        scoring::retrieval_scores_and_recalls_equal_the_original,
+    ),
+    (
+        "bf16::errors_of_recorded_steps_are_within_their_bounds",
+        bf16::errors_of_recorded_steps_are_within_their_bounds,
+    ),
+    (
+        "bf16::errors_of_generated_steps_are_within_their_bounds",
+        bf16::errors_of_generated_steps_are_within_their_bounds,
+    ),
+    (
+        "bf16::recomputing_activations_changes_no_bit",
+        bf16::recomputing_activations_changes_no_bit,
+    ),
+    (
+        "bf16::errors_of_ten_training_steps_are_within_their_bounds",
+        bf16::errors_of_ten_training_steps_are_within_their_bounds,
+    ),
+];
+
+fn main() {
+    let missing_emulator = emulated_device().err();
+    let trials = TESTS.iter().flat_map(|(name, run)| {
+        let trial = |name: String, device| {
+            Trial::test(name, move || {
+                run(device);
+                Ok(())
+            })
+        };
+        let on_cuda = trial(format!("cuda::{name}"), TestDevice::Cuda);
+        let on_cuda = match &missing_emulator {
+            Some(reason) => on_cuda.with_kind(reason).with_ignored_flag(true),
+            None => on_cuda,
+        };
+        [trial((*name).to_owned(), TestDevice::Cpu), on_cuda]
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
 }

@@ -1,6 +1,6 @@
 //! Compares a fine-tuning step on pairs of images with the values of the original.
 
-use super::{assert_gradients, config, f32_compute, load, measure_value, recorded_models, texts};
+use super::{TestDevice, assert_gradients, config, load, measure_value, recorded_models, texts};
 use std::path::Path;
 use vlct_data::loader::{Pixels, Position};
 use vlct_golden::{Tensors, assert_close};
@@ -68,12 +68,11 @@ pub(super) fn model(directory: &Path) -> Model {
     load(directory, "nlvr2.ckpt", with_pairs(config))
 }
 
-#[test]
-fn nlvr2_losses_and_gradients_match_the_original() {
-    for (directory, method) in recorded_models() {
+pub(super) fn nlvr2_losses_and_gradients_match_the_original(device: TestDevice) {
+    for (directory, compute) in recorded_models(device) {
         let t = Tensors::open(directory.join("nlvr2_step.safetensors"));
         let (mut model, batch) = (model(&directory), batch(&t));
-        model.set_compute(f32_compute(method));
+        model.set_compute(compute);
         let tape = Tape::new(model.compute());
         let outcome = TASK.forward(&model, &tape, &batch);
         let logits = outcome.logits.as_ref().expect("logits").tensor().to_host().to_vec();

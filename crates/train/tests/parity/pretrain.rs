@@ -1,6 +1,6 @@
 //! Compares a pre-training step and ten training steps with the values of the original.
 
-use super::{argmax, assert_gradients, assert_parameter, config, f32_compute, load, measure_value, recorded_models};
+use super::{TestDevice, argmax, assert_gradients, assert_parameter, config, load, measure_value, recorded_models};
 use vlct_data::loader::{Pixels, Position};
 use vlct_golden::{Tensors, assert_close, assert_within};
 use vlct_model::config::Heads;
@@ -168,13 +168,12 @@ fn assert_packed(
     assert_close(name, &packed, &recorded, 2e-5);
 }
 
-#[test]
-fn one_pretraining_step_equals_the_original() {
-    for (directory, method) in recorded_models() {
+pub(super) fn one_pretraining_step_equals_the_original(device: TestDevice) {
+    for (directory, compute) in recorded_models(device) {
         let (config, mask_ratio) = config(&directory, HEADS);
         let text_length = config.max_text_len;
         let mut model = load(&directory, "pretrain.ckpt", config);
-        model.set_compute(f32_compute(method));
+        model.set_compute(compute);
         let t = Tensors::open(directory.join("pretrain_step.safetensors"));
         let recorded = RecordedBatch::read(&t, "", mask_ratio);
         let samples = recorded.lengths.len();
@@ -250,12 +249,11 @@ fn one_pretraining_step_equals_the_original() {
     }
 }
 
-#[test]
-fn pooled_features_and_decoder_equal_the_original() {
-    for (directory, method) in recorded_models() {
+pub(super) fn pooled_features_and_decoder_equal_the_original(device: TestDevice) {
+    for (directory, compute) in recorded_models(device) {
         let (config, mask_ratio) = config(&directory, HEADS);
         let mut model = load(&directory, "pretrain.ckpt", config);
-        model.set_compute(f32_compute(method));
+        model.set_compute(compute);
         let t = Tensors::open(directory.join("pretrain_step.safetensors"));
         let recorded = RecordedBatch::read(&t, "", mask_ratio);
         let tape = Tape::inference(model.compute());
@@ -361,12 +359,11 @@ pub(super) fn run_ten_steps(model: &mut Model, t: &Tensors, mask_ratio: f64) -> 
     t.f32("lrs").into_iter().enumerate().map(train_step).collect()
 }
 
-#[test]
-fn ten_training_steps_equal_the_original() {
-    for (directory, method) in recorded_models() {
+pub(super) fn ten_training_steps_equal_the_original(device: TestDevice) {
+    for (directory, compute) in recorded_models(device) {
         let (config, mask_ratio) = config(&directory, HEADS);
         let mut model = load(&directory, "pretrain.ckpt", config);
-        model.set_compute(f32_compute(method));
+        model.set_compute(compute);
         let t = Tensors::open(directory.join("pretrain_10_steps.safetensors"));
         let losses = t.f32("losses");
         for (step, got) in run_ten_steps(&mut model, &t, mask_ratio).iter().enumerate() {

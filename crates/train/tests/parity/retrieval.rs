@@ -1,6 +1,6 @@
 //! Compares a fine-tuning step of retrieval with the values of the original.
 
-use super::{assert_gradients, config, f32_compute, load, measure_value, recorded_models, texts, unmasked_sequence};
+use super::{TestDevice, assert_gradients, config, load, measure_value, recorded_models, texts, unmasked_sequence};
 use std::path::Path;
 use vlct_data::loader::{Pixels, Position};
 use vlct_golden::{Tensors, assert_close};
@@ -45,12 +45,11 @@ pub(super) fn model(directory: &Path) -> Model {
     load(directory, "irtr.ckpt", config(directory, heads).0)
 }
 
-#[test]
-fn one_ranking_step_equals_the_original() {
-    for (directory, method) in recorded_models() {
+pub(super) fn one_ranking_step_equals_the_original(device: TestDevice) {
+    for (directory, compute) in recorded_models(device) {
         let t = Tensors::open(directory.join("irtr_step.safetensors"));
         let (mut model, (batch, task)) = (model(&directory), batch(&t));
-        model.set_compute(f32_compute(method));
+        model.set_compute(compute);
         let tape = Tape::new(model.compute());
         let outcome = task.forward(&model, &tape, &batch);
         let scores = outcome.logits.as_ref().expect("scores");

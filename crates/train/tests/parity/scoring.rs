@@ -1,22 +1,21 @@
 //! Compares retrieval scores and recalls with the values of the original.
 
-use super::{config, f32_compute, load, recorded_models, texts};
+use super::{TestDevice, config, load, recorded_models, texts};
 use std::sync::atomic::AtomicBool;
 use vlct_golden::{Tensors, assert_close, json};
 use vlct_model::Planes;
 use vlct_model::config::Heads;
 use vlct_tasks::scoring::{PairScorer, Recalls, score_image};
 
-#[test]
-fn retrieval_scores_and_recalls_equal_the_original() {
-    for (directory, method) in recorded_models() {
+pub(super) fn retrieval_scores_and_recalls_equal_the_original(device: TestDevice) {
+    for (directory, compute) in recorded_models(device) {
         let heads = Heads {
             itm: true,
             rank: true,
             ..Heads::default()
         };
         let mut model = load(&directory, "irtr.ckpt", config(&directory, heads).0);
-        model.set_compute(f32_compute(method));
+        model.set_compute(compute);
         let t = Tensors::open(directory.join("retrieval_scores.safetensors"));
         let image_count = t.shape("scores")[0];
         let (texts, images) = (texts(&t, "text_ids", "text_masks"), t.f32("images"));

@@ -1,7 +1,7 @@
 //! Compares a fine-tuning step of visual question answering with the values of the original.
 
 use super::{
-    argmax, assert_gradients, config, f32_compute, load, measure_value, recorded_models, texts, unmasked_sequence,
+    TestDevice, argmax, assert_gradients, config, load, measure_value, recorded_models, texts, unmasked_sequence,
 };
 use std::path::Path;
 use vlct_data::loader::{Pixels, Position};
@@ -43,13 +43,12 @@ pub(super) fn model(directory: &Path, t: &Tensors) -> Model {
     load(directory, "vqa.ckpt", config(directory, heads).0)
 }
 
-#[test]
-fn vqa_losses_and_gradients_match_the_original() {
-    for (directory, method) in recorded_models() {
+pub(super) fn vqa_losses_and_gradients_match_the_original(device: TestDevice) {
+    for (directory, compute) in recorded_models(device) {
         let t = Tensors::open(directory.join("vqa_step.safetensors"));
         let (answers, recorded) = (t.shape("vqa_logits")[1], t.f32("vqa_targets"));
         let (mut model, batch) = (model(&directory, &t), batch(&t));
-        model.set_compute(f32_compute(method));
+        model.set_compute(compute);
         let tape = Tape::new(model.compute());
         let outcome = Vqa::default().forward(&model, &tape, &batch);
         let logits = outcome.logits.as_ref().expect("logits").tensor().to_host().to_vec();
