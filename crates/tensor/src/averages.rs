@@ -1,6 +1,7 @@
 //! Exponential moving averages of the weights of a model.
 
 use crate::backend::Beta;
+use crate::collectives::{CollectiveError, Collectives};
 use crate::device::Device;
 use crate::parameters::{ParameterId, Parameters};
 use crate::profile::span;
@@ -57,6 +58,14 @@ impl Averages {
                 std::mem::swap(weight, average);
             }
         }
+    }
+
+    /// Replaces all averages by those of rank 0.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Collectives::broadcast`].
+    pub fn broadcast(&mut self, collectives: &dyn Collectives) -> Result<(), CollectiveError> {
+        collectives.broadcast(&mut self.values.iter_mut().flatten().collect::<Vec<_>>())
     }
 
     /// The average of a parameter in its matrix form; `None` if the parameter is not trainable.

@@ -8,10 +8,13 @@
 //! one that calls `vlct_kernels`. Other crates read values through [`Tensor::to_host`], which copies values that are not in host
 //! memory. Operations, backward passes and optimiser steps copy no values to the host.
 //!
+//! [`Collectives`] is the communication between the ranks of a run, each of which has a device and a copy of the weights.
+//!
 //! In shapes, `T` is the number of tokens (rows), `D` the width (columns), `H` the number of heads.
 
 mod averages;
 mod backend;
+pub mod collectives;
 mod cpu;
 mod cuda;
 mod device;
@@ -30,6 +33,7 @@ pub mod throughput;
 mod varlen;
 
 pub use averages::Averages;
+pub use collectives::{CollectiveError, Collectives};
 pub use device::{Device, DeviceError, OutOfMemory};
 pub use parameters::{Gradients, ParameterId, Parameters};
 pub use precision::{F32Products, Precision};

@@ -2,6 +2,7 @@
 
 use crate::backend::ParameterUpdate;
 pub use crate::backend::{Clip, Rule};
+use crate::collectives::{CollectiveError, Collectives};
 use crate::device::Device;
 use crate::parameters::{Gradients, ParameterId, Parameters};
 use crate::profile::span;
@@ -62,6 +63,15 @@ impl Optimizer {
     pub fn set_moment(&mut self, moment: usize, id: ParameterId, values: &[f32]) {
         let backend = self.device.backend();
         backend.overwrite(&mut self.moments[moment][id.0], &mut |to| to.copy_from_slice(values));
+    }
+
+    /// Replaces all moments by those of rank 0.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Collectives::broadcast`].
+    pub fn broadcast(&mut self, collectives: &dyn Collectives) -> Result<(), CollectiveError> {
+        let mut moments = self.moments.iter_mut();
+        moments.try_for_each(|moments| collectives.broadcast(&mut moments.iter_mut().collect::<Vec<_>>()))
     }
 
     /// The number of updates of each parameter.

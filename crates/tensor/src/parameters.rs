@@ -1,11 +1,16 @@
 //! Weights by name, and their gradients.
 
 use crate::backend::Beta;
+use crate::collectives::{CollectiveError, Collectives};
 use crate::device::Device;
 use crate::profile::memory_bound_span;
 use crate::tensor::Tensor;
 use rayon::prelude::*;
 use std::collections::HashMap;
+
+/// Number of gradient values that are summed over ranks in one call, unless a single gradient has more: 160 MB, large enough that the time of
+/// a call is that of its transfer.
+const SUMMED_TOGETHER: usize = 40_000_000;
 
 /// The index of a parameter in the order of declaration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -196,6 +201,17 @@ impl Parameters {
         });
     }
 
+    /// Replaces the values of all parameters by those of rank 0.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Collectives::broadcast`].
+    ///
+    /// # Panics
+    /// If another tensor, such as one of a tape, shares the memory of a weight.
+    pub fn broadcast(&mut self, collectives: &dyn Collectives) -> Result<(), CollectiveError> {
+        collectives.broadcast(&mut self.iter_mut().map(|(_, values)| values).collect::<Vec<_>>())
+    }
+
     /// All parameters with their mutable values.
     ///
     /// # Panics
@@ -246,6 +262,36 @@ impl Gradients {
     /// The gradient of a parameter in its matrix form, if there is one.
     pub fn get(&self, id: ParameterId) -> Option<&Tensor> {
         self.values[id.0].as_ref()
+    }
+
+    /// Whether each parameter has a gradient, in the order of declaration.
+    pub fn present(&self) -> Vec<bool> {
+        self.values.iter().map(Option::is_some).collect()
+    }
+
+    /// Replaces the gradients by their sums over all ranks, from the last parameter to the first, the order in which a backward pass completes
+    /// them. `present` says which parameters have a gradient on any rank; where this rank has none, it counts as 0.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Collectives::sum`].
+    pub fn sum(&mut self, collectives: &dyn Collectives, present: &[bool]) -> Result<(), CollectiveError> {
+        let backend = self.device.backend();
+        let mut bucket: Vec<&mut Tensor> = Vec::new();
+        let mut values = 0;
+        for ((gradient, [rows, columns]), present) in self.values.iter_mut().zip(&self.shapes).zip(present).rev() {
+            if !present {
+                continue;
+            }
+            let gradient = gradient.get_or_insert_with(|| backend.zeros(*rows, *columns));
+            if values > 0 && values + gradient.len() > SUMMED_TOGETHER {
+                collectives.sum(&mut bucket)?;
+                bucket.clear();
+                values = 0;
+            }
+            values += gradient.len();
+            bucket.push(gradient);
+        }
+        collectives.sum(&mut bucket)
     }
 
     /// The L2 norm of all gradients together, as a `[1, 1]` matrix on the device; 0 if there are none.
