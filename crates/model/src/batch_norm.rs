@@ -4,6 +4,7 @@
 //! precedes it is frozen.
 
 use crate::blocks::ParameterIds;
+use serde::{Deserialize, Serialize};
 use vlct_tensor::{ParameterId, Parameters, Tape, Var};
 
 /// ε that is added to the variance, as in MAE's linear probing.
@@ -12,7 +13,7 @@ const EPS: f32 = 1e-6;
 const MOMENTUM: f32 = 0.1;
 
 /// Mean and variance of each feature over the images of a batch.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BatchStatistics {
     mean: Vec<f32>,
     /// The mean squared deviation.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use vlct_data::DataError;
+use vlct_tensor::CollectiveError;
 use vlct_util::IoError;
 
 /// An error of this crate. Its message is one line.
@@ -15,6 +16,9 @@ pub enum TaskError {
     /// A file of scores cannot be read or written.
     #[error(transparent)]
     Io(#[from] IoError),
+    /// An error of the communication between ranks.
+    #[error(transparent)]
+    Collective(#[from] CollectiveError),
     /// Another process scores the same pairs.
     #[error("{}: another process computes these scores; wait for its end", .0.display())]
     ScoresInUse(PathBuf),

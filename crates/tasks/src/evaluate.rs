@@ -3,16 +3,19 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use serde::{Deserialize, Serialize};
 use vlct_data::datasets::Dataset;
-use vlct_data::loader::Position;
+use vlct_data::loader::{Position, Share};
 use vlct_model::Model;
-use vlct_tensor::Tape;
+use vlct_tensor::collectives::Single;
+use vlct_tensor::{Collectives, Tape};
 
 use crate::batch::Batch;
 use crate::error::Result;
+use crate::gather;
 use crate::inputs::InputSpec;
 use crate::loader::{Loader, LoaderSpec};
-use crate::metrics::{Phase, Report, Tally};
+use crate::metrics::{Phase, Report, Tally, Values, read_values};
 use crate::rows::Rows;
 use crate::task::{Outcome, Task};
 
@@ -46,6 +49,15 @@ pub trait Evaluator {
     fn run(&self, model: &Model, stop: &AtomicBool) -> Result<Option<Report>>;
 }
 
+/// The results of a batch.
+#[derive(Serialize, Deserialize)]
+struct BatchResults {
+    /// Index of the batch in the split.
+    batch: u64,
+    values: Values,
+    rows: Rows,
+}
+
 /// Evaluates a task on a split, in the split's order.
 #[derive(Clone)]
 pub struct SplitEvaluator {
@@ -73,14 +85,48 @@ impl SplitEvaluator {
         stop: &AtomicBool,
         on_batch: &mut dyn FnMut(&Batch),
     ) -> Result<Option<(Tally, Rows)>> {
-        let (mut tally, mut rows) = (Tally::default(), Rows::new());
-        let complete = self.each(model, stop, &mut |batch, outcome| {
-            outcome.measures.iter().for_each(|measure| tally.add_measure(measure));
+        self.tally_of_ranks(model, &Single, stop, on_batch)
+    }
+
+    /// Does what [`SplitEvaluator::tally`] does on all ranks together. Batch `k` is evaluated by rank `k mod ranks`, and all ranks get the
+    /// same results: the bits that a single rank computes. `on_batch` sees only the batches of this rank. If `stop` is set for one rank, all
+    /// get `None`, after the others have evaluated their batches.
+    ///
+    /// # Errors
+    /// Returns the errors of [`SplitEvaluator::tally`], and those of [`Collectives::sum`].
+    pub fn tally_of_ranks(
+        &self,
+        model: &Model,
+        collectives: &dyn Collectives,
+        stop: &AtomicBool,
+        on_batch: &mut dyn FnMut(&Batch),
+    ) -> Result<Option<(Tally, Rows)>> {
+        let mut own = Vec::new();
+        let share = Share::of_rank(collectives.rank(), collectives.ranks());
+        let complete = self.each_of(share, model, stop, &mut |batch, outcome| {
+            let mut rows = Rows::new();
             self.task.record(&*self.data, batch, outcome, &mut rows)?;
+            own.push(BatchResults {
+                batch: batch.position.batch,
+                values: read_values(&outcome.measures),
+                rows,
+            });
             on_batch(batch);
             Ok(())
         })?;
-        Ok(complete.then_some((tally, rows)))
+        let ranks = gather::all(collectives, (complete, own))?;
+        if ranks.iter().any(|(complete, _)| !complete) {
+            return Ok(None);
+        }
+        let mut batches: Vec<BatchResults> = ranks.into_iter().flat_map(|(_, batches)| batches).collect();
+        // The order of a single rank: it determines the bits of the sums, and which result of an item that occurs twice counts.
+        batches.sort_by_key(|results| results.batch);
+        let (mut tally, mut rows) = (Tally::default(), Rows::new());
+        for results in batches {
+            tally.add_values(&results.values);
+            rows.extend(results.rows);
+        }
+        Ok(Some((tally, rows)))
     }
 
     /// Runs the task on every batch of the split and calls `on_outcome` with the batch and its outcome. Returns whether all batches were
@@ -94,6 +140,16 @@ impl SplitEvaluator {
         stop: &AtomicBool,
         on_outcome: &mut dyn FnMut(&Batch, &Outcome) -> Result<()>,
     ) -> Result<bool> {
+        self.each_of(Share::ALL, model, stop, on_outcome)
+    }
+
+    fn each_of(
+        &self,
+        share: Share,
+        model: &Model,
+        stop: &AtomicBool,
+        on_outcome: &mut dyn FnMut(&Batch, &Outcome) -> Result<()>,
+    ) -> Result<bool> {
         if self.data.is_empty() {
             return Ok(true);
         }
@@ -101,15 +157,14 @@ impl SplitEvaluator {
             Arc::clone(&self.task),
             Arc::clone(&self.data),
             Arc::clone(&self.inputs),
-            self.loader,
+            LoaderSpec {
+                batches: Some(self.limit).filter(|limit| *limit > 0),
+                share,
+                ..self.loader
+            },
             Position::default(),
         )?;
-        let limit = if self.limit == 0 {
-            usize::MAX
-        } else {
-            self.limit as usize
-        };
-        evaluate_batches(&*self.task, model, loader.take(limit), stop, on_outcome)
+        evaluate_batches(&*self.task, model, loader, stop, on_outcome)
     }
 }
 

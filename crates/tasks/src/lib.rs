@@ -17,6 +17,7 @@ pub mod confusion;
 pub mod description;
 pub mod error;
 pub mod evaluate;
+pub mod gather;
 pub mod images;
 mod inputs;
 pub mod labels;

@@ -4,10 +4,13 @@
 //! A measure has a key, `OBJECTIVE/NAME`. As in the original, logs name it `OBJECTIVE/PHASE/NAME` for a step and
 //! `OBJECTIVE/PHASE/NAME_epoch` for the mean over an epoch or a split.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use vlct_tensor::Tensor;
+
+use crate::batch::Batch;
 
 /// A sum and the number of its terms for one micro-batch: a loss with the count 1, or a sum of scores with the number of predictions. The
 /// sum stays on the device until [`Measure::value`] reads it.
@@ -28,6 +31,24 @@ impl Measure {
     pub fn value(&self) -> f32 {
         self.scale * self.sum.item()
     }
+}
+
+/// The values of the measures of a micro-batch by key, in the order in which they are logged.
+pub type Values = Vec<(Cow<'static, str>, Ratio)>;
+
+/// Reads measures from the device.
+pub fn read_values(measures: &[Measure]) -> Values {
+    let ratio = |measure: &Measure| Ratio::new(measure.value() as f64, measure.count);
+    measures
+        .iter()
+        .map(|measure| (Cow::Borrowed(measure.key), ratio(measure)))
+        .collect()
+}
+
+/// Returns the means of values by key. A measure without terms has no mean and is omitted.
+pub fn means(values: &Values) -> Vec<(Cow<'static, str>, f64)> {
+    let counted = values.iter().filter(|(_, ratio)| ratio.count() > 0);
+    counted.map(|(key, ratio)| (key.clone(), ratio.mean())).collect()
 }
 
 /// Returns half the width of the 95 % interval of an accuracy that was measured on `items` items, by Agresti and Coull's formula. Both are
@@ -116,9 +137,9 @@ impl Tally {
         }
     }
 
-    /// Reads a measure of a batch from the device and adds it.
-    pub fn add_measure(&mut self, measure: &Measure) {
-        self.add(measure.key, Ratio::new(measure.value() as f64, measure.count));
+    /// Adds the values of a batch.
+    pub fn add_values(&mut self, values: &Values) {
+        values.iter().for_each(|(key, ratio)| self.add(key, *ratio));
     }
 
     /// Returns the sum of a key, `None` if it has no terms.
@@ -215,10 +236,12 @@ impl Report {
 }
 
 /// A loss that is NaN or infinite.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NonFinite {
+    /// Index of the micro-batch in the epoch.
+    pub batch: u64,
     /// Short name of the loss.
-    pub loss: &'static str,
+    pub loss: String,
     /// NaN or an infinity.
     pub value: f32,
     /// Dataset indices of the items of the micro-batch.
@@ -228,49 +251,43 @@ pub struct NonFinite {
 /// Measures that are not yet read from the device, for each micro-batch of one optimiser step.
 #[derive(Default)]
 pub struct PendingMeasures {
-    pending: Vec<(Vec<usize>, Vec<Measure>)>,
+    pending: Vec<(u64, Vec<usize>, Vec<Measure>)>,
 }
 
 impl PendingMeasures {
     /// Stores the measures of a micro-batch without reading them from the device.
-    pub fn add(&mut self, items: &[usize], measures: Vec<Measure>) {
-        self.pending.push((items.to_vec(), measures));
+    pub fn add(&mut self, batch: &Batch, measures: Vec<Measure>) {
+        self.pending.push((batch.position.batch, batch.items.clone(), measures));
     }
 
-    /// Reads all stored measures, removes them and adds them to `epoch`. Returns the means of the last micro-batch by key. A measure
-    /// without terms has no mean and is omitted.
+    /// Reads all stored measures and removes them. Returns those of each micro-batch with its index in the epoch, in the order in which they
+    /// were added.
     ///
     /// # Errors
-    /// Returns the first value that is not finite; `epoch` is then unchanged.
-    pub fn flush(&mut self, epoch: &mut Tally) -> Result<Vec<(&'static str, f64)>, NonFinite> {
-        let mut ratios: Vec<Vec<(&'static str, Ratio)>> = Vec::with_capacity(self.pending.len());
-        for (items, measures) in std::mem::take(&mut self.pending) {
-            let mut values = Vec::with_capacity(measures.len());
-            for measure in &measures {
-                let value = measure.value();
-                if !value.is_finite() {
-                    return Err(NonFinite {
-                        loss: short_name(measure.key),
-                        value,
+    /// Returns the first value that is not finite.
+    pub fn read(&mut self) -> Result<Vec<(u64, Values)>, NonFinite> {
+        let pending = std::mem::take(&mut self.pending).into_iter();
+        pending
+            .map(|(batch, items, measures)| {
+                let values = read_values(&measures);
+                match values.iter().find(|(_, ratio)| !ratio.sum.is_finite()) {
+                    None => Ok((batch, values)),
+                    Some((key, ratio)) => Err(NonFinite {
+                        batch,
+                        loss: short_name(key).to_string(),
+                        value: ratio.sum as f32,
                         items,
-                    });
+                    }),
                 }
-                values.push((measure.key, Ratio::new(value as f64, measure.count)));
-            }
-            ratios.push(values);
-        }
-        for (key, ratio) in ratios.iter().flatten() {
-            epoch.add(key, *ratio);
-        }
-        let last = ratios.pop().unwrap_or_default();
-        let counted = last.into_iter().filter(|(_, ratio)| ratio.count() > 0);
-        Ok(counted.map(|(key, ratio)| (key, ratio.mean())).collect())
+            })
+            .collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vlct_data::loader::Position;
     use vlct_tensor::Device;
 
     #[test]
@@ -292,37 +309,50 @@ mod tests {
         }
     }
 
+    fn batch(index: u64, items: &[usize]) -> Batch {
+        let position = Position { epoch: 1, batch: index };
+        Batch {
+            items: items.to_vec(),
+            ..Batch::collate(position, Vec::new())
+        }
+    }
+
     #[test]
-    fn flush_returns_the_last_micro_batch_and_adds_all_to_the_epoch() {
+    fn measures_are_read_micro_batch_by_micro_batch() {
         let (mut meters, mut epoch) = (PendingMeasures::default(), Tally::default());
         meters.add(
-            &[3],
+            &batch(6, &[3]),
             vec![measure("a/loss", 1.0, 1.0, 1), measure("a/accuracy", 1.0, 1.0, 4)],
         );
         meters.add(
-            &[4],
+            &batch(8, &[4]),
             vec![measure("a/loss", 4.0, 0.5, 1), measure("a/accuracy", 0.0, 1.0, 0)],
         );
-        assert_eq!(meters.flush(&mut epoch).unwrap(), [("a/loss", 2.0)]);
+        let read = meters.read().unwrap();
+        assert_eq!(read.iter().map(|(batch, _)| *batch).collect::<Vec<_>>(), [6, 8]);
+        assert_eq!(means(&read[1].1), [("a/loss".into(), 2.0)]);
+        read.iter().for_each(|(_, values)| epoch.add_values(values));
         assert_eq!(epoch.get("a/loss").unwrap().mean(), 1.5);
         assert_eq!(epoch.get("a/accuracy").unwrap(), Ratio::new(1.0, 4));
         assert!(epoch.get("b/loss").is_none());
-        assert!(meters.flush(&mut epoch).unwrap().is_empty());
+        assert!(meters.read().unwrap().is_empty());
         assert!(Ratio::default().mean().is_nan());
     }
 
     #[test]
-    fn flush_returns_the_first_non_finite_value_with_its_items() {
-        let (mut meters, mut epoch) = (PendingMeasures::default(), Tally::default());
-        meters.add(&[3], vec![measure("mlm/loss", 1.0, 1.0, 1)]);
+    fn the_first_value_that_is_not_finite_is_returned_with_its_items() {
+        let mut meters = PendingMeasures::default();
+        meters.add(&batch(0, &[3]), vec![measure("mlm/loss", 1.0, 1.0, 1)]);
         let non_finite = [("itm/wpa_loss", f32::INFINITY), ("mlm/loss", f32::NAN)];
-        meters.add(&[5, 6], non_finite.map(|(key, sum)| measure(key, sum, 1.0, 1)).to_vec());
-        let error = meters.flush(&mut epoch).unwrap_err();
-        assert_eq!(
-            (error.loss, error.value, error.items),
-            ("wpa", f32::INFINITY, vec![5, 6])
+        meters.add(
+            &batch(2, &[5, 6]),
+            non_finite.map(|(key, sum)| measure(key, sum, 1.0, 1)).to_vec(),
         );
-        assert_eq!(epoch, Tally::default());
+        let error = meters.read().unwrap_err();
+        assert_eq!(
+            (error.batch, error.loss.as_str(), error.value, error.items),
+            (2, "wpa", f32::INFINITY, vec![5, 6])
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use log::warn;
 use vlct_classes::ClassSplits;
 use vlct_data::datasets::{Dataset, Split, TableDataset};
+use vlct_data::loader::Share;
 use vlct_image::Reading;
 use vlct_tasks::{InputSpec, LoaderSpec, MaxPatches, Mode};
 use vlct_text::Tokenizer;
@@ -184,10 +185,11 @@ pub(crate) fn custom_reading(dataset: &TableDataset) -> Option<Reading> {
     Some(reading)
 }
 
-/// Returns the settings of the loader of a run's training split.
-pub(crate) fn training_loader(spec: &RunSpec, plan: &Plan) -> LoaderSpec {
+/// Returns the settings of the loader of a rank's `share` of a run's training split.
+pub(crate) fn training_loader(spec: &RunSpec, plan: &Plan, share: Share) -> LoaderSpec {
     LoaderSpec {
         batches: Some(plan.batches_per_epoch),
+        share,
         ..loader_spec(spec, Mode::Train)
     }
 }
@@ -203,5 +205,6 @@ pub fn loader_spec(spec: &RunSpec, mode: Mode) -> LoaderSpec {
         replaces_unreadable: mode == Mode::Train,
         prefetch: PREFETCH,
         end_epoch: (mode == Mode::Evaluate).then_some(1),
+        share: Share::ALL,
     }
 }

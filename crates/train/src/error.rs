@@ -12,6 +12,7 @@ use vlct_model::files::{FileError, StateError};
 use vlct_model::sizes::SizeError;
 use vlct_tasks::TaskError;
 use vlct_tasks::description::{VocabularyDifference, WeightsError};
+use vlct_tensor::CollectiveError;
 use vlct_text::TextError;
 use vlct_util::IoError;
 
@@ -53,7 +54,7 @@ pub enum TrainError {
     #[error("loss {loss} is {value} after step {step} (batch rows: {rows}); {checkpoint}")]
     NonFinite {
         /// Short name of the loss.
-        loss: &'static str,
+        loss: String,
         /// NaN or an infinity.
         value: f32,
         /// Number of optimiser steps completed before the loss was computed.
@@ -443,6 +444,17 @@ pub enum TrainError {
         /// The run directory.
         path: PathBuf,
     },
+    /// An error of the communication between ranks, or of another rank.
+    #[error(transparent)]
+    Collective(#[from] CollectiveError),
+    /// A rank begins the run in another way than rank 0.
+    #[error("rank {rank} has other {what} than rank 0: start all ranks with the same settings, data and checkpoints")]
+    OtherRank {
+        /// The rank.
+        rank: usize,
+        /// What differs.
+        what: &'static str,
+    },
     /// The compute threads cannot be started.
     #[error("{0}")]
     Threads(String),
@@ -452,6 +464,7 @@ impl From<TaskError> for TrainError {
     fn from(error: TaskError) -> Self {
         match error {
             TaskError::Data(error) => Self::Data(error),
+            TaskError::Collective(error) => Self::Collective(error),
             other => Self::Task(other),
         }
     }

@@ -1,4 +1,6 @@
 //! Training: settings of a run, parameter groups, learning-rate schedule, training loop, checkpoints and logs.
+//!
+//! A run has one or more ranks, which compute the micro-batches of each optimiser step together; see [`trainer::run_rank`].
 
 mod agreement;
 pub mod data;

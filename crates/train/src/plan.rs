@@ -1,6 +1,6 @@
 //! The division of a run into epochs, accumulation windows and validations, in integers.
 //!
-//! A *micro-batch* is `per_gpu_batchsize` samples. A *window* is the micro-batches of one optimiser step. A window is within one
+//! A *micro-batch* is `per_gpu_batchsize` samples. With several ranks, all numbers count the micro-batches of all ranks together. A *window* is the micro-batches of one optimiser step. A window is within one
 //! epoch: the last window of an epoch may be shorter.
 
 use std::ops::Range;
@@ -150,15 +150,16 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Makes the plan of a run. `batches` is the number of micro-batches per epoch, at least 1.
+    /// Makes the plan of a run. `batches` is the number of micro-batches per epoch, at least 1, and `ranks` the number of ranks, which divides
+    /// the number of micro-batches of a whole window.
     ///
     /// With `max_steps` training stops after exactly `max_steps` optimiser steps, possibly within an epoch, and `max_epoch` is
     /// ignored. Without `max_steps` training stops after `max_epoch` epochs.
     ///
     /// # Errors
     /// Returns the errors of [`grad_steps`] and [`validation_interval`].
-    pub fn new(length: &Length, batches: u64) -> Result<Self, ConfigError> {
-        let grad_steps = grad_steps(length.batch_size, length.micro_batch, 1, 1)?;
+    pub fn new(length: &Length, batches: u64, ranks: u64) -> Result<Self, ConfigError> {
+        let grad_steps = ranks * grad_steps(length.batch_size, length.micro_batch, ranks, 1)?;
         let loaded_batches = batches;
         let batches = match length.whole_windows {
             true => batches / grad_steps * grad_steps,
@@ -283,7 +284,7 @@ mod tests {
             validation_epochs: config.check_val_every_n_epoch,
             whole_windows: false,
         };
-        Plan::new(&length, batches)
+        Plan::new(&length, batches, 1)
     }
 
     #[test]
@@ -327,6 +328,34 @@ mod tests {
         );
         let ends: Vec<u64> = windows(&p).iter().map(|w| w.batches.end).collect();
         assert_eq!(ends, [4, 8, 10, 4, 8, 10, 4, 8, 10]);
+    }
+
+    #[test]
+    fn a_window_has_the_same_number_of_micro_batches_for_each_rank() {
+        let words = ["batch_size=56", "per_gpu_batchsize=4", "max_steps=5"];
+        let alone = plan(&words, 30).unwrap();
+        let of_ranks = |ranks| {
+            let config = resolve(&words).unwrap().config;
+            let length = Length {
+                batch_size: config.batch_size,
+                micro_batch: config.per_gpu_batchsize,
+                max_steps: config.max_steps,
+                max_epoch: config.max_epoch,
+                warmup: config.warmup_steps,
+                validation: config.val_check_interval,
+                validation_epochs: config.check_val_every_n_epoch,
+                whole_windows: false,
+            };
+            Plan::new(&length, 30, ranks)
+        };
+        assert_eq!((alone.grad_steps, alone.batch_size), (14, 56));
+        assert_eq!(of_ranks(1).unwrap(), alone);
+        assert_eq!(of_ranks(2).unwrap(), alone);
+        // 14 micro-batches cannot be divided by 4.
+        let four = of_ranks(4).unwrap();
+        assert_eq!((four.grad_steps, four.batch_size, four.steps_per_epoch), (12, 48, 3));
+        let message = of_ranks(15).unwrap_err().to_string();
+        assert!(message.contains("smaller than one micro-batch of 60"), "{message}");
     }
 
     #[test]

@@ -234,7 +234,7 @@ mod tests {
             "batch_size=8",
         ];
         let spec = RunSpec::resolve(&resolve(&words).unwrap().config).unwrap();
-        let schedule = LearningRate::new(&spec.optimizer, &Plan::new(&spec.length, 51).unwrap());
+        let schedule = LearningRate::new(&spec.optimizer, &Plan::new(&spec.length, 51, 1).unwrap());
         assert_eq!((schedule.warmup, schedule.total), (10, 102));
         assert_eq!(schedule.at(10), 1e-4);
     }

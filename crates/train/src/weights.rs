@@ -1,5 +1,7 @@
 //! The weights of a run: initialisation, loading, updates, saving and restoring.
 
+mod ranks;
+
 use std::path::Path;
 
 use log::{info, warn};

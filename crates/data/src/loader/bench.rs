@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::buffers::Buffers;
-use super::{Job, Pipeline, Pixels, Position};
+use super::{Job, Pipeline, Pixels, Position, Share};
 use crate::arrow::ArrowTable;
 use crate::random::{Purpose, stream};
 use crate::{DataError, Result};
@@ -135,7 +135,7 @@ pub fn measure(images: Images, transform: Transform, threads: usize, duration: D
         buffers: Arc::new(Buffers::new(2 * BATCH)),
         spent: Mutex::default(),
     };
-    let mut pipeline = Pipeline::new(job, Position::default(), None, threads, PREFETCH)?;
+    let mut pipeline = Pipeline::new(job, Position::default(), None, Share::ALL, threads, PREFETCH)?;
     for _ in 0..pipeline.job().epoch_len() {
         take_batch(&mut pipeline)?;
     }

@@ -8,7 +8,9 @@ pub mod bench;
 mod buffers;
 mod order;
 mod pipeline;
+mod share;
 
 pub use buffers::{Buffers, Pixels};
 pub use order::Order;
 pub use pipeline::{Job, Pipeline, Position};
+pub use share::Share;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::share::Share;
 use crate::{DataError, Result};
 use vlct_util::panics;
 
@@ -73,6 +74,8 @@ struct Shared<J: Job> {
     prefetch: usize,
     /// The epoch before which the batches end; `None` if they do not end.
     end: Option<u64>,
+    /// The batches of each epoch that are made.
+    share: Share,
     state: Mutex<State<J>>,
     /// Notified when a thread may have work, or must stop.
     work: Condvar,
@@ -89,11 +92,19 @@ pub struct Pipeline<J: Job> {
 
 impl<J: Job> Pipeline<J> {
     /// Starts `threads` threads that make at most `prefetch` batches ahead; 0 is treated as 1 for both. The first batch is at
-    /// `start`. The batches end before epoch `end`, or never if it is `None`.
+    /// `start`, or the next one of `share`: nothing is made of batches of other shares. The batches end before epoch `end`, or never if it
+    /// is `None`. There are none if an epoch has no batch of the share.
     ///
     /// # Errors
     /// Returns [`DataError::Invalid`] if an epoch has no batch or a thread cannot be started.
-    pub fn new(job: J, start: Position, end: Option<u64>, threads: usize, prefetch: usize) -> Result<Self> {
+    pub fn new(
+        job: J,
+        start: Position,
+        end: Option<u64>,
+        share: Share,
+        threads: usize,
+        prefetch: usize,
+    ) -> Result<Self> {
         if job.epoch_len() == 0 {
             return Err(DataError::Invalid(
                 "there are no samples; name a dataset that has this split".into(),
@@ -102,6 +113,7 @@ impl<J: Job> Pipeline<J> {
         let shared = Arc::new(Shared {
             prefetch: prefetch.max(1),
             end,
+            share,
             state: Mutex::new(State {
                 slots: VecDeque::new(),
                 first: 0,
@@ -181,13 +193,23 @@ impl<J: Job> Shared<J> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Converts a position beyond the last batch of its epoch to a position in a later epoch. Returns `None` beyond the end.
+    /// Returns the first position of the share that is not before `position`. A position beyond the last batch of its epoch means one in a
+    /// later epoch. Returns `None` beyond the end.
     fn normalise(&self, position: Position) -> Option<Position> {
         let epoch_len = self.job.epoch_len();
-        let position = Position {
+        let mut position = Position {
             epoch: position.epoch.checked_add(position.batch / epoch_len)?,
-            batch: position.batch % epoch_len,
+            batch: self.share.first_from(position.batch % epoch_len),
         };
+        if position.batch >= epoch_len {
+            position = Position {
+                epoch: position.epoch.checked_add(1)?,
+                batch: self.share.first_from(0),
+            };
+            if position.batch >= epoch_len {
+                return None;
+            }
+        }
         (self.end.is_none_or(|end| position.epoch < end)).then_some(position)
     }
 
@@ -347,7 +369,7 @@ mod tests {
             let job = Indices { total, size, ..Indices::default() };
             let epoch_len = job.epoch_len();
             let start = Position { epoch, batch };
-            let batches: Vec<_> = Pipeline::new(job, start, Some(6), threads, prefetch).unwrap().map(|b| b.unwrap()).collect();
+            let batches: Vec<_> = Pipeline::new(job, start, Some(6), Share::ALL, threads, prefetch).unwrap().map(|b| b.unwrap()).collect();
             let first = (epoch * epoch_len + batch).min(6 * epoch_len);
             let expected: Vec<_> = (first..6 * epoch_len)
                 .map(|b| {
@@ -360,6 +382,31 @@ mod tests {
         }
     }
 
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        #[test]
+        fn shares_have_each_batch_once_and_make_no_samples_of_others(
+            total in 1u64..40, size in 1u64..8, ranks in 1u64..5, group in 1u64..4, start in 0u64..12,
+        ) {
+            let start = Position { epoch: 1, batch: start };
+            let of = |share: Share| -> (Vec<_>, usize) {
+                let job = Indices { total, size, ..Indices::default() };
+                let made = job.made.clone();
+                let batches = Pipeline::new(job, start, Some(4), share, 2, 3).unwrap().map(|b| b.unwrap()).collect();
+                (batches, made.load(Ordering::SeqCst))
+            };
+            let (all, _) = of(Share::ALL);
+            for rank in 0..ranks {
+                let share = Share { rank, ranks, group };
+                let (batches, made) = of(share);
+                let expected: Vec<_> = all.iter().filter(|(position, _)| share.has(position.batch)).cloned().collect();
+                prop_assert_eq!(made, expected.iter().map(|(_, samples)| samples.len()).sum::<usize>());
+                prop_assert_eq!(batches, expected);
+            }
+        }
+    }
+
     #[test]
     fn error_of_a_batch_is_that_of_its_first_failing_sample() {
         for threads in [1, 4] {
@@ -369,7 +416,7 @@ mod tests {
                 fail_from: Some(7),
                 ..Indices::default()
             };
-            let mut batches = Pipeline::new(job, Position::default(), Some(1), threads, 2).unwrap();
+            let mut batches = Pipeline::new(job, Position::default(), Some(1), Share::ALL, threads, 2).unwrap();
             assert!(batches.next().unwrap().is_ok());
             assert_eq!(batches.next().unwrap().unwrap_err().to_string(), "index 7");
             assert!(batches.next().is_none());
@@ -384,7 +431,7 @@ mod tests {
             panic_at: Some(1),
             ..Indices::default()
         };
-        let mut batches = Pipeline::new(job, Position::default(), Some(1), 2, 2).unwrap();
+        let mut batches = Pipeline::new(job, Position::default(), Some(1), Share::ALL, 2, 2).unwrap();
         let error = batches.next().unwrap().unwrap_err().to_string();
         assert!(error.contains("broken decoder"), "{error}");
         assert!(batches.next().unwrap().is_ok());
@@ -399,7 +446,7 @@ mod tests {
             panic_in_plan_of: Some(1),
             ..Indices::default()
         };
-        let mut batches = Pipeline::new(job, Position::default(), Some(1), 2, 2).unwrap();
+        let mut batches = Pipeline::new(job, Position::default(), Some(1), Share::ALL, 2, 2).unwrap();
         assert!(batches.next().unwrap().is_ok());
         let error = batches.next().unwrap().unwrap_err().to_string();
         assert!(error.contains("broken plan"), "{error}");
@@ -415,7 +462,7 @@ mod tests {
             ..Indices::default()
         };
         let made = job.made.clone();
-        let mut batches = Pipeline::new(job, Position::default(), None, 3, 2).unwrap();
+        let mut batches = Pipeline::new(job, Position::default(), None, Share::ALL, 3, 2).unwrap();
         for _ in 0..5 {
             batches.next().unwrap().unwrap();
         }
@@ -431,6 +478,6 @@ mod tests {
             size: 4,
             ..Indices::default()
         };
-        assert!(Pipeline::new(job, Position::default(), None, 1, 1).is_err());
+        assert!(Pipeline::new(job, Position::default(), None, Share::ALL, 1, 1).is_err());
     }
 }

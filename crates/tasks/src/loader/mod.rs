@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 use vlct_data::datasets::Dataset;
-use vlct_data::loader::{Buffers, Job, Order, Pipeline, Position};
+use vlct_data::loader::{Buffers, Job, Order, Pipeline, Position, Share};
 use vlct_data::random::{Purpose, stream};
 use vlct_data::{DataError, Result};
 use vlct_image::Transform;
@@ -39,9 +39,13 @@ pub struct LoaderSpec {
     pub prefetch: usize,
     /// The first epoch of which the loader returns no batch; with `None` the loader never ends.
     pub end_epoch: Option<u64>,
+    /// The batches that the loader returns; those of other ranks are not made.
+    pub share: Share,
 }
 
 /// An iterator over [`Batch`]es, whose order and content do not depend on the number of threads.
+///
+/// With a [`Share`] of the batches, it returns those that a loader of all batches returns at the same positions.
 ///
 /// If a batch cannot be made, the iterator returns the error instead of the batch and continues with the next batch.
 pub struct Loader {
@@ -90,7 +94,7 @@ impl Loader {
             batches: spec.batches.unwrap_or(u64::MAX),
         };
         Ok(Self {
-            pipeline: Pipeline::new(job, start, spec.end_epoch, spec.threads, spec.prefetch)?,
+            pipeline: Pipeline::new(job, start, spec.end_epoch, spec.share, spec.threads, spec.prefetch)?,
         })
     }
 

@@ -41,6 +41,7 @@ fn spec() -> LoaderSpec {
         batches: None,
         prefetch: 2,
         end_epoch: Some(2),
+        share: Share::ALL,
     }
 }
 
@@ -149,6 +150,22 @@ fn batches_are_independent_of_threads_and_start_position() {
     }
     let other_seed = batches(&data, LoaderSpec { seed: 8, ..spec() }, Position::default());
     assert!(other_seed[0].items != all[0].items);
+}
+
+#[test]
+fn ranks_get_the_batches_of_a_single_rank() {
+    let directory = write_datasets(9, &[4]);
+    let data = dataset(directory.path(), &["vg", "pretrainGQA"]);
+    let all = batches(&data, spec(), Position::default());
+    for ranks in [2, 4] {
+        for rank in 0..ranks {
+            let share = Share::of_rank(rank, ranks);
+            let own: Vec<&Batch> = all.iter().filter(|batch| share.has(batch.position.batch)).collect();
+            let spec = LoaderSpec { share, ..spec() };
+            let got = batches(&data, spec, Position::default());
+            assert!(got.iter().eq(own), "rank {rank} of {ranks}");
+        }
+    }
 }
 
 #[test]

@@ -4,9 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use vlct_data::datasets::{Dataset, TableDataset};
 use vlct_model::Vlc;
+use vlct_tensor::Collectives;
 
 use super::images::DatasetImages;
 use super::plan::Selection;
@@ -16,6 +18,7 @@ use super::scorer::PairScorer;
 use super::store::{Found, ScoreStore};
 use super::two_stage::{Candidates, candidate_patches};
 use crate::error::{Result, TaskError};
+use crate::gather;
 use crate::inputs::InputSpec;
 use crate::metrics::Report;
 
@@ -32,6 +35,18 @@ pub enum ScorePlace<'a> {
     Temporary(&'a Path),
     /// Files in a new directory `scores_{fingerprint}` of this directory, from which an interrupted scoring continues.
     Resumable(&'a Path),
+    /// The scores are stored by rank 0, and this is another rank.
+    OtherRank,
+}
+
+impl<'a> ScorePlace<'a> {
+    /// Returns the directory of the scores; `None` if another rank stores them.
+    pub fn directory(self) -> Option<&'a Path> {
+        match self {
+            Self::Temporary(directory) | Self::Resumable(directory) => Some(directory),
+            Self::OtherRank => None,
+        }
+    }
 }
 
 /// The stored scores of an evaluation.
@@ -92,23 +107,26 @@ impl RecallEvaluator {
         })
     }
 
-    /// Computes the recalls, under their metric names. Returns `None` if `stop` is set before the end.
+    /// Computes the recalls, under their metric names. Returns `None` if `stop` is set before the end. With several ranks, all compute scores,
+    /// rank 0 stores them, and all return the same recalls.
     ///
     /// # Errors
     /// Returns [`TaskError::TooFewCaptions`] if the images have fewer than 10 captions, an error that names file and row if an image cannot
-    /// be read, [`TaskError::ScoresInUse`] if another process computes the same scores, and [`TaskError::Io`] if the scores cannot be
-    /// stored.
+    /// be read, [`TaskError::ScoresInUse`] if another process computes the same scores, [`TaskError::Io`] if the scores cannot be
+    /// stored, and errors of other ranks.
     pub fn recalls(
         &self,
         model: &Vlc,
         place: ScorePlace,
+        collectives: &dyn Collectives,
         stop: &AtomicBool,
         watch: &mut dyn FnMut(Event),
     ) -> Result<Option<(Report, StoredScores)>> {
         let (texts, owner) = self.captions()?;
+        let mut stores = Stores::new(place, collectives);
         match self.rerank {
-            None => self.exact_recalls(model, (&texts, &owner), place, stop, watch),
-            Some(k) => self.two_stage_recalls(model, (&texts, &owner), k, place, stop, watch),
+            None => self.exact_recalls(model, (&texts, &owner), &mut stores, stop, watch),
+            Some(k) => self.two_stage_recalls(model, (&texts, &owner), k, &mut stores, stop, watch),
         }
     }
 
@@ -116,26 +134,30 @@ impl RecallEvaluator {
         &self,
         model: &Vlc,
         (texts, owner): (&[Vec<u32>], &[usize]),
-        place: ScorePlace,
+        stores: &mut Stores,
         stop: &AtomicBool,
         watch: &mut dyn FnMut(Event),
     ) -> Result<Option<(Report, StoredScores)>> {
-        let scorer = PairScorer::new(model);
-        let scoring = Scoring::new(Stage::Exact, scorer, self.count, texts, &self.images, Selection::All);
-        let (mut store, found) = Stores::new(place).open(&scoring, "all")?;
+        let (scorer, collectives) = (PairScorer::new(model), stores.collectives);
+        let (stage, all) = (Stage::Exact, Selection::All);
+        let scoring = Scoring::new(stage, scorer, self.count, texts, &self.images, all, collectives);
+        let (mut store, found) = stores.open(&scoring, "all")?;
         if !scoring.run(&mut store, found, stop, watch, &mut |_| ())? {
             return Ok(None);
         }
-        let mut ranks = Ranks::new(owner, self.count);
-        scoring.for_each_row(&store, &mut |image, row| {
-            ranks.read_own(image, row.iter().copied().enumerate());
+        let recalls = stores.on_rank_0(|| {
+            let mut ranks = Ranks::new(owner, self.count);
+            scoring.for_each_row(&store, &mut |image, row| {
+                ranks.read_own(image, row.iter().copied().enumerate());
+            })?;
+            scoring.for_each_row(&store, &mut |image, row| {
+                ranks.count_captions(image, row.iter().copied().enumerate());
+                ranks.rank_image(image, row, |text| text);
+            })?;
+            Ok(ranks.recalls())
         })?;
-        scoring.for_each_row(&store, &mut |image, row| {
-            ranks.count_captions(image, row.iter().copied().enumerate());
-            ranks.rank_image(image, row, |text| text);
-        })?;
-        let report = ranks.recalls().report("recalls");
-        Ok(Some((report, StoredScores { stores: vec![store] })))
+        let stores = vec![store];
+        Ok(Some((recalls.report("recalls"), StoredScores { stores })))
     }
 
     /// Computes recalls of two-stage retrieval: the best `k` candidates of each query by a cheaper score are ranked by the exact score, before
@@ -145,49 +167,51 @@ impl RecallEvaluator {
         model: &Vlc,
         (texts, owner): (&[Vec<u32>], &[usize]),
         k: usize,
-        place: ScorePlace,
+        stores: &mut Stores,
         stop: &AtomicBool,
         watch: &mut dyn FnMut(Event),
     ) -> Result<Option<(Report, StoredScores)>> {
         let (stage, scorer) = (Stage::Candidates, PairScorer::with_patches(model, candidate_patches));
-        let first = Scoring::new(stage, scorer, self.count, texts, &self.images, Selection::All);
-        let mut stores = Stores::new(place);
+        let (all, collectives) = (Selection::All, stores.collectives);
+        let first = Scoring::new(stage, scorer, self.count, texts, &self.images, all, collectives);
         let (mut cheap, found) = stores.open(&first, "all")?;
         if !first.run(&mut cheap, found, stop, watch, &mut |_| ())? {
             return Ok(None);
         }
-        let candidates = Candidates::select(&first, &cheap, k)?;
-        let (stage, scorer) = (Stage::Rerank, PairScorer::new(model));
-        let second = Scoring::new(stage, scorer, self.count, texts, &self.images, candidates.selection());
+        let candidates = stores.on_rank_0(|| Candidates::select(&first, &cheap, k))?;
+        let (stage, scorer, selection) = (Stage::Rerank, PairScorer::new(model), candidates.selection());
+        let second = Scoring::new(stage, scorer, self.count, texts, &self.images, selection, collectives);
         let (mut exact, found) = stores.open(&second, &format!("candidates {k}"))?;
         if !second.run(&mut exact, found, stop, watch, &mut |_| ())? {
             return Ok(None);
         }
-        let mut ranks = Ranks::new(owner, self.count);
-        second.for_each_row(&exact, &mut |image, row| {
-            let pairs = second.plan.texts_of(image).zip(row.iter().copied());
-            ranks.read_own(
-                image,
-                pairs.filter(|(text, _)| candidates.is_candidate_image(image, *text)),
-            );
+        let recalls = stores.on_rank_0(|| {
+            let mut ranks = Ranks::new(owner, self.count);
+            second.for_each_row(&exact, &mut |image, row| {
+                let pairs = second.plan.texts_of(image).zip(row.iter().copied());
+                ranks.read_own(
+                    image,
+                    pairs.filter(|(text, _)| candidates.is_candidate_image(image, *text)),
+                );
+            })?;
+            second.for_each_row(&exact, &mut |image, row| {
+                let pairs = || second.plan.texts_of(image).zip(row.iter().copied());
+                ranks.count_captions(
+                    image,
+                    pairs().filter(|(text, _)| candidates.is_candidate_image(image, *text)),
+                );
+                let of_image = &candidates.of_images[image];
+                let is_candidate = |text: usize| of_image.binary_search(&(text as u32)).is_ok();
+                let scores: Vec<f32> = pairs()
+                    .filter(|(text, _)| is_candidate(*text))
+                    .map(|(_, score)| score)
+                    .collect();
+                ranks.rank_image(image, &scores, |i| of_image[i] as usize);
+            })?;
+            Ok(ranks.recalls())
         })?;
-        second.for_each_row(&exact, &mut |image, row| {
-            let pairs = || second.plan.texts_of(image).zip(row.iter().copied());
-            ranks.count_captions(
-                image,
-                pairs().filter(|(text, _)| candidates.is_candidate_image(image, *text)),
-            );
-            let of_image = &candidates.of_images[image];
-            let is_candidate = |text: usize| of_image.binary_search(&(text as u32)).is_ok();
-            let scores: Vec<f32> = pairs()
-                .filter(|(text, _)| is_candidate(*text))
-                .map(|(_, score)| score)
-                .collect();
-            ranks.rank_image(image, &scores, |i| of_image[i] as usize);
-        })?;
-        let report = ranks.recalls().report("recalls_two_stage");
         let stores = vec![cheap, exact];
-        Ok(Some((report, StoredScores { stores })))
+        Ok(Some((recalls.report("recalls_two_stage"), StoredScores { stores })))
     }
 
     /// Returns the token ids of all captions, and the index of the image of each.
@@ -210,34 +234,51 @@ impl RecallEvaluator {
 /// The places of the stores of an evaluation.
 struct Stores<'a> {
     place: ScorePlace<'a>,
+    collectives: &'a dyn Collectives,
     /// Names of the directories that were opened.
     opened: Vec<String>,
 }
 
 impl<'a> Stores<'a> {
-    fn new(place: ScorePlace<'a>) -> Self {
+    fn new(place: ScorePlace<'a>, collectives: &'a dyn Collectives) -> Self {
         Self {
             place,
+            collectives,
             opened: Vec::new(),
         }
     }
 
+    /// Returns the result of `work` on rank 0, which has the scores, to all ranks.
+    fn on_rank_0<T: Serialize + DeserializeOwned>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let result = match self.collectives.rank() {
+            0 => Some(work()?),
+            _ => None,
+        };
+        Ok(gather::from_first(self.collectives, result)?)
+    }
+
     /// Opens the store of a scoring. `selection` describes the selected pairs.
     fn open(&mut self, scoring: &Scoring, selection: &str) -> Result<(ScoreStore, Found)> {
-        match self.place {
-            ScorePlace::Temporary(directory) => Ok((ScoreStore::temporary(directory)?, Found::Nothing)),
-            ScorePlace::Resumable(directory) => {
-                let fingerprint = scoring.fingerprint(selection)?;
-                let name = format!("{DIRECTORY_PREFIX}{}", &fingerprint[..16]);
-                let (store, found) = ScoreStore::open(&directory.join(&name), &fingerprint, scoring.plan.pairs())?;
-                self.opened.push(name);
-                let found = match found {
-                    Found::Nothing if self.has_others(directory) => Found::Other,
-                    found => found,
-                };
-                Ok((store, found))
-            }
-        }
+        let opened = match self.place {
+            ScorePlace::Temporary(directory) => Some((ScoreStore::temporary(directory)?, Found::Nothing)),
+            ScorePlace::Resumable(directory) => Some(self.open_files(directory, scoring, selection)?),
+            ScorePlace::OtherRank => None,
+        };
+        let stored = opened.as_ref().map(|(store, _)| store.len());
+        let stored = gather::from_first(self.collectives, stored)?;
+        Ok(opened.unwrap_or_else(|| (ScoreStore::of_other_rank(stored), Found::Nothing)))
+    }
+
+    fn open_files(&mut self, directory: &Path, scoring: &Scoring, selection: &str) -> Result<(ScoreStore, Found)> {
+        let fingerprint = scoring.fingerprint(selection)?;
+        let name = format!("{DIRECTORY_PREFIX}{}", &fingerprint[..16]);
+        let (store, found) = ScoreStore::open(&directory.join(&name), &fingerprint, scoring.plan.pairs())?;
+        self.opened.push(name);
+        let found = match found {
+            Found::Nothing if self.has_others(directory) => Found::Other,
+            found => found,
+        };
+        Ok((store, found))
     }
 
     /// Whether a directory has scores of other evaluations.
@@ -258,7 +299,9 @@ mod tests {
     use crate::batch::planes;
     use std::cell::Cell;
     use std::sync::atomic::Ordering;
+    use vlct_data::loader::Share;
     use vlct_tensor::Planes;
+    use vlct_tensor::collectives::Single;
 
     fn evaluator(images: usize, limit: usize) -> (tempfile::TempDir, RecallEvaluator) {
         two_stage_evaluator(images, limit, None)
@@ -277,7 +320,7 @@ mod tests {
         let (texts, owner) = evaluator.captions().unwrap();
         let images: Vec<_> = evaluator
             .images
-            .pixels(0)
+            .pixels(0, Share::ALL)
             .unwrap()
             .take(evaluator.count)
             .map(Result::unwrap)
@@ -300,7 +343,7 @@ mod tests {
             let place = ScorePlace::Temporary(directory.path());
             let no_stop = AtomicBool::new(false);
             let got = evaluator
-                .recalls(&model, place, &no_stop, &mut |event| events.push(event))
+                .recalls(&model, place, &Single, &no_stop, &mut |event| events.push(event))
                 .unwrap()
                 .unwrap();
             assert_eq!(got.0, reference(&evaluator, &model));
@@ -330,7 +373,7 @@ mod tests {
             let (_files, evaluator) = two_stage_evaluator(40, 0, Some(rerank));
             let directory = tempfile::tempdir().unwrap();
             let (mut stages, place) = (Vec::new(), ScorePlace::Temporary(directory.path()));
-            let recalls = evaluator.recalls(&model, place, &no_stop, &mut |event| {
+            let recalls = evaluator.recalls(&model, place, &Single, &no_stop, &mut |event| {
                 if let Event::Started { stage, pairs, .. } = event {
                     stages.push((stage, pairs));
                 }
@@ -354,7 +397,12 @@ mod tests {
         // With a few candidates, a query finds its own only if it is among them.
         let (report, stages) = recalls(10);
         let (texts, owner) = exact.captions().unwrap();
-        let images: Vec<_> = exact.images.pixels(0).unwrap().map(Result::unwrap).collect();
+        let images: Vec<_> = exact
+            .images
+            .pixels(0, Share::ALL)
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
         let views: Vec<Planes> = images.iter().map(planes).collect();
         let score = |scorer: PairScorer| {
             let embedded = scorer.embed_images(&views);
@@ -420,6 +468,7 @@ mod tests {
                 .recalls(
                     &model,
                     ScorePlace::Resumable(directory),
+                    &Single,
                     &stop,
                     &mut |event| match event {
                         Event::Started { found, .. } => started.set(found),
@@ -454,11 +503,17 @@ mod tests {
         drop(want);
         let stop = AtomicBool::new(true);
         let (other, mut founds) = (small_model(2), Vec::new());
-        let stopped = evaluator.recalls(&other, ScorePlace::Resumable(whole.path()), &stop, &mut |event| {
-            if let Event::Started { found, .. } = event {
-                founds.push(found);
-            }
-        });
+        let stopped = evaluator.recalls(
+            &other,
+            ScorePlace::Resumable(whole.path()),
+            &Single,
+            &stop,
+            &mut |event| {
+                if let Event::Started { found, .. } = event {
+                    founds.push(found);
+                }
+            },
+        );
         assert!(stopped.unwrap().is_none());
         assert_eq!(founds, [Found::Other]);
         // Finished scores are read, not computed.
@@ -482,6 +537,7 @@ mod tests {
                 &texts,
                 &evaluator.images,
                 Selection::All,
+                &Single,
             )
             .fingerprint("")
             .unwrap()

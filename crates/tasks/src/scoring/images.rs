@@ -4,7 +4,7 @@ use std::hash::Hasher;
 use std::sync::Arc;
 
 use vlct_data::datasets::{Contents, Dataset, RowsOf, TableDataset};
-use vlct_data::loader::{Pixels, Position};
+use vlct_data::loader::{Pixels, Position, Share};
 use vlct_data::random::Purpose;
 use vlct_model::Model;
 use vlct_tensor::Tape;
@@ -56,12 +56,12 @@ impl DatasetImages {
         Ok(())
     }
 
-    /// Returns the images from row `first` on.
+    /// Returns the images from row `first` on that belong to `share`.
     ///
     /// # Errors
     /// Returns an error if a setting of the loader is out of range. The items are errors that name file and row if an image cannot be
     /// read: omitting the image would change the ranks of other images.
-    pub fn pixels(&self, first: usize) -> Result<impl Iterator<Item = Result<Pixels>>> {
+    pub fn pixels(&self, first: usize, share: Share) -> Result<impl Iterator<Item = Result<Pixels>>> {
         let spec = LoaderSpec {
             seed: 0,
             mode: Mode::Evaluate,
@@ -71,6 +71,7 @@ impl DatasetImages {
             batches: None,
             prefetch: PREFETCH,
             end_epoch: Some(1),
+            share,
         };
         let start = Position {
             epoch: 0,

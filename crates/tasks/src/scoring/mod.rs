@@ -11,6 +11,8 @@
 mod evaluate;
 mod images;
 mod plan;
+#[cfg(test)]
+mod ranks_tests;
 mod recalls;
 mod run;
 mod scorer;
@@ -25,6 +27,7 @@ use std::sync::atomic::AtomicBool;
 use vlct_data::datasets::{Dataset, TableDataset};
 use vlct_data::loader::Pixels;
 use vlct_model::{Inputs, Sequence, Vlc};
+use vlct_tensor::collectives::Single;
 use vlct_tensor::{Planes, Tape};
 
 use crate::error::Result;
@@ -91,7 +94,15 @@ impl RetrievalScorer {
     ) -> Result<Option<Vec<f32>>> {
         let count = self.data.rows().min(limit);
         let scorer = PairScorer::new(model);
-        let scoring = Scoring::new(Stage::Exact, scorer, count, &self.texts, &self.images, Selection::All);
+        let scoring = Scoring::new(
+            Stage::Exact,
+            scorer,
+            count,
+            &self.texts,
+            &self.images,
+            Selection::All,
+            &Single,
+        );
         let mut store = ScoreStore::in_memory();
         if !scoring.run(&mut store, Found::Nothing, stop, &mut |_| (), on_image)? {
             return Ok(None);

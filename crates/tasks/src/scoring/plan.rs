@@ -103,6 +103,11 @@ impl Plan {
         self.starts.len() - 1
     }
 
+    /// Number of images per block; the last block may have fewer.
+    pub fn block_len(&self) -> usize {
+        self.block_len
+    }
+
     /// Returns the images of a block.
     pub fn block_images(&self, block: usize) -> Range<usize> {
         let first = block * self.block_len;

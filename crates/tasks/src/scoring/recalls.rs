@@ -2,12 +2,12 @@
 
 use std::cmp::Ordering;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::metrics::Report;
 
 /// Recall at k: the fraction of queries with a correct candidate among the k best.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Recalls {
     /// Image retrieval (caption → image), recall at 1.
     pub ir_r1: f64,

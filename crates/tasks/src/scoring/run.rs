@@ -4,9 +4,9 @@ use std::hash::Hasher;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use vlct_data::loader::Pixels;
+use vlct_data::loader::{Pixels, Share};
 use vlct_model::Vlc;
-use vlct_tensor::Planes;
+use vlct_tensor::{Collectives, Planes};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::images::DatasetImages;
@@ -15,6 +15,7 @@ use super::scorer::PairScorer;
 use super::store::{Found, ScoreStore};
 use crate::batch::planes;
 use crate::error::Result;
+use crate::gather;
 
 /// Version of the order and the values of scores, which is part of every fingerprint. It must change if the same inputs give other scores, or
 /// the same scores in another order, than before.
@@ -73,6 +74,8 @@ pub(super) struct Scoring<'a> {
     pub plan: Plan,
     pub texts: &'a [Vec<u32>],
     pub images: &'a DatasetImages,
+    /// The ranks that score: block `b` is scored by rank `b mod ranks`.
+    pub collectives: &'a dyn Collectives,
 }
 
 impl<'a> Scoring<'a> {
@@ -84,6 +87,7 @@ impl<'a> Scoring<'a> {
         texts: &'a [Vec<u32>],
         images: &'a DatasetImages,
         selection: Selection,
+        collectives: &'a dyn Collectives,
     ) -> Self {
         let lengths = texts.iter().map(Vec::len).collect();
         let plan = Plan::new(
@@ -99,6 +103,7 @@ impl<'a> Scoring<'a> {
             plan,
             texts,
             images,
+            collectives,
         }
     }
 
@@ -124,11 +129,13 @@ impl<'a> Scoring<'a> {
     }
 
     /// Scores the pairs that `store` does not have yet. Returns whether all pairs are scored; they are not if `stop` is set. `found` is what
-    /// was found when `store` was opened. Calls `on_image` with the values of each image that is read.
+    /// was found when `store` was opened. Calls `on_image` with the values of each image that this rank reads.
+    ///
+    /// With several ranks, all call this function with stores of the same length, and only that of rank 0 keeps the scores.
     ///
     /// # Errors
-    /// Returns an error that names file and row if an image cannot be read, and [`TaskError::Io`](crate::TaskError::Io) if scores cannot be
-    /// stored.
+    /// Returns an error that names file and row if an image cannot be read, [`TaskError::Io`](crate::TaskError::Io) if scores cannot be
+    /// stored, and errors of other ranks.
     pub fn run(
         &self,
         store: &mut ScoreStore,
@@ -166,39 +173,79 @@ impl<'a> Scoring<'a> {
         if first_block == plan.blocks() {
             return Ok(true);
         }
-        let mut pixels = self.images.pixels(plan.block_images(first_block).start)?;
+        let (rank, ranks) = (self.collectives.rank(), self.collectives.ranks());
+        let share = Share {
+            group: plan.block_len() as u64,
+            ..Share::of_rank(rank, ranks)
+        };
+        let mut pixels = self.images.pixels(plan.block_images(first_block).start, share)?;
         let mut rate = RateEstimate::default();
-        for block in first_block..plan.blocks() {
-            if stop.load(Ordering::Relaxed) {
-                return Ok(false);
+        let mut append = |store: &mut ScoreStore, scores: &[f32]| {
+            store.append(scores)?;
+            watch(Event::Progress {
+                scored: store.len(),
+                pairs,
+            });
+            if let Some(rate) = rate.after(store.len()) {
+                let left = (pairs - store.len()) as f64 / rate;
+                let left = Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX);
+                watch(Event::Estimate { rate, left });
             }
-            let count = plan.block_images(block).len();
-            let images: Vec<Pixels> = pixels.by_ref().take(count).collect::<Result<_>>()?;
-            images.iter().for_each(&mut *on_image);
-            let views: Vec<Planes> = images.iter().map(planes).collect();
-            let embedded = self.scorer.embed_images(&views);
-            drop(images);
-            let skip = store.len() - plan.block_pairs(block).start;
-            let complete = self
-                .scorer
-                .score_block(plan, block, &embedded, self.texts, skip, stop, &mut |scores| {
-                    store.append(scores)?;
-                    watch(Event::Progress {
-                        scored: store.len(),
-                        pairs,
-                    });
-                    if let Some(rate) = rate.after(store.len()) {
-                        let left = (pairs - store.len()) as f64 / rate;
-                        let left = Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX);
-                        watch(Event::Estimate { rate, left });
-                    }
-                    Ok(())
-                })?;
-            if !complete {
-                return Ok(false);
+            Ok(())
+        };
+        for round in first_block / ranks..plan.blocks().div_ceil(ranks) {
+            let block = round * ranks + rank;
+            let is_scored = (first_block..plan.blocks()).contains(&block);
+            if ranks == 1 {
+                // Pass by pass, so that an interrupted block is not lost.
+                let on_pass = &mut |store: &mut ScoreStore, scores: &[f32]| append(store, scores);
+                if !self.score_next_block(block, store, &mut pixels, stop, on_image, on_pass)? {
+                    return Ok(false);
+                }
+                continue;
+            }
+            let mut scores = Vec::new();
+            let collect = &mut |_: &mut ScoreStore, pass: &[f32]| {
+                scores.extend_from_slice(pass);
+                Ok(())
+            };
+            let complete = !is_scored || self.score_next_block(block, store, &mut pixels, stop, on_image, collect)?;
+            // The scores before the first incomplete block are consecutive.
+            for (complete, scores) in gather::all(self.collectives, (complete, scores))? {
+                append(store, &scores)?;
+                if !complete {
+                    return Ok(false);
+                }
             }
         }
         Ok(true)
+    }
+
+    /// Scores the pairs of a block that `store` does not have yet, with the next images. Calls `on_pass` with the store and the scores of each
+    /// forward pass. Returns whether all pairs are scored; they are not if `stop` is set.
+    fn score_next_block(
+        &self,
+        block: usize,
+        store: &mut ScoreStore,
+        pixels: &mut dyn Iterator<Item = Result<Pixels>>,
+        stop: &AtomicBool,
+        on_image: &mut dyn FnMut(&Pixels),
+        on_pass: &mut dyn FnMut(&mut ScoreStore, &[f32]) -> Result<()>,
+    ) -> Result<bool> {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let plan = &self.plan;
+        let images: Vec<Pixels> = pixels.take(plan.block_images(block).len()).collect::<Result<_>>()?;
+        images.iter().for_each(&mut *on_image);
+        let views: Vec<Planes> = images.iter().map(planes).collect();
+        let embedded = self.scorer.embed_images(&views);
+        drop(images);
+        let skip = store.len().saturating_sub(plan.block_pairs(block).start);
+        self.scorer
+            .score_block(plan, block, &embedded, self.texts, skip, stop, &mut |scores| {
+                on_pass(store, scores)
+            })
     }
 
     /// Calls `read` with each image and the scores of its texts, whose indices ascend.

@@ -1,4 +1,4 @@
-//! Scores in the order of a plan: in memory, in a temporary file, or in files from which an interrupted scoring continues.
+//! Scores in the order of a plan: in memory, in a temporary file, in files from which an interrupted scoring continues, or with rank 0.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -34,6 +34,8 @@ enum Backing {
     Memory(Vec<f32>),
     Temporary(ScoreFile),
     Files(ScoreFile, Journal),
+    /// Rank 0 has the scores; this rank counts them.
+    OtherRank,
 }
 
 /// A file of scores.
@@ -160,6 +162,14 @@ impl ScoreStore {
         Ok((store, replayed.found))
     }
 
+    /// Makes a store that counts the scores which rank 0 stores. The first `len` are stored already.
+    pub(super) fn of_other_rank(len: u64) -> Self {
+        Self {
+            backing: Backing::OtherRank,
+            len,
+        }
+    }
+
     /// Number of scores.
     pub fn len(&self) -> u64 {
         self.len
@@ -180,6 +190,7 @@ impl ScoreStore {
         }
         match &mut self.backing {
             Backing::Memory(values) => values.truncate(len as usize),
+            Backing::OtherRank => {}
             Backing::Temporary(scores) | Backing::Files(scores, _) => {
                 scores.file.set_len(4 * len).map_err(at::<TaskError>(&scores.path))?;
             }
@@ -201,6 +212,10 @@ impl ScoreStore {
         let (scores, journal) = match &mut self.backing {
             Backing::Memory(memory) => {
                 memory.extend_from_slice(values);
+                self.len += values.len() as u64;
+                return Ok(());
+            }
+            Backing::OtherRank => {
                 self.len += values.len() as u64;
                 return Ok(());
             }
@@ -242,9 +257,13 @@ impl ScoreStore {
     ///
     /// # Errors
     /// Returns [`TaskError::Io`] if reading fails.
+    ///
+    /// # Panics
+    /// Panics if only rank 0 has the scores.
     pub(super) fn read(&self, range: Range<u64>) -> Result<Vec<f32>> {
         match &self.backing {
             Backing::Memory(values) => Ok(values[range.start as usize..range.end as usize].to_vec()),
+            Backing::OtherRank => panic!("only rank 0 has the scores"),
             Backing::Temporary(scores) | Backing::Files(scores, _) => {
                 let bytes = scores.read(range)?;
                 Ok(bytes

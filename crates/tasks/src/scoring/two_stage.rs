@@ -3,6 +3,8 @@
 //! The cheaper score is the ranking score with a quarter of the patches visible. The model has learned to match texts with images that are
 //! partly masked, and a pair has about a quarter of the tokens. `docs/performance.md` compares it with other cheap scores.
 
+use serde::{Deserialize, Serialize};
+
 use super::plan::Selection;
 use super::recalls::{ranking_order, top_k};
 use super::run::Scoring;
@@ -21,6 +23,7 @@ pub(super) fn candidate_patches([rows, columns]: [usize; 2]) -> Vec<u32> {
 }
 
 /// The candidates that are scored again.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Candidates {
     /// For each image, the indices of its best captions, in ascending order.
     pub of_images: Vec<Vec<u32>>,

@@ -9,6 +9,8 @@ use vlct_tasks::evaluate::SplitEvaluator;
 use vlct_tasks::images::Images;
 use vlct_tasks::neighbours::{self, Features, NeighbourAccuracy};
 use vlct_tasks::{Phase, Report, Rows, TaskSpec};
+use vlct_tensor::Collectives;
+use vlct_tensor::collectives::Single;
 use vlct_util::text::counted;
 
 use super::training::{Control, Finished};
@@ -25,9 +27,24 @@ use vlct_logs::Progress;
 /// # Errors
 /// Returns an error if data or weights cannot be read, a loss is not finite, or a file cannot be written.
 pub fn train(spec: RunSpec, splits: ClassSplits, control: &Control) -> Result<Finished> {
-    use_threads(Threads::from_spec(&spec.compute))?;
-    let data = Data::of_classes(splits, &spec)?;
-    super::train(spec, data, control)
+    train_rank(spec, splits, control, &Single)
+}
+
+/// Trains one rank of a run on `splits`; see [`run_rank`](super::run_rank).
+///
+/// # Errors
+/// Returns the errors of [`train`], and those of other ranks.
+pub fn train_rank(
+    spec: RunSpec,
+    splits: ClassSplits,
+    control: &Control,
+    collectives: &dyn Collectives,
+) -> Result<Finished> {
+    super::together(collectives, || {
+        use_threads(Threads::from_spec(&spec.compute))?;
+        let data = Data::of_classes(splits, &spec)?;
+        super::train(spec, data, control, collectives)
+    })
 }
 
 /// The evaluation of a split.
@@ -46,6 +63,29 @@ pub struct Evaluation {
 /// Returns an error if the data or the weights cannot be read, a tensor of the model is not in the file, or there are no validation images.
 /// An image that cannot be read is a result in [`Evaluation::rows`].
 pub fn evaluate(spec: &RunSpec, splits: ClassSplits, control: &Control) -> Result<Option<Evaluation>> {
+    evaluate_rank(spec, splits, control, &Single)
+}
+
+/// Evaluates on one rank of several, which divide the images and get the same results; see [`evaluate`] and
+/// [`run_rank`](super::run_rank).
+///
+/// # Errors
+/// Returns the errors of [`evaluate`], and those of other ranks.
+pub fn evaluate_rank(
+    spec: &RunSpec,
+    splits: ClassSplits,
+    control: &Control,
+    collectives: &dyn Collectives,
+) -> Result<Option<Evaluation>> {
+    super::together(collectives, || evaluate_share(spec, splits, control, collectives))
+}
+
+fn evaluate_share(
+    spec: &RunSpec,
+    splits: ClassSplits,
+    control: &Control,
+    collectives: &dyn Collectives,
+) -> Result<Option<Evaluation>> {
     // Every tensor comes from the file.
     let spec = &RunSpec {
         test_only: true,
@@ -66,11 +106,17 @@ pub fn evaluate(spec: &RunSpec, splits: ClassSplits, control: &Control) -> Resul
     }
     let mut split = evaluate::split_evaluator(spec, data.val.clone(), &data.inputs)?;
     split.loader.replaces_unreadable = true;
-    let mut progress = ImageProgress::new(data.val.len(), control);
-    let results = split.tally(&model, control.stop, &mut |batch| progress.add(batch.len()))?;
+    let is_first = collectives.rank() == 0;
+    let mut progress = ImageProgress::new(data.val.len(), control.progress && is_first);
+    let results = split.tally_of_ranks(&model, collectives, control.stop, &mut |batch| {
+        // The other ranks evaluate as many images in the same time.
+        progress.add(batch.len() * collectives.ranks());
+    })?;
     progress.finish();
     Ok(results.map(|(tally, rows)| {
-        if let TaskSpec::Images(images) = &spec.task {
+        if let TaskSpec::Images(images) = &spec.task
+            && is_first
+        {
             classes::warn_of_unreadable(&images.names, &rows);
         }
         Evaluation {
@@ -115,7 +161,7 @@ pub fn neighbours(
     };
     let (train, val) = (features(Arc::clone(&data.train))?, features(Arc::clone(&data.val))?);
     let (mut unreadable, mut first) = (0, None);
-    let mut progress = ImageProgress::new(data.train.len() + data.val.len(), control);
+    let mut progress = ImageProgress::new(data.train.len() + data.val.len(), control.progress);
     let accuracies = neighbours::accuracies(&model, [&train, &val], ks, control.stop, &mut |batch| {
         progress.add(batch.len());
         unreadable += batch.unreadable.len();
@@ -132,22 +178,24 @@ pub fn neighbours(
 /// The progress of an evaluation.
 struct ImageProgress {
     progress: Progress,
+    images: u64,
     done: u64,
 }
 
 impl ImageProgress {
-    fn new(images: usize, control: &Control) -> Self {
+    fn new(images: usize, is_shown: bool) -> Self {
         Self {
-            progress: match control.progress {
+            progress: match is_shown {
                 true => Progress::counting("image", images as u64, 0),
                 false => Progress::quiet(),
             },
+            images: images as u64,
             done: 0,
         }
     }
 
     fn add(&mut self, images: usize) {
-        self.done += images as u64;
+        self.done = (self.done + images as u64).min(self.images);
         self.progress.reach(self.done);
     }
 

@@ -1,6 +1,6 @@
 //! The evaluators of a run: one for the metrics of its task on a split, one for retrieval recalls.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -11,7 +11,8 @@ use vlct_model::Model;
 use vlct_tasks::evaluate::SplitEvaluator;
 use vlct_tasks::scoring::{RecallEvaluator, ScorePlace, StoredScores};
 use vlct_tasks::vqa::Vqa;
-use vlct_tasks::{InputSpec, LoaderSpec, Mode, Phase, Report, Rows, TaskSpec, Unreadable};
+use vlct_tasks::{InputSpec, LoaderSpec, Mode, Phase, Report, Rows, TaskSpec, gather};
+use vlct_tensor::Collectives;
 
 use crate::data;
 use crate::error::Result;
@@ -91,23 +92,29 @@ pub(super) fn recall_evaluator(
     Ok(Some(RecallEvaluator::new(dataset, inputs, threads, recalls)?))
 }
 
-/// Runs the evaluators. Returns `None` if `stop` is set before the end.
+/// Runs the evaluators on all ranks, which get the same results. Returns `None` if `stop` is set before the end.
 ///
 /// # Errors
-/// Returns an error that names file and row if an image cannot be read, and errors of storing scores.
+/// Returns an error that names file and row if an image cannot be read, errors of storing scores, and errors of other ranks.
 pub(super) fn evaluate(
     recall: Option<RecallRun>,
     split: &SplitEvaluator,
     model: &Model,
+    collectives: &dyn Collectives,
     stop: &AtomicBool,
 ) -> Result<Option<Evaluated>> {
     let (mut report, mut scores) = (Report::default(), None);
     if let Some(recall) = recall {
         let recalls = progress::suspend(|| {
-            let mut log = ScoringLog::new(recall.place, recall.progress, recall.all_images);
+            let directory = recall.place.directory();
+            let mut log = directory.map(|directory| ScoringLog::new(directory, recall.progress, recall.all_images));
             recall
                 .evaluator
-                .recalls(model.vlc(), recall.place, stop, &mut |event| log.handle(event))
+                .recalls(model.vlc(), recall.place, collectives, stop, &mut |event| {
+                    if let Some(log) = &mut log {
+                        log.handle(event);
+                    }
+                })
         });
         match recalls? {
             Some((values, stored)) => {
@@ -123,17 +130,28 @@ pub(super) fn evaluate(
             }
         }
     }
-    // The images that replace others may be unreadable, too, so an image can occur more than once.
-    let (mut unreadable, mut first) = (HashSet::new(), None);
-    let results = split.tally(model, stop, &mut |batch| {
-        unreadable.extend(batch.unreadable.iter().map(|image| image.item));
-        first = first.take().or_else(|| batch.unreadable.first().cloned());
+    let mut unreadable: Vec<(u64, usize, String)> = Vec::new();
+    let results = split.tally_of_ranks(model, collectives, stop, &mut |batch| {
+        let of_batch = batch.unreadable.iter();
+        unreadable.extend(of_batch.map(|image| (batch.position.batch, image.item, image.reason.clone())));
     })?;
     let Some((tally, rows)) = results else { return Ok(None) };
-    if let Some(Unreadable { reason, .. }) = first {
-        let images = counted(unreadable.len(), "unreadable image");
-        warn!("the validation has replaced {images}, such as {reason}");
+    let unreadable = gather::all(collectives, unreadable)?.concat();
+    if collectives.rank() == 0 {
+        warn_of_replaced(unreadable);
     }
     report.extend(split.task.report(Phase::Val, &tally, &rows));
     Ok(Some(Evaluated { report, rows, scores }))
+}
+
+/// Warns of images that were replaced: the batch, the item and what is wrong with each.
+fn warn_of_replaced(mut unreadable: Vec<(u64, usize, String)>) {
+    unreadable.sort_by_key(|(batch, ..)| *batch);
+    let Some((.., first)) = unreadable.first() else {
+        return;
+    };
+    // The images that replace others may be unreadable, too, so an image can occur more than once.
+    let items: BTreeSet<usize> = unreadable.iter().map(|(_, item, _)| *item).collect();
+    let images = counted(items.len(), "unreadable image");
+    warn!("the validation has replaced {images}, such as {first}");
 }

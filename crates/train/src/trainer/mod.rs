@@ -12,7 +12,9 @@ use std::sync::atomic::AtomicBool;
 
 use log::{info, warn};
 use vlct_data::datasets::Published;
-use vlct_tensor::{Device, F32Products, Precision};
+use vlct_tasks::gather;
+use vlct_tensor::collectives::Single;
+use vlct_tensor::{Collectives, Device, F32Products, Precision};
 
 use crate::data::Data;
 use crate::error::Result;
@@ -32,24 +34,59 @@ pub use training::{Control, Finished};
 /// Returns an error if values of the configuration contradict each other, data or weights cannot be read, a loss is not finite, or
 /// a file cannot be written.
 pub fn run(config: &Config, control: &Control) -> Result<Finished> {
-    for warning in spec::validate(config)? {
-        warn!("{warning}");
-    }
-    use_threads(Threads::from_spec(&spec::compute(config)))?;
-    let mut spec = RunSpec::resolve(&resolve_f32_products(config.clone())?)?;
-    log_splits(&spec);
-    spec.resolve_names()?;
-    match spec.test_only {
-        true => test::run(&spec, control),
-        false => {
-            let data = Data::open(&spec)?;
-            train(spec, data, control)
-        }
-    }
+    run_rank(config, control, &Single)
 }
 
-fn train(spec: RunSpec, data: Data, control: &Control) -> Result<Finished> {
-    match training::Trainer::begin(spec, data, control)? {
+/// Runs one rank of a run, as [`run`] does with a single rank. All ranks call this function with the same configuration, each in a thread or
+/// process of its own, and return together. The micro-batches of an optimiser step, and the batches of an evaluation, are divided among
+/// them. Rank 0 writes all files, and the run continues with any number of ranks from the checkpoints. If the stop flag of one rank is set,
+/// all stop at the same step.
+///
+/// # Errors
+/// Returns the errors of [`run`]. If a rank fails, the others return [`TrainError::Collective`](crate::TrainError::Collective) with its
+/// message.
+pub fn run_rank(config: &Config, control: &Control, collectives: &dyn Collectives) -> Result<Finished> {
+    together(collectives, || {
+        let is_first = collectives.rank() == 0;
+        for warning in spec::validate(config)?.iter().filter(|_| is_first) {
+            warn!("{warning}");
+        }
+        use_threads(Threads::from_spec(&spec::compute(config)))?;
+        let mut config = config.clone();
+        if is_first {
+            config = resolve_f32_products(config)?;
+        }
+        // The ranks could measure that different methods are faster.
+        config.f32_products = gather::from_first(collectives, Some(config.f32_products.clone()))?;
+        let mut spec = RunSpec::resolve(&config)?;
+        if is_first {
+            log_splits(&spec);
+        }
+        spec.resolve_names()?;
+        match spec.test_only {
+            true => test::run(&spec, control, collectives),
+            false => {
+                let data = Data::open(&spec)?;
+                train(spec, data, control, collectives)
+            }
+        }
+    })
+}
+
+/// Runs the work of a rank. Tells the other ranks of an error, and returns when all ranks have done their work.
+fn together<T>(collectives: &dyn Collectives, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let result = work().and_then(|result| {
+        collectives.barrier()?;
+        Ok(result)
+    });
+    if let Err(error) = &result {
+        collectives.fail(&error.to_string());
+    }
+    result
+}
+
+fn train(spec: RunSpec, data: Data, control: &Control, collectives: &dyn Collectives) -> Result<Finished> {
+    match training::Trainer::begin(spec, data, control, collectives)? {
         training::Begun::Training(trainer) => trainer.train(),
         training::Begun::Complete(finished) => Ok(finished),
     }

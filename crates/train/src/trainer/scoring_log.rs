@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use log::{info, warn};
-use vlct_tasks::scoring::{Event, Found, ScorePlace, Stage};
+use vlct_tasks::scoring::{Event, Found, Stage};
 
 use vlct_logs::{Progress, duration_text};
 use vlct_util::text::counted;
@@ -20,9 +20,8 @@ pub(super) struct ScoringLog<'a> {
 }
 
 impl<'a> ScoringLog<'a> {
-    /// `all_images` is whether all images of the split are scored.
-    pub fn new(place: ScorePlace<'a>, shows_progress: bool, all_images: bool) -> Self {
-        let (ScorePlace::Temporary(directory) | ScorePlace::Resumable(directory)) = place;
+    /// `directory` is that of the scores, and `all_images` whether all images of the split are scored.
+    pub fn new(directory: &'a Path, shows_progress: bool, all_images: bool) -> Self {
         Self {
             directory,
             shows_progress,

@@ -11,6 +11,7 @@ use vlct_model::files::LoadReport;
 use vlct_tasks::description::WeightsKind;
 use vlct_tasks::scoring::ScorePlace;
 use vlct_tasks::{Description, Phase, Report};
+use vlct_tensor::Collectives;
 use vlct_util::{at, atomic};
 
 use super::evaluate::{self, Evaluated, RecallRun};
@@ -30,8 +31,9 @@ const SUBMISSIONS: &str = "result";
 const METRICS_FILE: &str = "metrics.json";
 
 /// Evaluates the test split with the weights of `load_path` and `pretrain_path`. Writes the metrics to a new run directory, and the
-/// answers to the questions of VQA to `result/vqa_submit_{tag}.json`.
-pub(super) fn run(spec: &RunSpec, control: &Control) -> Result<Finished> {
+/// answers to the questions of VQA to `result/vqa_submit_{tag}.json`; with several ranks, on rank 0.
+pub(super) fn run(spec: &RunSpec, control: &Control, collectives: &dyn Collectives) -> Result<Finished> {
+    let is_first = collectives.rank() == 0;
     let inputs = data::inputs(spec)?;
     let dataset = data::open(spec, Split::Test)?;
     if dataset.is_empty() {
@@ -44,20 +46,25 @@ pub(super) fn run(spec: &RunSpec, control: &Control) -> Result<Finished> {
         check_complete(spec, &report)?;
     }
     // A directory that cannot be created is an error before the evaluation, not after it.
-    if control.run_directory.is_none() {
+    if control.run_directory.is_none() && is_first {
         std::fs::create_dir_all(&spec.experiment).map_err(at::<TrainError>(&spec.experiment))?;
     }
-    info!("evaluating {}, {}", dataset.describe_size(), spec.compute.describe());
+    if is_first {
+        info!("evaluating {}, {}", dataset.describe_size(), spec.compute.describe());
+    }
     let recall = evaluate::recall_evaluator(spec, Split::Test, &inputs)?;
     let reading = data::custom_reading(&dataset);
     let split = evaluate::split_evaluator(spec, dataset, &inputs)?;
     let recall = recall.as_ref().map(|evaluator| RecallRun {
         evaluator,
-        place: ScorePlace::Resumable(&spec.experiment),
-        progress: control.progress,
+        place: match is_first {
+            true => ScorePlace::Resumable(&spec.experiment),
+            false => ScorePlace::OtherRank,
+        },
+        progress: control.progress && is_first,
         all_images: spec.validation.recalls.is_some_and(|recalls| recalls.limit == 0),
     });
-    let evaluated = evaluate::evaluate(recall, &split, &model, control.stop)?;
+    let evaluated = evaluate::evaluate(recall, &split, &model, collectives, control.stop)?;
     let mut finished = Finished {
         run: None,
         steps: step_of(&spec.weights.load_path)?,
@@ -68,10 +75,13 @@ pub(super) fn run(spec: &RunSpec, control: &Control) -> Result<Finished> {
         best_metrics: Vec::new(),
     };
     if let Some(Evaluated { report, scores, .. }) = evaluated {
+        finished.metrics = report.values(Phase::Val);
+        if !is_first {
+            return Ok(finished);
+        }
         let description = Description::new(&spec.model, &spec.task, &inputs, reading, WeightsKind::Raw);
         let directory = control.run_directory.clone();
         let mut run = RunDirectory::create(spec, directory, &description, Progress::quiet())?;
-        finished.metrics = report.values(Phase::Val);
         record(&mut run, finished.steps, &report)?;
         write_files(spec, run.path(), &report)?;
         // Only now, so that an interruption before costs no scores.

@@ -35,7 +35,7 @@ const VALIDATION_SHARE: f64 = 1.0 / 3.0;
 /// Measured times in seconds.
 #[derive(Clone, Copy)]
 struct Measured {
-    /// Preparation, forward and backward pass of a micro-batch.
+    /// Preparation, forward and backward pass of a micro-batch, divided by the number of ranks, which compute at the same time.
     micro_batch: f64,
     /// Update of the weights; 0 if it was not measured.
     update: f64,
@@ -58,9 +58,12 @@ struct Forecast {
 }
 
 impl Trainer<'_> {
-    /// Measures a micro-batch and logs the forecast. Nothing of the run's state changes. Runs of less than [`MEASURED_FROM`]
+    /// Measures a micro-batch and logs the forecast; on rank 0 only. Nothing of the run's state changes. Runs of less than [`MEASURED_FROM`]
     /// micro-batches are not measured.
     pub(super) fn log_forecast(&mut self) -> Result<()> {
+        if !self.is_first() {
+            return Ok(());
+        }
         let items = self.data.train.len() as u64;
         length_warnings(&self.plan, self.state.global_step, items)
             .iter()
@@ -117,7 +120,7 @@ impl Trainer<'_> {
             Arc::clone(&self.task),
             self.data.train.clone(),
             Arc::clone(&self.data.inputs),
-            data::training_loader(&self.spec, &self.plan),
+            data::training_loader(&self.spec, &self.plan, self.share()),
             self.state.position(),
         )?;
         let start = Instant::now();
@@ -145,7 +148,7 @@ impl Trainer<'_> {
         };
         self.weights.gradients.clear();
         Ok(Some(Measured {
-            micro_batch: pass + preparation,
+            micro_batch: (pass + preparation) / self.collectives.ranks() as f64,
             update,
         }))
     }
@@ -293,7 +296,7 @@ mod tests {
     fn plan(words: &[&str], batches: u64) -> Plan {
         let words = [&["per_gpu_batchsize=8"], words].concat();
         let spec = RunSpec::resolve(&resolve(&words).unwrap().config).unwrap();
-        Plan::new(&spec.length, batches).unwrap()
+        Plan::new(&spec.length, batches, 1).unwrap()
     }
 
     fn forecast(plan: Plan) -> Forecast {

@@ -3,6 +3,8 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use vlct_tensor::collectives::Single;
+
 use super::{Begun, Control, Trainer};
 use crate::data::Data;
 use crate::error::Result;
@@ -36,7 +38,7 @@ pub(crate) fn seconds_per_micro_batch(spec: &RunSpec, stop: &AtomicBool) -> Resu
         run_directory: None,
     };
     let data = Data::open(&spec)?;
-    let Begun::Training(mut trainer) = Trainer::begin(spec, data, &control)? else {
+    let Begun::Training(mut trainer) = Trainer::begin(spec, data, &control, &Single)? else {
         return Ok(None); // A trial run is never complete.
     };
     let plan = trainer.plan;

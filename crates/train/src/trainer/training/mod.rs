@@ -3,10 +3,13 @@
 mod data_changes;
 mod forecast;
 mod measure;
+mod ranks;
 mod resume;
+mod window;
 
 pub(crate) use measure::seconds_per_micro_batch;
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,21 +17,20 @@ use std::time::Duration;
 
 use log::{info, warn};
 use vlct_data::datasets::Split;
+use vlct_data::loader::Share;
 use vlct_tasks::description::WeightsKind;
 use vlct_tasks::evaluate::SplitEvaluator;
 use vlct_tasks::metrics::short_name;
 use vlct_tasks::predictions;
 use vlct_tasks::scoring::{RecallEvaluator, ScorePlace};
-use vlct_tasks::{
-    Batch, Description, Loader, NonFinite, PendingMeasures, Phase, Rows, Tally, Task, TaskSpec, Unreadable,
-};
-use vlct_tensor::{Tape, Tensor};
+use vlct_tasks::{Description, Loader, Phase, Rows, Task, TaskSpec};
+use vlct_tensor::{Collectives, Tensor};
 
 use super::evaluate::{self, Evaluated, RecallRun};
 use crate::data::{self, Data};
 use crate::error::{Result, TrainError};
 use crate::imagenet::classes;
-use crate::plan::{Plan, Window};
+use crate::plan::Plan;
 use crate::published::{self, EpochRecord, TestRecord};
 use crate::run::{self, RunDirectory};
 use crate::schedule::Schedule;
@@ -37,7 +39,6 @@ use crate::state::RunState;
 use crate::weights::Weights;
 use vlct_checkpoint as checkpoint;
 use vlct_logs::progress::Update;
-use vlct_model::BatchStatistics;
 use vlct_util::text::counted;
 
 /// The result of a run.
@@ -79,9 +80,13 @@ pub(super) struct Trainer<'a> {
     recall: Option<RecallEvaluator>,
     weights: Weights,
     state: RunState,
-    /// `None` in a trial run, which writes no files.
+    /// `None` in a trial run, which writes no files, and on all ranks but rank 0.
     run: Option<RunDirectory>,
     stop: &'a AtomicBool,
+    /// Whether the stop flag of any rank was set during a window, which ends the run.
+    stopped: bool,
+    /// The ranks of the run. Rank 0 writes all files and logs; the others have no run directory.
+    collectives: &'a dyn Collectives,
     /// Whether to show the progress of validations.
     shows_progress: bool,
     last_validation: Vec<(String, f64)>,
@@ -96,24 +101,15 @@ pub(super) enum Begun<'a> {
     Complete(Finished),
 }
 
-/// The results of the micro-batches of a window, without the gradients.
-struct WindowResult {
-    /// Sums of the metrics of the epoch, including this window.
-    epoch_sums: Tally,
-    /// Number of images replaced in the run, including this window.
-    replaced: u64,
-    /// Number of samples of the window.
-    samples: u64,
-    /// Metrics of the last micro-batch, for the log.
-    values: Vec<(&'static str, f64)>,
-    /// Statistics of the micro-batches for the running statistics of the model.
-    statistics: Vec<BatchStatistics>,
-}
-
 impl<'a> Trainer<'a> {
     /// Opens the weights of a run on `data`, and begins the run directory unless a resumed run has nothing left to do.
-    pub fn begin(spec: RunSpec, data: Data, control: &Control<'a>) -> Result<Begun<'a>> {
-        let plan = plan(&spec, &data)?;
+    pub fn begin(
+        spec: RunSpec,
+        data: Data,
+        control: &Control<'a>,
+        collectives: &'a dyn Collectives,
+    ) -> Result<Begun<'a>> {
+        let (plan, is_first) = (plan(&spec, &data, collectives.ranks())?, collectives.rank() == 0);
         // The evaluators are made before training, so that an unsuitable dataset is an error now and not at the first validation.
         let recall = match spec.trial {
             None => evaluate::recall_evaluator(&spec, Split::Val, &data.inputs)?,
@@ -123,10 +119,12 @@ impl<'a> Trainer<'a> {
         let mut weights = Weights::new(&spec)?;
         let identity = data.identity.clone();
         let resumed = match &spec.weights.resume_from {
-            Some(from) => Some(resume::resume(from, &spec, &plan, control, &mut weights)?),
+            Some(from) => Some(resume::resume(from, &spec, &plan, control, is_first, &mut weights)?),
             None => None,
         };
-        if let Some(resumed) = &resumed {
+        let state = resumed.as_ref().map(|resumed| &resumed.state);
+        ranks::agree(collectives, &spec, &plan, &identity, state, &mut weights)?;
+        if let Some(resumed) = resumed.as_ref().filter(|_| is_first) {
             let changes = data_changes::describe(&resumed.state.data, &identity);
             changes.iter().for_each(|change| warn!("{change}"));
         }
@@ -134,6 +132,9 @@ impl<'a> Trainer<'a> {
             && spec.trial.is_none()
             && let Some(reason) = resume::nothing_left(&resumed.state, &spec, &plan, &data)
         {
+            if !is_first {
+                return Ok(Begun::Complete(resumed.finished()));
+            }
             info!("{}: {reason}", resumed.path.display());
             // If the run was killed after its last checkpoint, surplus kept ones remain.
             if let Some(directory) = &resumed.directory
@@ -144,7 +145,16 @@ impl<'a> Trainer<'a> {
             return Ok(Begun::Complete(resumed.finished()));
         }
         let description = Description::new(&spec.model, &spec.task, &data.inputs, data.reading, WeightsKind::Raw);
-        let (state, run) = resume::initial_state(&spec, &plan, &weights, &description, identity, resumed, control)?;
+        let (state, run) = resume::initial_state(
+            &spec,
+            &plan,
+            &weights,
+            &description,
+            identity,
+            resumed,
+            control,
+            is_first,
+        )?;
         Ok(Begun::Training(Box::new(Self {
             task: spec.task.build(&spec.model)?,
             validation,
@@ -156,7 +166,9 @@ impl<'a> Trainer<'a> {
             state,
             run,
             stop: control.stop,
-            shows_progress: control.progress,
+            stopped: false,
+            collectives,
+            shows_progress: control.progress && is_first,
             last_validation: Vec::new(),
             best_validation: Vec::new(),
         })))
@@ -174,10 +186,7 @@ impl<'a> Trainer<'a> {
             return Ok(self.finish());
         }
         if self.data.val.is_empty() {
-            info!("there is no validation data: the run does not validate and saves no best checkpoint");
-            if self.spec.validation.patience.is_some() || self.spec.keep_checkpoints > 0 {
-                warn!("patience and keep_checkpoints have no effect without validations");
-            }
+            self.log_no_validation();
         } else if self.spec.validation.sanity_batches > 0 && self.state.global_step == 0 {
             self.evaluate(false, self.spec.validation.sanity_batches)?;
         }
@@ -210,7 +219,9 @@ impl<'a> Trainer<'a> {
             } else {
                 format_metrics(&report.values(Phase::Val))
             };
-            info!("trial run passed after {}: {values}", counted(batches, "batch"));
+            if self.is_first() {
+                info!("trial run passed after {}: {values}", counted(batches, "batch"));
+            }
         }
         Ok(())
     }
@@ -228,7 +239,7 @@ impl<'a> Trainer<'a> {
             Arc::clone(&self.task),
             self.data.train.clone(),
             Arc::clone(&self.data.inputs),
-            data::training_loader(&self.spec, &self.plan),
+            data::training_loader(&self.spec, &self.plan, self.share()),
             start,
         )?;
         let mut waited_before = loader.wait_time();
@@ -271,62 +282,23 @@ impl<'a> Trainer<'a> {
         is_out_of_patience(&self.spec, &self.state)
     }
 
-    /// Accumulates the gradients of a window. Returns `None` if the stop flag is set before the end of the window.
-    fn accumulate(&mut self, window: &Window, loader: &mut Loader) -> Result<Option<WindowResult>> {
-        let mut result = WindowResult {
-            epoch_sums: self.state.metrics.clone(),
-            replaced: self.state.replaced,
-            samples: 0,
-            values: Vec::new(),
-            statistics: Vec::new(),
-        };
-        let mut meters = PendingMeasures::default();
-        for _ in window.batches.clone() {
-            if self.is_stopped() {
-                return Ok(None);
-            }
-            let Some(batch) = loader.next().transpose()? else {
-                return Ok(None);
-            };
-            result.samples += batch.len() as u64;
-            log_replacements(&batch, result.replaced);
-            result.replaced += batch.unreadable.len() as u64;
-            result.statistics.extend(self.run_micro_batch(&batch, &mut meters));
-        }
-        result.values = meters
-            .flush(&mut result.epoch_sums)
-            .map_err(|non_finite| self.non_finite_error(non_finite))?;
-        Ok(Some(result))
-    }
-
-    /// Runs the forward and backward pass of one micro-batch. Returns its statistics.
-    fn run_micro_batch(&mut self, batch: &Batch, meters: &mut PendingMeasures) -> Option<BatchStatistics> {
-        let model = &self.weights.model;
-        let tape = Tape::new(model.compute());
-        let outcome = self.task.forward(model, &tape, batch);
-        let scale = 1.0 / self.plan.grad_steps as f32;
-        tape.backward(outcome.total(), scale, &mut self.weights.gradients);
-        meters.add(&batch.items, outcome.measures);
-        outcome.statistics
-    }
-
-    fn non_finite_error(&self, NonFinite { loss, value, items }: NonFinite) -> TrainError {
-        let rows: Vec<String> = items.iter().map(|item| self.data.train.describe(*item)).collect();
-        TrainError::NonFinite {
-            loss,
-            value,
-            step: self.state.global_step,
-            rows: rows.join(", "),
-            checkpoint: run::describe_last_checkpoint(self.run.as_ref()),
-        }
-    }
-
     fn schedule(&self) -> Schedule {
         Schedule::new(&self.spec.optimizer, &self.plan)
     }
 
+    /// Whether the stop flag of this rank is set, or the run has ended because of that of another.
     fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stopped || self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Whether this is rank 0, which writes files and logs.
+    fn is_first(&self) -> bool {
+        self.collectives.rank() == 0
+    }
+
+    /// The micro-batches of each epoch that this rank computes.
+    fn share(&self) -> Share {
+        Share::of_rank(self.collectives.rank(), self.collectives.ranks())
     }
 
     /// Evaluates the first `batches` batches of the validation split, all if 0, and recalls if `with_recalls` is set and the run has them.
@@ -337,16 +309,19 @@ impl<'a> Trainer<'a> {
             limit: batches,
             ..self.validation.clone()
         };
-        let directory = self.run.as_ref().map(RunDirectory::path);
-        let recall = recall.zip(directory).map(|(evaluator, directory)| RecallRun {
+        let place = match &self.run {
+            Some(run) => ScorePlace::Temporary(run.path()),
+            None => ScorePlace::OtherRank,
+        };
+        let recall = recall.map(|evaluator| RecallRun {
             evaluator,
-            place: ScorePlace::Temporary(directory),
+            place,
             progress: self.shows_progress,
             all_images: self.spec.validation.recalls.is_some_and(|recalls| recalls.limit == 0),
         });
-        let stop = self.stop;
+        let (stop, collectives) = (self.stop, self.collectives);
         self.weights
-            .with_evaluated(|weights, _| evaluate::evaluate(recall, &split, &weights.model, stop))
+            .with_evaluated(|weights, _| evaluate::evaluate(recall, &split, &weights.model, collectives, stop))
     }
 
     /// Validates the weights. Saves the last checkpoint, and the best checkpoint if the value that selects it is the best of the run; beside
@@ -362,7 +337,9 @@ impl<'a> Trainer<'a> {
         if let Some(run) = &mut self.run {
             run.log(step, epoch, &[&values[..], &report.details].concat())?;
         }
-        info!("step {step}: {}", format_metrics(&values));
+        if self.is_first() {
+            info!("step {step}: {}", format_metrics(&values));
+        }
         if let (Some(run), Some(record)) = (&self.run, self.state.epoch_record.take()) {
             let test = TestRecord {
                 loss: metric(&values, "images/val/loss_epoch"),
@@ -398,7 +375,20 @@ impl<'a> Trainer<'a> {
         }
     }
 
+    fn log_no_validation(&self) {
+        if !self.is_first() {
+            return;
+        }
+        info!("there is no validation data: the run does not validate and saves no best checkpoint");
+        if self.spec.validation.patience.is_some() || self.spec.keep_checkpoints > 0 {
+            warn!("patience and keep_checkpoints have no effect without validations");
+        }
+    }
+
     fn log_run_summary(&self) {
+        if !self.is_first() {
+            return;
+        }
         let parameters = self.weights.model.parameters();
         info!(
             "{}, {}, {} of {} ({} each), {}",
@@ -418,7 +408,12 @@ impl<'a> Trainer<'a> {
     }
 
     /// Logs the values of a step, the norm of its gradients if they are clipped, and the learning rate of each parameter group.
-    fn log_step(&mut self, epoch: u64, values: &[(&'static str, f64)], gradient_norm: Option<&Tensor>) -> Result<()> {
+    fn log_step(
+        &mut self,
+        epoch: u64,
+        values: &[(Cow<'static, str>, f64)],
+        gradient_norm: Option<&Tensor>,
+    ) -> Result<()> {
         let step = self.state.global_step;
         if !step.is_multiple_of(self.spec.log_every) {
             return Ok(());
@@ -464,13 +459,13 @@ impl<'a> Trainer<'a> {
     }
 
     /// Updates the progress display.
-    fn show_progress(&mut self, values: &[(&'static str, f64)], samples: u64, waited: Duration) {
+    fn show_progress(&mut self, values: &[(Cow<'static, str>, f64)], samples: u64, waited: Duration) {
         let Some(run) = &mut self.run else { return };
         let losses: Vec<(&str, f64)> = values
             .iter()
             .filter(|(key, _)| key.ends_with("loss"))
             // The only loss of an image classifier needs no other name.
-            .map(|(key, value)| (if *key == "images/loss" { "loss" } else { short_name(key) }, *value))
+            .map(|(key, value)| (if key == "images/loss" { "loss" } else { short_name(key) }, *value))
             .collect();
         run.progress().update(Update {
             step: self.state.global_step,
@@ -485,7 +480,7 @@ impl<'a> Trainer<'a> {
             run.finish();
         }
         let ends_early = self.is_out_of_patience() && self.state.global_step < self.plan.total_steps;
-        if ends_early {
+        if ends_early && self.is_first() {
             let best = match (self.state.best_metric, self.state.best_step) {
                 (Some(value), Some(step)) => format!("the best value of val/the_metric is {value:.4}, of step {step}"),
                 _ => "val/the_metric has always been NaN".into(),
@@ -514,7 +509,7 @@ fn is_out_of_patience(spec: &RunSpec, state: &RunState) -> bool {
     patience.is_some_and(|patience| state.validations_since_best >= patience)
 }
 
-fn plan(spec: &RunSpec, data: &Data) -> Result<Plan> {
+fn plan(spec: &RunSpec, data: &Data, ranks: usize) -> Result<Plan> {
     let (items, micro_batch) = (data.train.len() as u64, spec.length.micro_batch.max(1));
     if items == 0 {
         return Err(TrainError::EmptyTraining {
@@ -525,24 +520,7 @@ fn plan(spec: &RunSpec, data: &Data) -> Result<Plan> {
         true => items / micro_batch,
         false => items.div_ceil(micro_batch),
     };
-    Ok(Plan::new(&spec.length, batches)?)
-}
-
-/// Warns of images of a batch that were replaced, because they are unreadable or too long and narrow. `before` is the number of earlier replacements of the run.
-fn log_replacements(batch: &Batch, before: u64) {
-    /// Number of images that are reported one by one. After that, only the total is reported, each time it reaches or passes a power
-    /// of two.
-    const REPORTED: u64 = 20;
-    let replaced = before + batch.unreadable.len() as u64;
-    if replaced > before && replaced > REPORTED {
-        if replaced.ilog2() > before.max(1).ilog2() {
-            warn!("{replaced} images that cannot be used have been replaced");
-        }
-        return;
-    }
-    for (number, Unreadable { reason, .. }) in (before + 1..).zip(&batch.unreadable) {
-        warn!("replaced an image that cannot be used ({number} in this run): {reason}");
-    }
+    Ok(Plan::new(&spec.length, batches, ranks as u64)?)
 }
 
 /// Returns the value of a metric, NaN if there is none.

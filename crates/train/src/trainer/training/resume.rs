@@ -81,21 +81,22 @@ pub(super) fn nothing_left(state: &RunState, spec: &RunSpec, plan: &Plan, data: 
     })
 }
 
-/// Restores the weights from the checkpoint that `from` names. Returns the checkpoint's state and its run directory, which is locked
+/// Restores the weights from the checkpoint that `from` names. Returns the checkpoint's state and its run directory, which rank 0 locks
 /// unless the run is a trial.
 pub(super) fn resume(
     from: &str,
     spec: &RunSpec,
     plan: &Plan,
     control: &Control,
+    is_first: bool,
     weights: &mut Weights,
 ) -> Result<Resumed> {
     let path = paths::find_checkpoint(from)?;
     if spec.published.is_some() && checkpoint::read_description(&path)?.is_none() {
-        return resume_published(path, spec, plan, control, weights);
+        return resume_published(path, spec, plan, control, is_first, weights);
     }
     let directory = paths::directory_of(&path);
-    let lock = match directory.as_ref().filter(|_| spec.trial.is_none()) {
+    let lock = match directory.as_ref().filter(|_| spec.trial.is_none() && is_first) {
         Some(directory) => run::lock(directory)?,
         None => None,
     };
@@ -149,6 +150,7 @@ fn resume_published(
     spec: &RunSpec,
     plan: &Plan,
     control: &Control,
+    is_first: bool,
     weights: &mut Weights,
 ) -> Result<Resumed> {
     if let Some(before) = path.parent().and_then(|run| paths::read_text(run).ok()) {
@@ -167,7 +169,7 @@ fn resume_published(
     };
     let directory = control.run_directory.clone();
     let directory = directory.filter(|run| run.join(paths::CONFIG_FILE).is_file());
-    let lock = match &directory {
+    let lock = match directory.as_ref().filter(|_| is_first) {
         Some(directory) => run::lock(directory)?,
         None => None,
     };
@@ -194,7 +196,8 @@ fn check_kind(path: &Path, spec: &RunSpec) -> Result<()> {
     }
 }
 
-/// Returns the state at the beginning of a run on `data`, and the run directory unless the run is a trial.
+/// Returns the state at the beginning of a run on `data`, and on rank 0 the run directory unless the run is a trial.
+#[allow(clippy::too_many_arguments)]
 pub(super) fn initial_state(
     spec: &RunSpec,
     plan: &Plan,
@@ -203,6 +206,7 @@ pub(super) fn initial_state(
     data: DataIdentity,
     resumed: Option<Resumed>,
     control: &Control,
+    is_first: bool,
 ) -> Result<(RunState, Option<RunDirectory>)> {
     let (state, directory, lock) = match resumed {
         Some(Resumed {
@@ -211,7 +215,9 @@ pub(super) fn initial_state(
             directory,
             lock,
         }) => {
-            info!("resuming {} at step {}", path.display(), state.global_step);
+            if is_first {
+                info!("resuming {} at step {}", path.display(), state.global_step);
+            }
             (state, directory, lock)
         }
         None => {
@@ -224,7 +230,7 @@ pub(super) fn initial_state(
         data,
         ..state
     };
-    if spec.trial.is_some() {
+    if spec.trial.is_some() || !is_first {
         return Ok((state, None));
     }
     let progress = if control.progress {
