@@ -8,6 +8,7 @@ pub mod error;
 pub mod fit;
 pub mod groups;
 pub mod imagenet;
+pub mod launch;
 pub mod memory;
 mod names;
 mod paths;
