@@ -10,7 +10,7 @@
 //!
 //! The first row whose variables are set counts: torchrun may itself be started by srun or mpirun.
 
-use vlct_config::ConfigError;
+use crate::error::ConfigError;
 
 /// The port at which rank 0 listens if `MASTER_PORT` is not set: PyTorch's default.
 const DEFAULT_PORT: u16 = 29500;

@@ -2,10 +2,11 @@
 //!
 //! [`resolve`] turns the words after `with` on the command line into a [`Config`]: it parses literals, applies named configs
 //! and checks types and ranges against [`KEYS`]. Printing, help and `config.toml` use the same table. The crate `train` checks that the
-//! values of different keys agree.
+//! values of different keys agree. [`launch`] reads the rank of a process from environment variables.
 
 mod error;
 mod grammar;
+pub mod launch;
 mod literal;
 mod named_config;
 mod print;

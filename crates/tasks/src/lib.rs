@@ -37,6 +37,7 @@ pub mod scoring;
 mod spec;
 mod task;
 pub mod text_baseline;
+pub mod texts;
 pub mod vqa;
 
 pub use batch::{Batch, Sample, Target, Text, planes};

@@ -2,10 +2,9 @@
 
 use std::fmt;
 
+use vlct_data::Result;
 use vlct_data::datasets::{Contents, Dataset, TableDataset};
 use vlct_text::Tokenizer;
-
-use crate::error::Result;
 
 /// Number of texts that are tokenised.
 const SAMPLED_TEXTS: usize = 2000;
@@ -102,7 +101,7 @@ impl fmt::Display for CutTexts {
 }
 
 /// Returns `count` of `len` indices, or all, at equal distances.
-pub(crate) fn spread(len: usize, count: usize) -> impl Iterator<Item = usize> {
+pub fn spread(len: usize, count: usize) -> impl Iterator<Item = usize> {
     let count = count.min(len);
     (0..count).map(move |i| i * len / count)
 }

@@ -8,6 +8,7 @@ use vlct_classes::ClassSplits;
 use vlct_data::datasets::{Dataset, Split, TableDataset};
 use vlct_data::loader::Share;
 use vlct_image::Reading;
+use vlct_tasks::texts::{CutTexts, TextStatistics};
 use vlct_tasks::{InputSpec, LoaderSpec, MaxPatches, Mode};
 use vlct_text::Tokenizer;
 use vlct_util::text::counted;
@@ -16,7 +17,6 @@ use crate::error::{Result, TrainError};
 use crate::plan::Plan;
 use crate::spec::RunSpec;
 use crate::state::DataIdentity;
-use crate::texts::{CutTexts, TextStatistics};
 use crate::vocabulary;
 
 /// Number of batches that the loader prepares ahead.

@@ -1,6 +1,7 @@
 //! What is known of a dataset before a run: counts, sizes of images, lengths of captions.
 
 use vlct_data::datasets::{self, Dataset, Published, Split, TableDataset};
+use vlct_tasks::texts::{TextStatistics, spread};
 use vlct_text::Tokenizer;
 
 use super::sizes::Candidate;
@@ -8,7 +9,6 @@ use crate::data;
 use crate::error::{Result, TrainError};
 use crate::paths;
 use crate::spec::RunSpec;
-use crate::texts::{TextStatistics, spread};
 use crate::vocabulary;
 use vlct_config::{Config, KEYS};
 

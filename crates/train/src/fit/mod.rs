@@ -19,12 +19,12 @@ use vlct_util::text::counted;
 
 use crate::error::Result;
 use crate::spec;
-use crate::texts::CutTexts;
 use crate::trainer::{self, Threads};
 use crate::vocabulary;
 use crate::weights;
 use vlct_config::{Config, Value, resolve};
 use vlct_logs::duration_text;
+use vlct_tasks::texts::CutTexts;
 
 pub use facts::{Divisible, Facts};
 pub use given::take_sizes;
