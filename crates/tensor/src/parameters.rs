@@ -275,6 +275,16 @@ impl Gradients {
     /// # Errors
     /// Returns the errors of [`Collectives::sum`].
     pub fn sum(&mut self, collectives: &dyn Collectives, present: &[bool]) -> Result<(), CollectiveError> {
+        self.sum_in_buckets(collectives, present, SUMMED_TOGETHER)
+    }
+
+    /// Does what [`Gradients::sum`] does, with at most `limit` values in one call, or a single gradient.
+    fn sum_in_buckets(
+        &mut self,
+        collectives: &dyn Collectives,
+        present: &[bool],
+        limit: usize,
+    ) -> Result<(), CollectiveError> {
         let backend = self.device.backend();
         let mut bucket: Vec<&mut Tensor> = Vec::new();
         let mut values = 0;
@@ -283,7 +293,7 @@ impl Gradients {
                 continue;
             }
             let gradient = gradient.get_or_insert_with(|| backend.zeros(*rows, *columns));
-            if values > 0 && values + gradient.len() > SUMMED_TOGETHER {
+            if values > 0 && values + gradient.len() > limit {
                 collectives.sum(&mut bucket)?;
                 bucket.clear();
                 values = 0;
@@ -320,6 +330,7 @@ impl Gradients {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::collectives::Threads;
 
     #[test]
     fn matrix_forms_follow_the_published_shapes() {
@@ -374,5 +385,68 @@ mod tests {
             parameters.fill(|id, _, values| values[39] = if id.index() > 0 { bad } else { 0.0 });
             assert_eq!(parameters.first_non_finite().expect("not finite").name, "b");
         }
+    }
+
+    fn values(tensor: Option<&Tensor>) -> Option<Vec<f32>> {
+        tensor.map(|tensor| tensor.to_host().into_owned())
+    }
+
+    #[test]
+    fn gradients_are_summed_over_ranks_and_count_as_0_where_they_are_missing() {
+        let declared =
+            || [("a", 3), ("b", 5), ("c", 2), ("d", 4)].map(|(name, len)| (name.to_string(), vec![len], true));
+        // Rank 0 has no gradient of c, rank 1 none of a, and no rank one of b.
+        let has_gradient = [[true, false, false, true], [false, false, true, true]];
+        for limit in [1, 6, 100] {
+            let sums: Vec<Vec<Option<Vec<f32>>>> = std::thread::scope(|scope| {
+                let threads: Vec<_> = Threads::new(2, Device::cpu())
+                    .into_iter()
+                    .map(|rank| {
+                        scope.spawn(move || {
+                            let parameters = Parameters::new(declared(), Device::cpu());
+                            let mut gradients = Gradients::new(&parameters);
+                            for (id, _) in parameters
+                                .iter()
+                                .filter(|(id, _)| has_gradient[rank.rank()][id.index()])
+                            {
+                                let value = (id.index() + 1) as f32 + 10.0 * rank.rank() as f32;
+                                gradients.accumulate(id, |out, _| {
+                                    Device::cpu().backend().overwrite(out, &mut |to| to.fill(value));
+                                });
+                            }
+                            assert_eq!(gradients.present(), has_gradient[rank.rank()]);
+                            let present = [true, false, true, true];
+                            gradients.sum_in_buckets(&rank, &present, limit).expect("all ranks sum");
+                            assert_eq!(gradients.present(), present);
+                            parameters.iter().map(|(id, _)| values(gradients.get(id))).collect()
+                        })
+                    })
+                    .collect();
+                threads
+                    .into_iter()
+                    .map(|thread| thread.join().expect("no panic"))
+                    .collect()
+            });
+            let expected = vec![Some(vec![1.0; 3]), None, Some(vec![13.0; 2]), Some(vec![4.0 + 14.0; 4])];
+            assert_eq!(sums, [expected.clone(), expected], "limit {limit}");
+        }
+    }
+
+    #[test]
+    fn all_ranks_get_the_weights_of_rank_0() {
+        std::thread::scope(|scope| {
+            for rank in Threads::new(3, Device::cpu()) {
+                scope.spawn(move || {
+                    let declared = [("a", 3), ("b", 5)].map(|(name, len)| (name.to_string(), vec![len], true));
+                    let mut parameters = Parameters::new(declared, Device::cpu());
+                    parameters.fill(|id, _, to| to.fill((10 * rank.rank() + id.index()) as f32));
+                    parameters.broadcast(&rank).expect("all ranks broadcast");
+                    for (id, parameter) in parameters.iter() {
+                        let expected = vec![id.index() as f32; parameter.len()];
+                        assert_eq!(values(Some(&parameters.tensor(id))), Some(expected));
+                    }
+                });
+            }
+        });
     }
 }
