@@ -140,7 +140,7 @@ impl SplitEvaluator {
         stop: &AtomicBool,
         on_outcome: &mut dyn FnMut(&Batch, &Outcome) -> Result<()>,
     ) -> Result<bool> {
-        self.each_of(Share::ALL, model, stop, on_outcome)
+        self.each_of(self.loader.share, model, stop, on_outcome)
     }
 
     fn each_of(
@@ -158,7 +158,10 @@ impl SplitEvaluator {
             Arc::clone(&self.data),
             Arc::clone(&self.inputs),
             LoaderSpec {
-                batches: Some(self.limit).filter(|limit| *limit > 0),
+                batches: match self.limit {
+                    0 => self.loader.batches,
+                    limit => Some(self.loader.batches.unwrap_or(limit).min(limit)),
+                },
                 share,
                 ..self.loader
             },

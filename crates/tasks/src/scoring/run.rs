@@ -195,7 +195,6 @@ impl<'a> Scoring<'a> {
         };
         for round in first_block / ranks..plan.blocks().div_ceil(ranks) {
             let block = round * ranks + rank;
-            let is_scored = (first_block..plan.blocks()).contains(&block);
             if ranks == 1 {
                 // Pass by pass, so that an interrupted block is not lost.
                 let on_pass = &mut |store: &mut ScoreStore, scores: &[f32]| append(store, scores);
@@ -209,6 +208,8 @@ impl<'a> Scoring<'a> {
                 scores.extend_from_slice(pass);
                 Ok(())
             };
+            // The first round can begin in its middle, and the last one end there.
+            let is_scored = (first_block..plan.blocks()).contains(&block);
             let complete = !is_scored || self.score_next_block(block, store, &mut pixels, stop, on_image, collect)?;
             // The scores before the first incomplete block are consecutive.
             for (complete, scores) in gather::all(self.collectives, (complete, scores))? {
