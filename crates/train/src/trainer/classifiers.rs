@@ -66,11 +66,11 @@ pub fn evaluate(spec: &RunSpec, splits: ClassSplits, control: &Control) -> Resul
     evaluate_rank(spec, splits, control, &Single)
 }
 
-/// Evaluates on one rank of several, which divide the images and get the same results; see [`evaluate`] and
+/// Evaluates on one rank of several, which divide the images and get the same results; see [`evaluate()`] and
 /// [`run_rank`](super::run_rank).
 ///
 /// # Errors
-/// Returns the errors of [`evaluate`], and those of other ranks.
+/// Returns the errors of [`evaluate()`], and those of other ranks.
 pub fn evaluate_rank(
     spec: &RunSpec,
     splits: ClassSplits,
