@@ -200,8 +200,10 @@ fn assert_gradients(model: &Model, tape: Tape, loss: &Var, t: &Tensors) {
     assert_eq!(compared, t.names().iter().filter(|n| n.starts_with("grad.")).count());
 }
 
-/// The tests, each with the function that runs it on a device.
-const TESTS: [(&str, fn(TestDevice)); 11] = [
+/// A name and the function that runs the test on a device.
+type Test = (&'static str, fn(TestDevice));
+
+const TESTS: [Test; 11] = [
     (
         "pretrain::one_pretraining_step_equals_the_original",
         pretrain::one_pretraining_step_equals_the_original,
