@@ -29,7 +29,7 @@ pub fn tests() -> Vec<Test> {
             "f(row, (long long)row * width + c, width - c);",
             "f(row, (long long)row * width + c, 4);",
         ),
-        fault("a_missing_group", "i < count; i += step", "i + 4 < count; i += step"),
+        fault("a_missing_group", "if (c < width) f(row", "if (c + 4 < width) f(row"),
     ]
 }
 
