@@ -204,7 +204,7 @@ pub(super) fn errors_of_generated_steps_are_within_their_bounds(device: TestDevi
         return run_with_portable_engine("errors_of_generated_steps_are_within_their_bounds");
     }
     // The emulator takes ten times as long as the CPU.
-    let models = if device == TestDevice::Cpu { 20 } else { 3 };
+    let models = if device == TestDevice::Cpu { 20 } else { 1 };
     for mut case in (0..models).flat_map(generated_cases) {
         case.assert_within_bounds(device);
     }
