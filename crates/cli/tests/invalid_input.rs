@@ -98,7 +98,7 @@ fn training_replaces_and_evaluation_rejects_undecodable_images() {
     assert_success(&output);
     let text = support::stderr_of(&output);
     assert!(
-        text.contains("replaced an unreadable") && text.contains("row"),
+        text.contains("replaced an image that cannot be used") && text.contains("row"),
         "{text}"
     );
 
