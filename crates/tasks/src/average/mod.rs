@@ -1,18 +1,18 @@
 //! The arithmetic mean of the weights of several files, such as the last checkpoints of a run.
 
+mod stated;
+
 use std::io;
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexSet;
 use serde_json::{Value, json};
 use vlct_checkpoint::{self as checkpoint, CheckpointError, TensorRef};
-use vlct_model::files::{
-    self, Dtype, FileError, Format, Header, StateDict, StoredTensor, Style, TensorData, WeightFile,
-};
-use vlct_model::sizes::GivenHeads;
+use vlct_model::files::{self, Dtype, FileError, Format, Header, StateDict, StoredTensor, TensorData, WeightFile};
 use vlct_tensor::Device;
 
-use crate::description::{DescribedWeights, Description, WeightsError};
+use crate::description::WeightsError;
+use stated::Stated;
 
 /// The result of averaging.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -213,61 +213,6 @@ fn weight_files(input: &Path) -> Result<Vec<PathBuf>, AverageError> {
     Ok(kept)
 }
 
-/// What a weight file states about its model, as JSON in the form of a [`Description`].
-struct Stated {
-    json: Value,
-    /// Whether it follows from the settings beside a model of Hugging Face, which say nothing about the training.
-    of_settings: bool,
-}
-
-impl Stated {
-    /// Reads what the file `path` states, after the checksum of a checkpoint has been verified. Returns `None` if it states nothing.
-    fn read(path: &Path) -> Result<Option<Self>, AverageError> {
-        if checkpoint::read_description(path)?.is_some() {
-            let json = checkpoint::load(path)?.description().cloned();
-            return Ok(json.map(|json| Self {
-                json,
-                of_settings: false,
-            }));
-        }
-        let mapped = files::map(path)?;
-        let index = files::index(&mapped)?;
-        let (description, of_settings) = match Description::of(path, &index)? {
-            Some(description) => (description, false),
-            None if index.summary.hugging_face && index.style == Style::Vlc => {
-                let described = DescribedWeights::read(mapped.path(), &index, GivenHeads::default())?;
-                (described.to_description(), true)
-            }
-            None => return Ok(None),
-        };
-        let json = serde_json::to_value(description);
-        Ok(Some(Self {
-            json: json.unwrap_or_else(|error| unreachable!("texts and numbers are valid JSON: {error}")),
-            of_settings,
-        }))
-    }
-
-    /// Returns the name of the first field in which two files differ. What settings do not say is not compared.
-    fn difference(&self, other: &Self) -> Option<String> {
-        if self.of_settings == other.of_settings {
-            return first_difference(&self.json, &other.json);
-        }
-        let without_training = |json: &Value| {
-            let mut json = json.clone();
-            json["weights"].take();
-            for field in ["train_transform", "max_text_len", "reading"] {
-                json["inputs"][field].take();
-            }
-            // Only the answers of question answering are stated.
-            if json["task"].get("vqa").is_none() {
-                json["task"].take();
-            }
-            json
-        };
-        first_difference(&without_training(&self.json), &without_training(&other.json))
-    }
-}
-
 /// Returns the description that all files have that state one; `None` if no file does.
 fn common_description(paths: &[PathBuf]) -> Result<Option<Value>, AverageError> {
     let mut common: Option<(&PathBuf, Stated)> = None;
@@ -287,22 +232,6 @@ fn common_description(paths: &[PathBuf]) -> Result<Option<Value>, AverageError> 
         }
     }
     Ok(common.map(|(_, stated)| stated.json))
-}
-
-/// Returns the name of the first field in which two descriptions differ.
-fn first_difference(a: &Value, b: &Value) -> Option<String> {
-    if a == b {
-        return None;
-    }
-    let (Value::Object(a), Value::Object(b)) = (a, b) else {
-        return Some("description".into());
-    };
-    let differs = |name: &&String| a.get(*name) != b.get(*name);
-    let name = a.keys().chain(b.keys()).find(differs)?;
-    match (&a[name], b.get(name)) {
-        (a @ Value::Object(_), Some(b @ Value::Object(_))) => Some(format!("{name}.{}", first_difference(a, b)?)),
-        _ => Some(name.clone()),
-    }
 }
 
 /// Sums of the tensors of several files.
@@ -419,7 +348,9 @@ fn save_checkpoint(path: &Path, state: &StateDict, step: u64, description: &Valu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::description::Description;
     use std::fs;
+    use vlct_model::files::Style;
 
     /// Saves a checkpoint with a weight, its moment and its average, which must not be averaged.
     fn save(path: &Path, value: f32, step: u64, description: Value) {
@@ -489,7 +420,7 @@ mod tests {
                     encoder: Some(heads),
                     decoder: None,
                 },
-                ..files::Style::Vlc.into()
+                ..Style::Vlc.into()
             };
             let mut state = StateDict::new();
             state.insert(
@@ -556,6 +487,11 @@ mod tests {
                 let message = error(&[first.clone(), other], &directory.path().join("no.safetensors"));
                 assert!(message.contains(part), "{message}");
             }
+            // The description of a checkpoint can be any JSON.
+            let text = directory.path().join("text.safetensors");
+            save(&text, 1.0, 1, json!("a text"));
+            let message = error(&[first.clone(), text], &directory.path().join("no.safetensors"));
+            assert!(message.contains("`description`"), "{message}");
             let broken = copy("broken", "config.json", &|json| json["num_attention_heads"] = 7.into());
             let message = error(&[first, broken], &directory.path().join("no.safetensors"));
             assert!(message.contains("7"), "{message}");
@@ -572,7 +508,7 @@ mod tests {
             state.insert("half", StoredTensor::new(vec![1], TensorData::F16(vec![0x3c00])));
             state.insert("d", StoredTensor::new(vec![1], TensorData::F64(vec![f64::from(value)])));
             state.insert("count", StoredTensor::new(vec![1], TensorData::I64(vec![count])));
-            files::write(&path(name), &state, &files::Style::Mae.into()).unwrap();
+            files::write(&path(name), &state, &Style::Mae.into()).unwrap();
             path(name)
         };
         let inputs = [1e9, 1.0, -1e9, 3.0].map(|value| write(&format!("{value}.pth"), value, 7));
@@ -603,7 +539,7 @@ mod tests {
             "{message}"
         );
         let mut state = files::read(&a).unwrap().state;
-        let write = |state: &StateDict| files::write(&c, state, &files::Style::Vlc.into()).unwrap();
+        let write = |state: &StateDict| files::write(&c, state, &Style::Vlc.into()).unwrap();
         state.insert("transformer.more", StoredTensor::f32([1], vec![1.0]));
         write(&state);
         let message = error(&[a.clone(), c.clone()], &output);
