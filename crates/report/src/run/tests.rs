@@ -45,10 +45,3 @@ fn quantities_that_only_validations_have_get_a_chart() {
     let names: Vec<&str> = metrics.iter().map(|metric| &metric.name[..]).collect();
     assert_eq!(names, ["images: accuracy", "images: top5"], "no single classes");
 }
-
-#[test]
-fn chooses_the_longest_word() {
-    let tokens = ["a", "striped", "##s", "square", "42424242"].map(str::to_owned);
-    assert_eq!(longest_word(&tokens), Some(1));
-    assert_eq!(longest_word(&[]), None);
-}
