@@ -92,25 +92,20 @@ impl KeyType for String {
     }
 }
 
-macro_rules! list_types {
-    ($($element:ty),+) => {$(
-        impl KeyType for Vec<$element> {
-            fn type_name() -> String {
-                format!("list of {}", <$element>::type_name())
-            }
-            fn from_value(value: &Value) -> Option<Self> {
-                match value {
-                    Value::List(items) => items.iter().map(<$element>::from_value).collect(),
-                    _ => None,
-                }
-            }
-            fn to_value(&self) -> Value {
-                Value::List(self.iter().map(KeyType::to_value).collect())
-            }
+impl KeyType for Vec<String> {
+    fn type_name() -> String {
+        "list of str".into()
+    }
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::List(items) => items.iter().map(String::from_value).collect(),
+            _ => None,
         }
-    )+};
+    }
+    fn to_value(&self) -> Value {
+        Value::List(self.iter().map(KeyType::to_value).collect())
+    }
 }
-list_types!(String, f64);
 
 /// A value of each channel: red, green and blue.
 impl KeyType for [f64; 3] {
@@ -118,10 +113,12 @@ impl KeyType for [f64; 3] {
         "list of 3 floats".into()
     }
     fn from_value(value: &Value) -> Option<Self> {
-        Vec::from_value(value)?.try_into().ok()
+        let Value::List(items) = value else { return None };
+        let numbers: Option<Vec<f64>> = items.iter().map(f64::from_value).collect();
+        numbers?.try_into().ok()
     }
     fn to_value(&self) -> Value {
-        self.to_vec().to_value()
+        Value::List(self.map(Value::Float).into())
     }
 }
 

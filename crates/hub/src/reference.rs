@@ -69,9 +69,7 @@ impl Reference {
             revision: revision.to_owned(),
         })))
     }
-}
 
-impl Reference {
     /// Returns the reference that a text probably means which is neither a reference nor an existing path: the address of a repository, one
     /// with another prefix, or `ORG/NAME`.
     pub fn suggestion(text: &str) -> Option<String> {

@@ -1,6 +1,7 @@
 //! The division of a run into epochs, accumulation windows and validations, in integers.
 //!
-//! A *micro-batch* is `per_gpu_batchsize` samples. With several ranks, all numbers count the micro-batches of all ranks together. A *window* is the micro-batches of one optimiser step. A window is within one
+//! A *micro-batch* is `per_gpu_batchsize` samples. With several ranks, all numbers count the micro-batches of all ranks together. A *window*
+//! is the micro-batches of one optimiser step. A window is within one
 //! epoch: the last window of an epoch may be shorter.
 
 use std::ops::Range;
