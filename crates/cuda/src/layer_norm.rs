@@ -15,7 +15,7 @@ const WARPS: usize = (THREADS / WARP) as usize;
 /// 132 multiprocessors of an H200.
 const BACKWARD_BLOCKS: usize = 528;
 
-/// Shared memory for partial sums that a block has without a special attribute, and that leaves room for four blocks.
+/// Shared memory for partial sums in bytes: below the limit for which a kernel needs an attribute, and so small that a multiprocessor has four blocks.
 const SHARED_BYTES: usize = 48 << 10;
 
 /// Scale and shift `[1, D]`, and ε, which is added to the variance.

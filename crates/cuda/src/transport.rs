@@ -1,30 +1,34 @@
-//! Word-patch alignment by optimal transport: `kernels/transport.cu`.
+//! Word-patch alignment by optimal transport: `kernels/transport.cu`. In shapes, `R` is the number of rows of all pairs.
 
 use crate::context::{Buffer, Context};
 use crate::driver::Element::F32;
 use crate::driver::{Address, Error, Result};
-use crate::elementwise;
 use crate::launch::{THREADS, WARP, launch, to_blocks, to_i32};
 use crate::matrix::{Matrix, MatrixMut};
-use crate::packed::{Packed, Place, Uploaded};
 use crate::scalars;
 use bytemuck::{Pod, Zeroable};
 use std::ops::Range;
 use vlct_kernels::mat::Beta;
 use vlct_kernels::transport::Ipot;
 
-/// Largest shared memory of a block in bytes, so that two blocks fit into a multiprocessor of Hopper (227 KiB), and one into those of
-/// compute capability 8.6 and 8.9 (99 KiB).
+/// Largest shared memory of a plan in bytes. Two such blocks fit into a multiprocessor of Hopper (227 KiB), and one into those of compute
+/// capability 8.6 and 8.9 (99 KiB). The plan of 40 words and 577 patches takes 93 KiB.
 const SHARED_BYTES: usize = 96 << 10;
 
+/// Words and patches of a tile of cosines, and values from one of its rows to the next in shared memory, as in `transport.cu`.
+const TILE: [usize; 3] = [32, 64, 36];
+
+/// Rows of a block of the backward pass, and rows of the other group whose values it has in shared memory, as in `transport.cu`.
+const GROUP: [usize; 2] = [8, 128];
+
 /// The words of a caption and the patches of an image, as rows of the features, and the factor of their distance.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Pair {
     /// The rows of the words.
     pub text: Range<usize>,
     /// The rows of the patches.
     pub image: Range<usize>,
-    /// The factor.
+    /// The factor of the distance.
     pub weight: f32,
 }
 
@@ -41,83 +45,96 @@ struct DevicePair {
     matrix: i64,
 }
 
-/// A row of a pair, as in `transport.cu`.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct PairRow {
-    pair: i32,
-    row: i32,
-}
-
-/// The pairs on the device.
-struct Pairs {
-    arrays: Uploaded,
-    places: [Place; 2],
-    /// Number of pairs.
-    count: usize,
-    /// Number of rows of all pairs.
+/// Where the pairs have their rows and matrices. Pairs without words or without patches are left out.
+struct Layout {
+    pairs: Vec<DevicePair>,
+    /// Rows of all pairs.
     rows: usize,
-    /// Number of pairs of a word and a patch.
+    /// Values of the matrices of all pairs.
     values: usize,
-    /// Largest number of words, of patches, and of pairs of both, of a pair.
-    largest: [usize; 3],
+    /// Largest number of words of a pair, and of patches.
+    words: usize,
+    patches: usize,
+    /// Whether no row belongs to two groups.
+    is_disjoint: bool,
 }
 
-impl Pairs {
-    /// Copies the pairs that have words and patches to the device.
-    fn new(context: &Context, operation: &'static str, pairs: &[Pair], features: usize) -> Result<Self> {
-        let (mut list, mut rows, mut values, mut largest) = (Vec::new(), Vec::new(), 0, [0; 3]);
-        for pair in pairs
-            .iter()
-            .filter(|pair| !pair.text.is_empty() && !pair.image.is_empty())
-        {
-            if pair.text.end.max(pair.image.end) > features {
+impl Layout {
+    fn new(operation: &'static str, pairs: &[Pair], features: Matrix) -> Result<Self> {
+        let mut layout = Self {
+            pairs: Vec::new(),
+            rows: 0,
+            values: 0,
+            words: 0,
+            patches: 0,
+            is_disjoint: true,
+        };
+        let mut end = 0;
+        for Pair { text, image, weight } in pairs {
+            if text.is_empty() || image.is_empty() {
+                continue;
+            }
+            if text.end.max(image.end) > features.rows() {
                 return Err(Error::InvalidArgument {
                     operation,
-                    reason: format!("{:?} and {:?} are not rows of {features}", pair.text, pair.image),
+                    reason: format!("{text:?} and {image:?} are not rows of {} rows", features.rows()),
                 });
             }
-            let (words, patches) = (pair.text.len(), pair.image.len());
-            let number = to_i32(operation, list.len())?;
-            list.push(DevicePair {
-                text: to_i32(operation, pair.text.start)?,
+            let (words, patches) = (text.len(), image.len());
+            // Indices within a matrix of a pair are 32-bit numbers.
+            to_i32(operation, words.saturating_mul(patches))?;
+            layout.pairs.push(DevicePair {
+                text: to_i32(operation, text.start)?,
                 words: to_i32(operation, words)?,
-                image: to_i32(operation, pair.image.start)?,
+                image: to_i32(operation, image.start)?,
                 patches: to_i32(operation, patches)?,
-                unit: to_i32(operation, rows.len())?,
-                weight: pair.weight,
-                matrix: values as i64,
+                unit: to_i32(operation, layout.rows)?,
+                weight: *weight,
+                matrix: layout.values as i64,
             });
-            rows.extend((0..to_i32(operation, words + patches)?).map(|row| PairRow { pair: number, row }));
-            values += words * patches;
-            for (largest, size) in largest.iter_mut().zip([words, patches, words * patches]) {
-                *largest = size.max(*largest);
-            }
+            layout.rows += words + patches;
+            layout.values += words * patches;
+            layout.words = layout.words.max(words);
+            layout.patches = layout.patches.max(patches);
+            layout.is_disjoint &= end <= text.start && text.end <= image.start;
+            end = image.end;
         }
-        let mut arrays = Packed::default();
-        let places = [arrays.push(&list), arrays.push(&rows)];
-        Ok(Self {
-            arrays: arrays.upload(context)?,
-            places,
-            count: list.len(),
-            rows: rows.len(),
-            values,
-            largest,
-        })
+        Ok(layout)
     }
 
-    fn addresses(&self) -> [Address; 2] {
-        self.places.map(|place| self.arrays.address(place))
+    /// A grid with this number of blocks for each pair.
+    fn grid(&self, operation: &'static str, blocks: usize) -> Result<[u32; 3]> {
+        Ok([to_blocks(operation, self.pairs.len().saturating_mul(blocks))?, 1, 1])
+    }
+
+    /// Values of shared memory for the largest plan that fits, with the factors of its rows and columns.
+    fn shared_values(&self) -> usize {
+        let limit = SHARED_BYTES / F32.bytes() - WARP as usize;
+        let values = |p: &DevicePair| {
+            let [n, m] = [p.words, p.patches].map(|count| count as usize);
+            n * m + n + m
+        };
+        self.pairs
+            .iter()
+            .map(values)
+            .filter(|count| *count <= limit)
+            .max()
+            .unwrap_or(0)
     }
 }
 
 /// What the backward pass needs.
 pub struct Saved {
-    pairs: Pairs,
-    /// The rows of all pairs, divided by their norms, `[R, D]`, and their norms.
+    layout: Layout,
+    /// The pairs of the layout.
+    pairs: Buffer,
+    /// The rows of all pairs, divided by their norms, `[R, D]`.
     units: Buffer,
+    /// The norms `[R]`.
     norms: Buffer,
-    /// The transport plans of all pairs.
+    /// The cosines of words and patches of each pair.
+    cosines: Buffer,
+    /// The transport plan of each pair.
     plans: Buffer,
     /// Rows and columns of the features.
     shape: [usize; 2],
@@ -127,117 +144,31 @@ pub struct Saved {
 /// without words or patches is 0.
 ///
 /// # Errors
-/// Those of the driver, or if a matrix has another type or rows do not exist.
+/// Those of the driver, or if shapes or types do not fit or rows do not exist.
 pub fn forward(context: &Context, features: Matrix, pairs: &[Pair], ipot: Ipot, distance: MatrixMut) -> Result<Saved> {
     const OPERATION: &str = "optimal transport";
-    let width = features.columns();
-    features.expect(OPERATION, "features", [features.rows(), width], F32)?;
     distance.expect(OPERATION, "distance", [1, 1], F32)?;
-    let pairs = Pairs::new(context, OPERATION, pairs, features.rows())?;
-    let floats = |count: usize| context.allocate(count * F32.bytes());
-    let (units, norms) = (floats(pairs.rows * width)?, floats(pairs.rows)?);
-    let [cosines, kernels, plans] = [floats(pairs.values)?, floats(pairs.values)?, floats(pairs.values)?];
-    let distances = floats(pairs.count)?;
-    if pairs.count > 0 {
-        let [list, rows] = pairs.addresses();
-        let (count, columns) = (to_i32(OPERATION, pairs.rows)?, to_i32(OPERATION, width)?);
-        let warps = (THREADS / WARP) as usize;
-        let grid = [to_blocks(OPERATION, pairs.rows.div_ceil(warps))?, 1, 1];
-        let (units, norms) = (units.address(), norms.address());
-        // SAFETY: the rows of the pairs are rows of the features, and there is memory for each of them.
-        unsafe {
-            launch!(
-                context,
-                "transport_normalise",
-                grid,
-                [THREADS, 1, 1],
-                0,
-                [features.address(), list, rows, units, norms, count, columns]
-            )?;
-        }
-        let grid = [to_blocks(OPERATION, pairs.rows)?, 1, 1];
-        let cosines = cosines.address();
-        // SAFETY: there is memory for the matrices of all pairs.
-        unsafe {
-            launch!(
-                context,
-                "transport_cosines",
-                grid,
-                [THREADS, 1, 1],
-                0,
-                [units, list, rows, cosines, columns]
-            )?;
-        }
-        let [words, patches, values] = pairs.largest;
-        let without_plan = (warps + words + patches) * F32.bytes();
-        let with_plan = without_plan + values * F32.bytes();
-        let plan_is_shared = with_plan <= SHARED_BYTES;
-        let shared = to_i32(OPERATION, if plan_is_shared { with_plan } else { without_plan })?.unsigned_abs();
-        let grid = [to_blocks(OPERATION, pairs.count)?, 1, 1];
-        let (beta, iterations) = (ipot.beta, to_i32(OPERATION, ipot.iterations)?);
-        let (kernels, plans, distances) = (kernels.address(), plans.address(), distances.address());
-        // SAFETY: there is memory for the matrices and the distance of each pair, and shared memory for the largest pair.
-        unsafe {
-            launch!(
-                context,
-                "transport_plans",
-                grid,
-                [THREADS, 1, 1],
-                shared,
-                [
-                    cosines,
-                    list,
-                    kernels,
-                    plans,
-                    distances,
-                    beta,
-                    iterations,
-                    i32::from(plan_is_shared)
-                ]
-            )?;
-        }
-    }
-    scalars::sum(OPERATION, context, &distances, pairs.count, 1.0, &distance)?;
-    Ok(Saved {
+    let layout = Layout::new(OPERATION, pairs, features)?;
+    let plans = context.allocate(layout.values * F32.bytes())?;
+    let distances = context.allocate(layout.pairs.len() * F32.bytes())?;
+    let count = layout.pairs.len();
+    let to = [plans.address(), distances.address()];
+    let Aligned {
         pairs,
         units,
         norms,
+        cosines,
+    } = align(OPERATION, context, features, &layout, ipot, to)?;
+    scalars::sum(OPERATION, context, &distances, count, 1.0, &distance)?;
+    Ok(Saved {
+        layout,
+        pairs,
+        units,
+        norms,
+        cosines,
         plans,
-        shape: [features.rows(), width],
+        shape: [features.rows(), features.columns()],
     })
-}
-
-/// Computes `d_features = β·d_features + …`, the gradient of the features `[T, D]`; `d` is the gradient of the result of [`forward`]. Rows of
-/// different pairs must not overlap.
-///
-/// # Errors
-/// Those of the driver, or if shapes or types do not fit.
-pub fn backward(context: &Context, saved: &Saved, d: f32, mut d_features: MatrixMut, beta: Beta) -> Result<()> {
-    const OPERATION: &str = "gradient of optimal transport";
-    let width = saved.shape[1];
-    d_features.expect(OPERATION, "d_features", saved.shape, F32)?;
-    if beta == Beta::Zero {
-        elementwise::fill(context, 0.0, d_features.reborrow())?;
-    }
-    if saved.pairs.count == 0 || width == 0 {
-        return Ok(());
-    }
-    let [list, rows] = saved.pairs.addresses();
-    let grid = [to_blocks(OPERATION, saved.pairs.rows)?, 1, 1];
-    let shared = to_i32(OPERATION, ((THREADS / WARP) as usize + width) * F32.bytes())?.unsigned_abs();
-    let (units, norms, plans) = (saved.units.address(), saved.norms.address(), saved.plans.address());
-    let (dx, width) = (d_features.address(), to_i32(OPERATION, width)?);
-    // SAFETY: the rows of the pairs are rows of the features, whose gradient has their shape.
-    unsafe {
-        launch!(
-            context,
-            "transport_backward",
-            grid,
-            [THREADS, 1, 1],
-            shared,
-            [units, norms, plans, list, rows, d, dx, width]
-        )
-    }
 }
 
 /// Computes the transport plan `plan [words, patches]` between two groups of rows of `features [T, D]`.
@@ -254,18 +185,168 @@ pub fn plan(
 ) -> Result<()> {
     const OPERATION: &str = "transport plan";
     plan.expect(OPERATION, "plan", [text.len(), image.len()], F32)?;
-    if plan.is_empty() {
+    let weight = 1.0;
+    let layout = Layout::new(OPERATION, &[Pair { text, image, weight }], features)?;
+    let distance = context.allocate(F32.bytes())?;
+    let to = [plan.address(), distance.address()];
+    align(OPERATION, context, features, &layout, ipot, to).map(drop)
+}
+
+/// What [`align`] computes beside plans and distances, as in [`Saved`].
+struct Aligned {
+    pairs: Buffer,
+    units: Buffer,
+    norms: Buffer,
+    cosines: Buffer,
+}
+
+/// Writes the plans of all pairs, one after the other, and their weighted distances.
+fn align(
+    operation: &'static str,
+    context: &Context,
+    features: Matrix,
+    layout: &Layout,
+    ipot: Ipot,
+    [plans, distances]: [Address; 2],
+) -> Result<Aligned> {
+    let width = features.columns();
+    features.expect(operation, "features", [features.rows(), width], F32)?;
+    let floats = |count: usize| context.allocate(count * F32.bytes());
+    let aligned = Aligned {
+        pairs: context.upload(&layout.pairs)?,
+        units: floats(layout.rows * width)?,
+        norms: floats(layout.rows)?,
+        cosines: floats(layout.values)?,
+    };
+    if layout.pairs.is_empty() {
+        return Ok(aligned);
+    }
+    let pairs = aligned.pairs.address();
+    let [units, norms, cosines] = [&aligned.units, &aligned.norms, &aligned.cosines].map(Buffer::address);
+    let columns = to_i32(operation, width)?;
+
+    // A warp for each row.
+    let groups = (layout.words + layout.patches).div_ceil((THREADS / WARP) as usize);
+    // SAFETY: the rows of the pairs are rows of the features, and there is memory for each of them.
+    unsafe {
+        launch!(
+            context,
+            "transport_normalise",
+            layout.grid(operation, groups)?,
+            [THREADS, 1, 1],
+            0,
+            [
+                features.address(),
+                pairs,
+                units,
+                norms,
+                columns,
+                to_i32(operation, groups)?
+            ]
+        )?;
+    }
+    let [word_tiles, patch_tiles] = [layout.words.div_ceil(TILE[0]), layout.patches.div_ceil(TILE[1])];
+    // SAFETY: there is memory for the matrix of each pair.
+    unsafe {
+        launch!(
+            context,
+            "transport_cosines",
+            layout.grid(operation, word_tiles * patch_tiles)?,
+            [THREADS, 1, 1],
+            ((TILE[0] + TILE[1]) * TILE[2] * F32.bytes()) as u32,
+            [
+                units,
+                pairs,
+                cosines,
+                columns,
+                to_i32(operation, word_tiles)?,
+                to_i32(operation, patch_tiles)?
+            ]
+        )?;
+    }
+    let (kernels, scalings) = (floats(layout.values)?, floats(layout.rows)?);
+    let shared_values = layout.shared_values();
+    // A thread for each column.
+    let threads = layout.patches.next_multiple_of(WARP as usize).clamp(128, 1024) as u32;
+    // SAFETY: there is memory for the matrices, factors and distance of each pair, and shared memory for plans that fit.
+    unsafe {
+        launch!(
+            context,
+            "transport_plans",
+            layout.grid(operation, 1)?,
+            [threads, 1, 1],
+            ((WARP as usize + shared_values) * F32.bytes()) as u32,
+            [
+                cosines,
+                pairs,
+                kernels.address(),
+                scalings.address(),
+                plans,
+                distances,
+                ipot.beta,
+                to_i32(operation, ipot.iterations)?,
+                to_i32(operation, shared_values)?
+            ]
+        )?;
+    }
+    Ok(aligned)
+}
+
+/// Computes `d_features = β·d_features + …`, the gradient of the features `[T, D]`; `d` is the gradient of the result of [`forward`]. The
+/// plans count as constant.
+///
+/// # Errors
+/// Those of the driver, if shapes or types do not fit, or unless the rows of the pairs are in ascending order and none belongs to two
+/// groups.
+pub fn backward(context: &Context, saved: &Saved, d: f32, d_features: MatrixMut, beta: Beta) -> Result<()> {
+    const OPERATION: &str = "gradient of optimal transport";
+    let Saved { layout, shape, .. } = saved;
+    d_features.expect(OPERATION, "d_features", *shape, F32)?;
+    if !layout.is_disjoint {
+        return Err(Error::InvalidArgument {
+            operation: OPERATION,
+            reason: "the rows of pairs overlap or are not in ascending order".into(),
+        });
+    }
+    if d_features.is_empty() {
         return Ok(());
     }
-    let mut distance = context.allocate(F32.bytes())?;
-    let pair = Pair {
-        text,
-        image,
-        weight: 1.0,
-    };
-    let saved = forward(context, features, &[pair], ipot, distance.matrix_mut(1, 1, F32))?;
-    let bytes = plan.len() * F32.bytes();
-    context
-        .driver()
-        .copy(plan.address(), saved.plans.address(), bytes, context.stream())
+    if beta == Beta::Zero {
+        let bytes = d_features.len() * F32.bytes();
+        context
+            .driver()
+            .fill(d_features.address(), 0, bytes, context.stream())?;
+    }
+    if layout.pairs.is_empty() {
+        return Ok(());
+    }
+    let groups = layout.words.div_ceil(GROUP[0]) + layout.patches.div_ceil(GROUP[0]);
+    // Four columns for each thread.
+    let threads = shape[1]
+        .div_ceil(4)
+        .next_multiple_of(WARP as usize)
+        .min(THREADS as usize);
+    let [units, norms, cosines, plans] =
+        [&saved.units, &saved.norms, &saved.cosines, &saved.plans].map(Buffer::address);
+    // SAFETY: the rows of the pairs are rows of the features, whose gradient has their shape, and each belongs to one group.
+    unsafe {
+        launch!(
+            context,
+            "transport_backward",
+            layout.grid(OPERATION, groups)?,
+            [threads as u32, 1, 1],
+            ((GROUP[0] * GROUP[1] + GROUP[0]) * F32.bytes()) as u32,
+            [
+                units,
+                norms,
+                cosines,
+                plans,
+                saved.pairs.address(),
+                d,
+                d_features.address(),
+                to_i32(OPERATION, shape[1])?,
+                to_i32(OPERATION, groups)?
+            ]
+        )
+    }
 }

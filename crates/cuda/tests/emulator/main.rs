@@ -5,6 +5,7 @@
 //! `sanitizers::…` does in a process of its own.
 
 mod attention;
+mod binary_cross_entropy;
 mod column_sums;
 mod context;
 mod cross_entropy;
@@ -13,9 +14,9 @@ mod elementwise;
 mod execution;
 mod layer_norm;
 mod lists;
-mod losses;
 mod matmul;
 mod optimizer;
+mod patch_loss;
 mod patches;
 mod rows;
 mod sanitizers;
@@ -52,14 +53,15 @@ impl Test {
 fn main() {
     let kernels = [
         attention::tests(),
+        binary_cross_entropy::tests(),
         column_sums::tests(),
         cross_entropy::tests(),
         dropout::tests(),
         elementwise::tests(),
         layer_norm::tests(),
         lists::tests(),
-        losses::tests(),
         optimizer::tests(),
+        patch_loss::tests(),
         patches::tests(),
         rows::tests(),
         scalars::tests(),

@@ -1,4 +1,4 @@
-//! Optimal transport between words and patches.
+//! Optimal transport between words and patches: plans, distances and gradients.
 
 use crate::support::{Device, compare, expect_error, expect_fault, random, sum_bound};
 use crate::{Outcome, Test};
@@ -9,69 +9,137 @@ use vlct_cuda::driver::emulator::{Schedule, Source};
 use vlct_cuda::transport::{self, Pair};
 use vlct_kernels::mat::Beta;
 use vlct_kernels::reference;
-use vlct_kernels::transport::Ipot;
+use vlct_kernels::transport::{Ipot, align};
 
-/// Numbers of words and patches of each pair, and the width: a pair without words, small ones, one that exceeds the shared memory of a plan.
-const CASES: [(&[[usize; 2]], usize); 4] = [
-    (&[[1, 1]], 7),
-    (&[[3, 4], [0, 5], [6, 1], [5, 40]], 17),
-    (&[[9, 70], [2, 3]], 64),
-    (&[[40, 640]], 8),
+/// Pairs of a call.
+struct Case {
+    /// Numbers of words and patches of each pair.
+    sizes: &'static [[usize; 2]],
+    width: usize,
+    ipot: Ipot,
+}
+
+const fn case(sizes: &'static [[usize; 2]], width: usize, iterations: usize) -> Case {
+    let beta = Ipot::TRAINING.beta;
+    Case {
+        sizes,
+        width,
+        ipot: Ipot { beta, iterations },
+    }
+}
+
+/// No pair, empty groups only, single rows, empty groups between others, several tiles, rows that are wider than a block of the backward
+/// pass, and a plan that fits into shared memory beside one that does not.
+const CASES: [Case; 9] = [
+    case(&[], 8, 50),
+    case(&[[0, 3], [2, 0]], 8, 50),
+    case(&[[1, 1]], 7, 50),
+    case(&[[3, 4], [0, 5], [6, 1], [2, 0], [5, 40]], 17, 50),
+    case(&[[4, 5]], 11, 0),
+    case(&[[4, 5]], 11, 1),
+    case(&[[33, 65], [2, 3], [9, 70]], 67, 8),
+    case(&[[3, 5]], 1031, 4),
+    case(&[[40, 577], [41, 600]], 9, 3),
 ];
 
 pub fn tests() -> Vec<Test> {
     let fault = |name: &str, from: &'static str, to: &'static str| {
         Test::new(format!("transport::finds_{name}"), move || {
             let read = |name: &str| Source::kernel_file(name).map_err(|e| e.to_string());
-            let others = [read("scalars.cu")?, read("elementwise.cu")?];
-            let source = read("transport.cu")?.with_fault(from, to);
-            expect_fault(for_all(&Device::with_sources(&[&[source][..], &others].concat())?))
+            let sources = [read("transport.cu")?.with_fault(from, to), read("scalars.cu")?];
+            let device = Device::with_sources(&sources)?;
+            expect_fault(for_all(&device).and_then(|()| constant_norms(&device)))
         })
     };
+    let missing_barrier = |name: &str, barrier: &'static str| fault(&format!("a_missing_barrier_{name}"), barrier, "");
     vec![
         Test::new("transport::distances_plans_and_gradients", || for_all(&Device::new()?)),
+        Test::new("transport::constant_norms", || constant_norms(&Device::new()?)),
         Test::new("transport::names_rows_that_do_not_exist", wrong_rows),
-        fault(
-            "a_missing_barrier_between_columns_and_rows",
-            "        __syncthreads();  // all columns are multiplied, and `delta` is complete\n",
-            "",
+        Test::new("transport::names_rows_in_two_groups", rows_in_two_groups),
+        missing_barrier(
+            "before_iterations",
+            "    __syncthreads();  // the initial values are written\n",
         ),
-        fault(
-            "a_missing_barrier_between_iterations",
-            "        __syncthreads();  // all rows are multiplied, and `sigma` is complete\n",
-            "",
+        missing_barrier(
+            "after_columns",
+            "        __syncthreads();  // `t` and `delta` are complete\n",
+        ),
+        missing_barrier(
+            "after_rows",
+            "        __syncthreads();  // `sigma` is complete, and all threads have read `t`\n",
+        ),
+        missing_barrier(
+            "before_a_product",
+            "        __syncthreads();  // the chunk is complete\n",
+        ),
+        missing_barrier(
+            "after_a_product",
+            "        __syncthreads();  // all threads have read the chunk\n",
+        ),
+        missing_barrier(
+            "before_a_sum_of_units",
+            "            __syncthreads();  // the values of the plan are complete, and `projections`\n",
+        ),
+        missing_barrier(
+            "after_a_sum_of_units",
+            "            __syncthreads();  // all threads have used the previous values\n",
         ),
         fault(
             "a_missing_iteration",
             "iteration < iterations",
             "iteration + 1 < iterations",
         ),
-        fault("a_row_instead_of_a_column", "is_word ? 1 : p.patches;", "1;"),
-        fault("a_missing_projection", "(du[c] - u[c] * projection)", "du[c]"),
         fault(
-            "a_plan_that_stays_in_shared_memory",
-            "plans[p.matrix + i] = t[i];",
-            "plans[p.matrix] = t[i];",
+            "factors_of_another_row",
+            "(delta[i % m] * sigma[i / m])",
+            "(delta[i % m] * sigma[i / m / 2])",
         ),
+        fault("a_write_behind_shared_memory", "t + n * m + n}", "t + n * m + n + 40}"),
+        fault("factors_in_the_same_memory", "sigma + n}", "sigma}"),
+        fault(
+            "a_word_of_another_pair",
+            "if (word < p.words && patch < p.patches)",
+            "if (patch < p.patches)",
+        ),
+        fault(
+            "a_row_instead_of_a_column",
+            "other_step = is_word ? 1 : p.patches;",
+            "other_step = 1;",
+        ),
+        fault(
+            "a_missing_projection",
+            " - load4(unit + i, left) * projections[r];",
+            ";",
+        ),
+        fault(
+            "a_projection_of_a_constant_norm",
+            "norms[r] > MIN_NORM ? sum : 0.f",
+            "sum",
+        ),
+        fault("a_missing_weight", "distance * p.weight", "distance"),
     ]
 }
 
 fn for_all(device: &Device) -> Outcome {
     for schedule in Schedule::ALL {
         device.emulator.set_schedule(schedule);
-        for (sizes, width) in CASES {
+        for case in &CASES {
             for beta in [Beta::Zero, Beta::One] {
-                check(device, sizes, width, beta)
+                check(device, case, beta)
                     .map_err(|e| e.to_string())
                     .flatten()
-                    .map_err(|e| format!("{schedule:?}, {sizes:?}, width {width}, {beta:?}: {e}"))?;
+                    .map_err(|e| {
+                        let Case { sizes, width, ipot } = case;
+                        format!("{schedule:?}, {sizes:?}, width {width}, {ipot:?}, {beta:?}: {e}")
+                    })?;
             }
         }
     }
     Ok(())
 }
 
-/// Pairs with a row between any two groups, which belongs to no pair.
+/// Pairs with a row before, between and after all groups, which belongs to no pair, and the number of rows.
 fn pairs(sizes: &[[usize; 2]]) -> (Vec<Pair>, usize) {
     let mut row = 0;
     let mut group = |len: usize| -> Range<usize> {
@@ -88,82 +156,178 @@ fn pairs(sizes: &[[usize; 2]]) -> (Vec<Pair>, usize) {
     (pairs, row + 1)
 }
 
-fn check(device: &Device, sizes: &[[usize; 2]], width: usize, beta: Beta) -> Result<Outcome, Error> {
+/// The units and norms of some rows.
+struct Units {
+    rows: Vec<f32>,
+    norms: Vec<f32>,
+}
+
+impl Units {
+    fn new(x: &[f32], width: usize) -> Self {
+        let norm = |row: &[f32]| row.iter().map(|v| v * v).sum::<f32>().sqrt().max(1e-5);
+        let norms: Vec<f32> = x.chunks_exact(width).map(norm).collect();
+        Self {
+            rows: (0..x.len()).map(|i| x[i] / norms[i / width]).collect(),
+            norms,
+        }
+    }
+}
+
+fn check(device: &Device, case: &Case, beta: Beta) -> Result<Outcome, Error> {
     let context = &device.context;
+    let Case { sizes, width, ipot } = *case;
     let (pairs, rows) = pairs(sizes);
     let mut x = random(rows * width, 1);
-    // A word of zeros, whose norm is the lower bound.
-    x[width..2 * width].fill(0.0);
+    if rows > 1 {
+        // A row of zeros, whose norm is the lower bound.
+        x[width..2 * width].fill(0.0);
+    }
     let before = random(rows * width, 2);
     let features = device.f32(&x)?;
     let view = features.matrix(rows, width, F32);
-    let (mut distance, mut gradient) = (device.empty(1, F32)?, device.f32(&before)?);
-    let d = 0.7;
-    let saved = transport::forward(context, view, &pairs, Ipot::TRAINING, distance.matrix_mut(1, 1, F32))?;
+    let (d, mut distance) = (0.7, device.empty(1, F32)?);
+    let (mut gradient, before) = match beta {
+        // Memory that was not written: β = 0 must not read it.
+        Beta::Zero => (device.empty(rows * width, F32)?, vec![0.0; rows * width]),
+        Beta::One => (device.f32(&before)?, before),
+    };
+    let saved = transport::forward(context, view, &pairs, ipot, distance.matrix_mut(1, 1, F32))?;
     transport::backward(context, &saved, d, gradient.matrix_mut(rows, width, F32), beta)?;
     let [distance, gradient] = [device.read_f32(&distance)?, device.read_f32(&gradient)?];
 
-    let mut want = match beta {
-        Beta::Zero => vec![0.0; before.len()],
-        Beta::One => before,
-    };
-    let (mut want_distance, mut plans) = (0.0, Vec::new());
+    let (mut want_distance, mut distance_bound) = (0.0, 0.0);
+    let (mut want, mut bounds) = (before.clone(), vec![0f32; before.len()]);
     for pair in &pairs {
         let (n, m) = (pair.text.len(), pair.image.len());
-        let rows_of = |rows: &Range<usize>| x[rows.start * width..rows.end * width].to_vec();
-        let (text, image) = (rows_of(&pair.text), rows_of(&pair.image));
-        let [mut cosines, mut plan] = [(); 2].map(|()| vec![0f32; n * m]);
-        reference::cosines(&mut cosines, &text, &image, width);
-        if n > 0 {
-            let Ipot { beta, iterations } = Ipot::TRAINING;
-            reference::transport_plan(&mut plan, &cosines, n, m, beta, iterations);
-        }
-        want_distance += pair.weight * reference::transport_distance(&cosines, &plan);
-        let [mut d_text, mut d_image] = [vec![0f32; text.len()], vec![0f32; image.len()]];
-        let weight = d * pair.weight;
-        reference::transport_backward(&mut d_text, &mut d_image, &plan, &text, &image, width, weight);
-        let mut add = |rows: &Range<usize>, d: &[f32]| {
-            let to = &mut want[rows.start * width..rows.end * width];
-            to.iter_mut().zip(d).for_each(|(to, d)| *to += d);
-        };
-        add(&pair.text, &d_text);
-        add(&pair.image, &d_image);
         let mut got = device.empty(n * m, F32)?;
         let (text, image) = (pair.text.clone(), pair.image.clone());
-        transport::plan(context, view, text, image, Ipot::TRAINING, got.matrix_mut(n, m, F32))?;
-        plans.push((device.read_f32(&got)?, plan));
-    }
-    // An iteration divides each row and each column by a sum of positive terms. The relative errors of cosines grow by 1/β in the exponential,
-    // and by an iteration each; the plan depends on them continuously, so that they add up.
-    let largest = sizes.iter().map(|[n, m]| n.max(m)).max().copied().unwrap_or(1);
-    let relative = (Ipot::TRAINING.iterations as f32) * (sum_bound(largest) + sum_bound(width) / Ipot::TRAINING.beta);
-    let check = || {
-        for (got, plan) in &plans {
-            compare("plan", got, plan, |i| relative * plan[i] + f32::MIN_POSITIVE)?;
+        transport::plan(context, view, text, image, ipot, got.matrix_mut(n, m, F32))?;
+        if n == 0 || m == 0 {
+            continue;
         }
-        let total: f32 = pairs.iter().map(|pair| 2.0 * pair.weight).sum();
-        compare("distance", &distance, &[want_distance], |_| relative * total)?;
+        let got = device.read_f32(&got)?;
+        let rows_of = |rows: &Range<usize>| &x[rows.start * width..rows.end * width];
+        let (text, image) = (rows_of(&pair.text), rows_of(&pair.image));
+        let [mut cosines, mut plan] = [(); 2].map(|()| vec![0f32; n * m]);
+        reference::cosines(&mut cosines, text, image, width);
+        reference::transport_plan(&mut plan, &cosines, n, m, ipot.beta, ipot.iterations);
+        // After k iterations, a plan is exp(k·a + f + g) with a = (cosine − 1)/β and with factors f of rows and g of columns. An iteration
+        // adds the error of a cosine, divided by β, to the exponent, and that of a sum. The logarithm of a sum changes by at most the
+        // largest change of its terms, so that f and g have at most the same error each.
+        let iteration = sum_bound(width) / ipot.beta + sum_bound(n.max(m));
+        let relative = 3.0 * ipot.iterations as f32 * iteration;
+        let sums: Vec<f32> = got.chunks_exact(m).map(|row| row.iter().sum()).collect();
+        let plans = || {
+            compare("plan", &got, &plan, |i| relative * plan[i] + f32::MIN_POSITIVE)?;
+            // The last step divides rows by their sums.
+            let sum = if ipot.iterations > 0 { 1.0 / n as f32 } else { m as f32 };
+            compare("sums of rows", &sums, &vec![sum; n], |_| sum_bound(m) * sum)
+        };
+        if let Err(e) = plans() {
+            return Ok(Err(e));
+        }
+        let mass: f32 = plan.iter().sum();
+        want_distance += pair.weight * reference::transport_distance(&cosines, &plan);
+        distance_bound += pair.weight * mass * (2.0 * relative + sum_bound(width) + 2.0 * sum_bound(n * m));
+
+        // The gradient of the plan that the device has.
+        let [mut d_text, mut d_image] = [vec![0f32; text.len()], vec![0f32; image.len()]];
+        let weight = d * pair.weight;
+        reference::transport_backward(&mut d_text, &mut d_image, &got, text, image, width, weight);
+        let (words, patches) = (Units::new(text, width), Units::new(image, width));
+        let mut add = |first: usize, d_rows: &[f32], own: &Units, other: &Units, plan: &dyn Fn(usize, usize) -> f32| {
+            let bound = sum_bound(other.norms.len() + width);
+            for (i, d) in d_rows.iter().enumerate() {
+                let (r, c) = (i / width, i % width);
+                // The sum over the other rows of plan · (unit of the other row − own unit · cosine); a cosine has `width` terms.
+                let term = |k: usize| plan(r, k) * (other.rows[k * width + c].abs() + own.rows[i].abs());
+                let magnitude: f32 = (0..other.norms.len()).map(term).sum();
+                want[first * width + i] += d;
+                bounds[first * width + i] += bound * weight * magnitude / own.norms[r];
+            }
+        };
+        add(pair.text.start, &d_text, &words, &patches, &|i, j| got[i * m + j]);
+        add(pair.image.start, &d_image, &patches, &words, &|j, i| got[i * m + j]);
+    }
+    let check = || {
+        compare("distance", &distance, &[want_distance], |_| distance_bound)?;
         compare("gradient", &gradient, &want, |i| {
-            // The sum of a plan is 1, units are at most 1, and norms are about √(width / 3), or the lower bound.
-            let row = &x[i / width * width..][..width];
-            let norm = row.iter().map(|v| v * v).sum::<f32>().sqrt().max(1e-5);
-            relative * 2.0 * d * sizes.len() as f32 / norm + sum_bound(0) * want[i].abs()
+            bounds[i] + sum_bound(0) * before[i].abs()
         })
     };
     Ok(check())
 }
 
+/// Rows whose norms are below the lower bound: the gradient has no projection, as that of the CPU kernel.
+fn constant_norms(device: &Device) -> Outcome {
+    let (width, [n, m]) = (10, [2, 3]);
+    let x: Vec<f32> = random((n + m) * width, 3).iter().map(|v| v * 3e-6).collect();
+    let pair = Pair {
+        text: 0..n,
+        image: n..n + m,
+        weight: 1.0,
+    };
+    let (text, image) = x.split_at(n * width);
+    let alignment = align(text, image, width, Ipot::TRAINING);
+    let mut want = vec![0f32; x.len()];
+    let (d_text, d_image) = want.split_at_mut(n * width);
+    alignment.backward(1.0, width, d_text, d_image);
+    let run = || -> Result<Vec<f32>, Error> {
+        let (features, mut distance) = (device.f32(&x)?, device.empty(1, F32)?);
+        let (mut gradient, context) = (device.empty(x.len(), F32)?, &device.context);
+        let view = features.matrix(n + m, width, F32);
+        let saved = transport::forward(context, view, &[pair], Ipot::TRAINING, distance.matrix_mut(1, 1, F32))?;
+        let to = gradient.matrix_mut(n + m, width, F32);
+        transport::backward(context, &saved, 1.0, to, Beta::Zero)?;
+        device.read_f32(&gradient)
+    };
+    // The plan's values, at most 1 together, have the relative error of the main test; units are at most 1, and the norm is 1e-5.
+    let iterations = Ipot::TRAINING.iterations as f32;
+    let relative = 3.0 * iterations * (sum_bound(width) / Ipot::TRAINING.beta + sum_bound(m));
+    compare("gradient", &run().map_err(|e| e.to_string())?, &want, |_| {
+        relative / 1e-5
+    })
+}
+
 fn wrong_rows() -> Outcome {
     let device = Device::new()?;
+    let pair = Pair {
+        text: 0..1,
+        image: 1..9,
+        weight: 1.0,
+    };
     let run = || -> Result<(), Error> {
         let (x, mut distance) = (device.f32(&random(16, 1))?, device.empty(1, F32)?);
-        let pair = Pair {
-            text: 0..1,
-            image: 1..9,
-            weight: 1.0,
-        };
-        let out = distance.matrix_mut(1, 1, F32);
-        transport::forward(&device.context, x.matrix(2, 8, F32), &[pair], Ipot::TRAINING, out).map(drop)
+        let (x, out) = (x.matrix(2, 8, F32), distance.matrix_mut(1, 1, F32));
+        transport::forward(&device.context, x, &[pair], Ipot::TRAINING, out).map(drop)
     };
-    expect_error(run().map_err(|e| e.to_string()), &["0..1 and 1..9 are not rows of 2"])
+    expect_error(
+        run().map_err(|e| e.to_string()),
+        &["optimal transport: 0..1 and 1..9 are not rows of 2 rows"],
+    )
+}
+
+fn rows_in_two_groups() -> Outcome {
+    let device = Device::new()?;
+    let pair = |text, image| Pair {
+        text,
+        image,
+        weight: 1.0,
+    };
+    let run = |pairs: &[Pair]| -> Result<(), Error> {
+        let (x, mut distance) = (device.f32(&random(32, 1))?, device.empty(1, F32)?);
+        let (x, out) = (x.matrix(4, 8, F32), distance.matrix_mut(1, 1, F32));
+        let mut gradient = device.empty(32, F32)?;
+        let saved = transport::forward(&device.context, x, pairs, Ipot::TRAINING, out)?;
+        transport::backward(&device.context, &saved, 1.0, gradient.matrix_mut(4, 8, F32), Beta::Zero)
+    };
+    for pairs in [
+        vec![pair(0..2, 1..3)],
+        vec![pair(0..1, 1..2), pair(1..2, 2..3)],
+        vec![pair(2..3, 3..4), pair(0..1, 1..2)],
+    ] {
+        let text = "gradient of optimal transport: the rows of pairs overlap or are not in ascending order";
+        expect_error(run(&pairs).map_err(|e| e.to_string()), &[text])?;
+    }
+    Ok(())
 }

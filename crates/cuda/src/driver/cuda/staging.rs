@@ -21,7 +21,7 @@ struct Ring {
 }
 
 impl Ring {
-    /// Occupies a part of `bytes` bytes, at most the size of the ring. `None` if there is no room until the oldest part is released.
+    /// Occupies a part of `bytes` bytes, at most the size of the ring. `None` if no such part is free before the oldest one is released.
     fn reserve(&mut self, bytes: usize) -> Option<usize> {
         let start = match (self.parts.front(), self.parts.back()) {
             (Some(oldest), Some(newest)) => {
