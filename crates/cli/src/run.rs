@@ -6,7 +6,6 @@ use std::path::Path;
 
 use log::{info, warn};
 use vlct_config::{Config, Key, NAMED_CONFIGS, NamedConfig, Resolved};
-use vlct_train::fit;
 use vlct_train::spec::{self, RunSpec};
 use vlct_train::trainer::{self, Control};
 use vlct_util::{IoError, at, atomic};
@@ -112,7 +111,7 @@ fn resolve(updates: &[&str]) -> Result<(Config, Config), Failure> {
     let Resolved { mut config, mut notes } = vlct_config::resolve(updates)?;
     let given = config.clone();
     let has_references = references::resolve_config(&mut config)?;
-    let sizes = fit::take_sizes(&mut config, updates)?;
+    let sizes = vlct_fit::take_sizes(&mut config, updates)?;
     if !sizes.is_empty() {
         notes.push(format!("as in the model of load_path: {sizes}"));
     }

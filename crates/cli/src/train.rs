@@ -7,8 +7,8 @@ use log::{info, warn};
 use serde_json::{Map, json};
 use vlct_config::NamedConfig;
 use vlct_data::datasets::{Contents, contents};
+use vlct_fit::{Fit, Remark};
 use vlct_tasks::metrics::accuracy_margin;
-use vlct_train::fit::{self, Fit, Remark};
 use vlct_train::trainer::{self, CONFIG_FILE, Control, Finished};
 use vlct_util::text::counted;
 
@@ -31,7 +31,7 @@ pub fn run(args: &Train) -> Result<(), Failure> {
     references::resolve_words(&mut words)?;
     // Ctrl-C ends a download at once.
     let signals = Signals::listen()?;
-    let Some(fit) = fit::fit(&words, args.hours, signals.stop_flag())? else {
+    let Some(fit) = vlct_fit::fit(&words, args.hours, signals.stop_flag())? else {
         return signals.check();
     };
     if args.plan {

@@ -16,7 +16,7 @@ use crate::spec::RunSpec;
 ///
 /// # Errors
 /// Returns [`TrainError::OtherImages`] in a test, whose results would be wrong.
-pub(crate) fn check(path: &Path, index: &WeightIndex, spec: &RunSpec) -> Result<()> {
+pub fn check(path: &Path, index: &WeightIndex, spec: &RunSpec) -> Result<()> {
     let described = match DescribedWeights::read(path, index, GivenHeads::default()) {
         Ok(described) => described,
         // Loading names the tensor.

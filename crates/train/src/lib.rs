@@ -2,15 +2,14 @@
 //!
 //! A run has one or more ranks, which compute the micro-batches of each optimiser step together; see [`trainer::run_rank`].
 
-mod agreement;
+pub mod agreement;
 pub mod data;
 pub mod error;
-pub mod fit;
 pub mod groups;
 pub mod imagenet;
 pub mod memory;
 mod names;
-mod paths;
+pub mod paths;
 pub mod plan;
 mod published;
 mod run;
@@ -18,8 +17,7 @@ pub mod schedule;
 pub mod spec;
 mod state;
 pub mod trainer;
-mod vocabulary;
+pub mod vocabulary;
 pub mod weights;
 
 pub use error::{Result, TrainError};
-pub use vlct_tensor::OutOfMemory;

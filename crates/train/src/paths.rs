@@ -13,7 +13,7 @@ use vlct_config::Config;
 pub const CONFIG_FILE: &str = "config.toml";
 
 /// Finds the checkpoint file of `resume_from`, which is a file, a directory with a checkpoint, or a run directory.
-pub(crate) fn find_checkpoint(resume_from: &str) -> Result<PathBuf> {
+pub fn find_checkpoint(resume_from: &str) -> Result<PathBuf> {
     // The path must be absolute, so that `directory_of` finds the parent directories.
     let path = &std::path::absolute(resume_from).map_err(at::<TrainError>(resume_from))?;
     let candidates = [
@@ -30,7 +30,7 @@ pub(crate) fn find_checkpoint(resume_from: &str) -> Result<PathBuf> {
 }
 
 /// Returns the weight file of `load_path` (see [`files::find`]).
-pub(crate) fn find_weights(load_path: &Path) -> Result<PathBuf> {
+pub fn find_weights(load_path: &Path) -> Result<PathBuf> {
     Ok(files::find(load_path)?)
 }
 
@@ -63,7 +63,7 @@ pub fn run_of(path: &Path) -> Option<PathBuf> {
 }
 
 /// Returns the configuration of a checkpoint's run directory; `None` if the directory has no readable configuration.
-pub(crate) fn config_of(checkpoint: &Path) -> Option<Config> {
+pub fn config_of(checkpoint: &Path) -> Option<Config> {
     read_config(&directory_of(checkpoint)?).ok()
 }
 

@@ -98,7 +98,7 @@ pub(crate) fn word_embeddings(index: &WeightIndex) -> Option<usize> {
 }
 
 /// Whether the file of a tokenizer does not exist.
-pub(crate) fn is_gone(name: &str) -> bool {
+pub fn is_gone(name: &str) -> bool {
     matches!(Tokenizer::named(name), Err(TextError::NoTokenizer(_)))
 }
 
@@ -106,7 +106,7 @@ pub(crate) fn is_gone(name: &str) -> bool {
 ///
 /// # Errors
 /// Returns an error if the vocabulary cannot be read.
-pub(crate) fn of_checkpoint(spec: &RunSpec, path: &Path) -> Result<Tokenizer> {
+pub fn of_checkpoint(spec: &RunSpec, path: &Path) -> Result<Tokenizer> {
     let name = &spec.data.tokenizer;
     let named = Tokenizer::named(name);
     let Some(saved) = saved(path)? else {

@@ -22,9 +22,10 @@ use crate::schedule::ema_decay;
 use crate::spec::{EmaSpec, OptimizerSpec, RunSpec};
 use vlct_checkpoint::{self as checkpoint, AVERAGE_PREFIX, Checkpoint, MOMENT_PREFIX, TensorRef};
 
+pub use loading::compare_vocabularies;
 pub use loading::load_file;
 use loading::load_whole;
-pub(crate) use loading::{compare_vocabularies, load_and_log, names_of_classes};
+pub(crate) use loading::{load_and_log, names_of_classes};
 
 /// A model, its optimiser, its gradients and the average of its weights.
 pub(crate) struct Weights {

@@ -177,7 +177,7 @@ enum Kind {
 /// Returns [`TrainError::OtherVocabulary`] if the file says that its weights were trained with another vocabulary,
 /// [`TrainError::ImageClassifier`] if they are those of an image classifier, and [`TrainError::VocabularyOfWeights`] if a file without
 /// vocabulary has fewer word embeddings than `tokenizer` has tokens.
-pub(crate) fn compare_vocabularies(path: &Path, index: &WeightIndex, tokenizer: &str) -> Result<Option<String>> {
+pub fn compare_vocabularies(path: &Path, index: &WeightIndex, tokenizer: &str) -> Result<Option<String>> {
     let ours = Tokenizer::named(tokenizer)?;
     let description = Description::of(path, index)?;
     let is_classifier = description

@@ -5,12 +5,12 @@ use vlct_tasks::texts::{TextStatistics, spread};
 use vlct_text::Tokenizer;
 
 use super::sizes::Candidate;
-use crate::data;
-use crate::error::{Result, TrainError};
-use crate::paths;
-use crate::spec::RunSpec;
-use crate::vocabulary;
 use vlct_config::{Config, KEYS};
+use vlct_train::data;
+use vlct_train::error::{Result, TrainError};
+use vlct_train::paths;
+use vlct_train::spec::RunSpec;
+use vlct_train::vocabulary;
 
 /// Number of images that are decoded for the typical size.
 const SAMPLED_IMAGES: usize = 48;

@@ -17,14 +17,13 @@ use vlct_model::files;
 use vlct_text::Tokenizer;
 use vlct_util::text::counted;
 
-use crate::error::Result;
-use crate::spec;
-use crate::trainer::{self, Threads};
-use crate::vocabulary;
-use crate::weights;
 use vlct_config::{Config, Value, resolve};
 use vlct_logs::duration_text;
 use vlct_tasks::texts::CutTexts;
+use vlct_train::error::Result;
+use vlct_train::trainer::{self, Threads};
+use vlct_train::vocabulary;
+use vlct_train::weights;
 
 pub use facts::{Divisible, Facts};
 pub use given::take_sizes;
@@ -197,7 +196,7 @@ pub fn fit(words: &[String], hours: f64, stop: &AtomicBool) -> Result<Option<Fit
         .chain(words.iter().map(String::as_str))
         .collect();
     let config = resolve(&words)?.config;
-    trainer::use_threads(Threads::from_spec(&spec::compute(&config)))?;
+    trainer::use_threads(Threads::from_config(&config))?;
     // An unsuitable file is an error now, not after the measurements.
     let weights = sizes_of_weights(&config)?;
     let facts = Facts::read(&config)?;

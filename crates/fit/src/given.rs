@@ -10,13 +10,13 @@ use vlct_model::sizes::{GivenHeads, Part};
 use vlct_tasks::description::{DescribedWeights, WeightsError};
 
 use super::sizes::Candidate;
-use crate::error::{Result, TrainError};
-use crate::paths;
-use crate::spec;
-use crate::trainer::{self, Threads};
 use log::warn;
 use vlct_config::{Config, KEYS, NamedConfig, Value};
 use vlct_text::Tokenizer;
+use vlct_train::error::{Result, TrainError};
+use vlct_train::paths;
+use vlct_train::spec;
+use vlct_train::trainer::{self, Threads};
 
 /// Keys other than sizes that [`take_sizes`] may set.
 const TAKEN: [&str; 13] = [
@@ -73,7 +73,7 @@ pub fn take_sizes(config: &mut Config, words: &[&str]) -> Result<String> {
         };
     }
     // Reading weights uses the threads of the run.
-    trainer::use_threads(Threads::from_spec(&spec::compute(config)))?;
+    trainer::use_threads(Threads::from_config(config))?;
     let Ok(weights) = sizes_of_weights(config) else {
         return Ok(String::new());
     };
@@ -443,15 +443,15 @@ mod tests {
                 (config.image_mean, config.image_std, config.size_divisor),
                 (Some([0.48, 0.4578, 0.4082]), Some([0.5; 3]), 16)
             );
-            let spec = crate::spec::RunSpec::resolve(&config).unwrap();
+            let spec = vlct_train::spec::RunSpec::resolve(&config).unwrap();
             let format = spec.data.format();
             assert_eq!((format.multiple, format.normalisation.mean[0]), (16, 0.48));
             let file = files::map(directory.path()).unwrap();
             let index = files::index(&file).unwrap();
-            crate::agreement::check(file.path(), &index, &spec).unwrap();
+            vlct_train::agreement::check(file.path(), &index, &spec).unwrap();
             config.image_mean = None;
-            let spec = crate::spec::RunSpec::resolve(&config).unwrap();
-            let error = crate::agreement::check(file.path(), &index, &spec)
+            let spec = vlct_train::spec::RunSpec::resolve(&config).unwrap();
+            let error = vlct_train::agreement::check(file.path(), &index, &spec)
                 .unwrap_err()
                 .to_string();
             assert!(error.contains("image_mean=[0.48, 0.4578, 0.4082]"), "{error}");

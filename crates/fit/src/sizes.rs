@@ -115,8 +115,8 @@ pub(super) fn sizes_of_run(config: &Config) -> Vec<(&'static str, Value)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::model_size;
     use vlct_config::resolve;
+    use vlct_train::spec::model_size;
 
     #[test]
     fn every_candidate_is_a_valid_model() {
