@@ -7,7 +7,7 @@ use vlct_tensor::throughput::layer_times;
 /// Number of tokens, input width and output width of the measured layer. The layer is the first of an MLP of the base model.
 const SIZES: [usize; 3] = [1920, 768, 3072];
 
-/// Throughput of the three products of a linear layer, printed as one line of JSON. The first three keys are those of
+/// Throughput of the three products of a linear layer, printed as one line of JSON. The first four keys are those of
 /// [`BenchResult`](super::BenchResult).
 #[derive(Clone, Debug, Serialize)]
 pub struct GemmResult {
@@ -15,6 +15,8 @@ pub struct GemmResult {
     pub task: &'static str,
     /// The measured program, always `vlct`.
     pub style: &'static str,
+    /// Model of the device.
+    pub device: &'static str,
     /// Number format.
     pub precision: &'static str,
     /// Rows of input and output (tokens).
@@ -32,9 +34,9 @@ pub struct GemmResult {
 }
 
 /// Measures each product of a layer `repetitions` times. The throughput is computed from the median time.
-pub fn measure_gemm(precision: Precision, repetitions: usize) -> GemmResult {
+pub fn measure_gemm(device: Device, precision: Precision, repetitions: usize) -> GemmResult {
     let [rows, inner, columns] = SIZES;
-    let times = layer_times(Device::default(), rows, inner, columns, precision, repetitions);
+    let times = layer_times(device, rows, inner, columns, precision, repetitions);
     let flops = 2.0 * (rows * inner * columns) as f64;
     let [forward_tflops, input_gradient_tflops, weight_gradient_tflops] =
         [times.forward, times.input_gradient, times.weight_gradient].map(|durations| {
@@ -44,6 +46,7 @@ pub fn measure_gemm(precision: Precision, repetitions: usize) -> GemmResult {
     GemmResult {
         task: "gemm",
         style: "vlct",
+        device: device.model(),
         precision: format_name(precision),
         rows,
         inner,

@@ -59,6 +59,8 @@ pub struct BenchOptions {
     pub image_size: usize,
     /// Samples per step.
     pub batch: usize,
+    /// The device.
+    pub device: Device,
     /// Number format.
     pub precision: Precision,
     /// Whether to measure the time of each operation.
@@ -74,6 +76,8 @@ pub struct BenchResult {
     pub task: &'static str,
     /// The measured program, always `vlct`.
     pub style: &'static str,
+    /// Model of the device.
+    pub device: &'static str,
     /// Number format.
     pub precision: &'static str,
     /// Side of the images in pixels.
@@ -84,7 +88,7 @@ pub struct BenchResult {
     pub seconds_per_step: f64,
     /// `batch / seconds_per_step`.
     pub samples_per_second: f64,
-    /// Peak resident memory of the process in MiB.
+    /// Peak resident memory of the process in MiB; on a GPU, the largest memory that was allocated on it.
     pub peak_mib: u64,
 }
 
@@ -163,6 +167,7 @@ pub fn measure(options: BenchOptions) -> (BenchResult, Option<Profile>) {
         workload,
         image_size,
         batch,
+        device,
         precision,
         profile,
         steps,
@@ -175,8 +180,8 @@ pub fn measure(options: BenchOptions) -> (BenchResult, Option<Profile>) {
     model.set_compute(Compute {
         precision,
         recompute: false,
-        device: Device::default(),
-        f32_products: Device::default().fastest_f32_products(),
+        device,
+        f32_products: device.fastest_f32_products(),
     });
     let spec = match workload {
         Workload::Pretrain => TaskSpec::Pretrain(PretrainSpec {
@@ -208,7 +213,7 @@ pub fn measure(options: BenchOptions) -> (BenchResult, Option<Profile>) {
     let times = match workload {
         Workload::Pretrain | Workload::Vqa => time_training_steps(model, Rule::AdamW, options, &*task, synthetic),
         Workload::Imagenet => time_training_steps(model, Rule::AdamWPyTorch, options, &*task, synthetic),
-        Workload::Infer => time_calls(steps, profile, |step| {
+        Workload::Infer => time_calls(device, steps, profile, |step| {
             let tape = Tape::inference(model.compute());
             task.forward(&model, &tape, synthetic.batch_of_step(step, false));
         }),
@@ -222,12 +227,13 @@ pub fn measure(options: BenchOptions) -> (BenchResult, Option<Profile>) {
     let result = BenchResult {
         task: workload.name(),
         style: "vlct",
+        device: device.model(),
         precision: format_name(precision),
         image_size,
         batch,
         seconds_per_step: round(seconds, 4),
         samples_per_second: round(batch as f64 / seconds, 3),
-        peak_mib: memory::peak_resident() >> 20,
+        peak_mib: peak_memory(device) >> 20,
     };
     (result, profile)
 }
@@ -274,7 +280,7 @@ fn time_training_steps(
 ) -> Vec<f64> {
     let mut optimizer = Optimizer::new(rule, model.parameters());
     let mut gradients = Gradients::new(model.parameters());
-    time_calls(options.steps, options.profile, |step| {
+    time_calls(options.device, options.steps, options.profile, |step| {
         let tape = Tape::new(model.compute());
         let outcome = task.forward(&model, &tape, synthetic.batch_of_step(step, true));
         tape.backward(outcome.total(), 1.0, &mut gradients);
@@ -289,10 +295,11 @@ fn time_training_steps(
 
 /// Calls `step(0)` as a warm-up, then `step(1)` to `step(steps)`. Returns the seconds of each call after the warm-up. Profiles these
 /// calls if `profile` is set.
-fn time_calls(steps: usize, profile: bool, mut step: impl FnMut(u64)) -> Vec<f64> {
+fn time_calls(device: Device, steps: usize, profile: bool, mut step: impl FnMut(u64)) -> Vec<f64> {
     let mut time_once = |number| {
         let start = Instant::now();
         step(number);
+        device.synchronize();
         start.elapsed().as_secs_f64()
     };
     time_once(0);
@@ -300,6 +307,11 @@ fn time_calls(steps: usize, profile: bool, mut step: impl FnMut(u64)) -> Vec<f64
         profile::start();
     }
     (1..=steps as u64).map(time_once).collect()
+}
+
+/// Returns the largest memory in bytes that was used: that of the device if it has its own, else that of the process.
+fn peak_memory(device: Device) -> u64 {
+    device.peak_memory().unwrap_or_else(memory::peak_resident)
 }
 
 /// Returns the name that a number format has in results.
@@ -330,7 +342,7 @@ mod tests {
     #[test]
     fn the_first_call_is_not_measured() {
         let mut calls = Vec::new();
-        assert_eq!(time_calls(3, false, |step| calls.push(step)).len(), 3);
+        assert_eq!(time_calls(Device::cpu(), 3, false, |step| calls.push(step)).len(), 3);
         assert_eq!(calls, [0, 1, 2, 3]);
     }
 

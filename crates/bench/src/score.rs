@@ -1,7 +1,7 @@
 //! Speed of retrieval scoring, beside one forward pass per pair.
 
 use super::synthetic;
-use super::{Device, Precision, format_name, median, round};
+use super::{Device, Precision, format_name, median, peak_memory, round};
 use serde::Serialize;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -12,7 +12,6 @@ use vlct_model::{Inputs, Sequence, Vlc, VlcConfig};
 use vlct_tasks::planes;
 use vlct_tasks::scoring::PairScorer;
 use vlct_tensor::{Compute, Planes, Tape};
-use vlct_train::memory;
 use vlct_train::spec::model_size;
 
 /// Fraction of the pairs that the naive loop scores in a round.
@@ -40,6 +39,8 @@ pub struct ScoreOptions {
     pub texts: usize,
     /// Number format.
     pub precision: Precision,
+    /// The device.
+    pub device: Device,
     /// Measured rounds, after one warm-up round.
     pub rounds: usize,
 }
@@ -51,6 +52,8 @@ pub struct ScoreResult {
     pub task: &'static str,
     /// The measured program, always `vlct`.
     pub style: &'static str,
+    /// Model of the device.
+    pub device: &'static str,
     /// Number format.
     pub precision: &'static str,
     /// Sizes of the model.
@@ -71,7 +74,7 @@ pub struct ScoreResult {
     pub arithmetic_bound: f64,
     /// `ratio / arithmetic_bound`
     pub fraction_of_bound: f64,
-    /// Peak resident memory of the process in MiB.
+    /// Peak resident memory of the process in MiB; on a GPU, the largest memory that was allocated on it.
     pub peak_mib: u64,
 }
 
@@ -97,6 +100,7 @@ pub fn measure_scoring(options: ScoreOptions) -> ScoreResult {
             // Texts change faster than images.
             score_pair(&model, views[pair / options.texts], &texts[pair % options.texts]);
         }
+        options.device.synchronize();
         let naive = rate(naive_pairs, start);
         let start = Instant::now();
         let embedded = scorer.embed_images(&views);
@@ -110,6 +114,7 @@ pub fn measure_scoring(options: ScoreOptions) -> ScoreResult {
     ScoreResult {
         task: "score",
         style: "vlct",
+        device: options.device.model(),
         precision: format_name(options.precision),
         model: match options.model {
             ScoredModel::Base => "base",
@@ -123,7 +128,7 @@ pub fn measure_scoring(options: ScoreOptions) -> ScoreResult {
         ratio: round(ratio, 4),
         arithmetic_bound: round(bound, 4),
         fraction_of_bound: round(ratio / bound, 4),
-        peak_mib: memory::peak_resident() >> 20,
+        peak_mib: peak_memory(options.device) >> 20,
     }
 }
 
@@ -152,8 +157,8 @@ fn scored_model(options: ScoreOptions) -> Vlc {
     model.set_compute(Compute {
         precision: options.precision,
         recompute: false,
-        device: Device::default(),
-        f32_products: Device::default().fastest_f32_products(),
+        device: options.device,
+        f32_products: options.device.fastest_f32_products(),
     });
     model
 }
@@ -217,6 +222,7 @@ mod tests {
             images: 1,
             texts: 1,
             precision: Precision::F32,
+            device: Device::cpu(),
             rounds: 0,
         };
         let backbone = match model {

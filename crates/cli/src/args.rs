@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vlct_image::augment::{Erasing, ErasingMode};
 use vlct_image::{ClassificationAugment, ColourAugment, ImageError, TransformKind, TransformSpec};
+use vlct_tensor::DeviceName;
 
 use crate::bench_answer::BenchAnswer;
 use crate::check_images::CheckImages;
@@ -331,7 +332,7 @@ pub enum BenchTask {
 /// Options of `pretrain`, `vqa`, `infer` and `imagenet`.
 #[derive(Args)]
 #[command(
-    after_help = "Prints a JSON object: task, style (the measured program, always vlct), precision, image_size, batch, seconds_per_step (the median), \
+    after_help = "Prints a JSON object: task, style (the measured program, always vlct), device, precision, image_size, batch, seconds_per_step (the median), \
                   samples_per_second, peak_mib."
 )]
 pub struct BenchSteps {
@@ -353,7 +354,7 @@ pub struct BenchSteps {
 
 /// Retrieval scores of all images with all texts, in tiles and with one forward pass per pair, alternately
 ///
-/// Prints a JSON object: task, style, precision, model, image_size, images, texts, pairs_per_second (tiles) and naive_pairs_per_second, ratio
+/// Prints a JSON object: task, style, device, precision, model, image_size, images, texts, pairs_per_second (tiles) and naive_pairs_per_second, ratio
 /// of both, arithmetic_bound (ratio of the operations that both need), fraction_of_bound, peak_mib. Rates are medians of the rounds.
 #[derive(Args)]
 pub struct BenchScore {
@@ -388,7 +389,10 @@ pub enum BenchModel {
 /// Precision and threads of the tasks that run a model or its matrix products.
 #[derive(Args)]
 pub struct BenchCompute {
-    /// Precision [default: bf16 if the CPU has fast bfloat16, else f32]
+    /// Where to compute: auto (a GPU if there is one, else the CPU), cpu, cuda, or cuda:N for the GPU with this number, from 0
+    #[arg(long, value_name = "D", default_value_t)]
+    pub device: DeviceName,
+    /// Precision [default: bf16 on a GPU and on a CPU with fast bfloat16, else f32]
     #[arg(long, value_enum, value_name = "P")]
     pub precision: Option<PrecisionName>,
     /// Number of threads; 0: one per available CPU
@@ -401,7 +405,7 @@ pub struct BenchCompute {
 
 /// The matrix products of a linear layer from width 768 to 3072 on 1920 tokens: y = x·wᵀ + b, dx = dy·w, dw = dyᵀ·x
 ///
-/// Prints a JSON object: task, style (the measured program, always vlct), precision, rows, inner, columns, and the medians forward_tflops,
+/// Prints a JSON object: task, style (the measured program, always vlct), device, precision, rows, inner, columns, and the medians forward_tflops,
 /// input_gradient_tflops, weight_gradient_tflops.
 #[derive(Args)]
 pub struct BenchGemm {

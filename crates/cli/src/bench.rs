@@ -15,7 +15,7 @@ use vlct_train::trainer::{Threads, use_threads};
 use crate::args::{Bench, BenchCompute, BenchGemm, BenchLoader, BenchModel, BenchScore, BenchSteps, BenchTask};
 use crate::bench_answer;
 use crate::output::{Failure, print};
-use crate::values::PrecisionName;
+use crate::values::{PrecisionName, open_device};
 
 /// Measures one kind of work and prints the result.
 pub fn run(args: &Bench) -> Result<(), Failure> {
@@ -32,11 +32,13 @@ pub fn run(args: &Bench) -> Result<(), Failure> {
 }
 
 fn bench_steps(workload: Workload, args: &BenchSteps) -> Result<(), Failure> {
+    let (device, precision) = prepare_computation(&args.compute)?;
     let (result, profile) = measure(BenchOptions {
         workload,
         image_size: args.image_size,
         batch: args.batch,
-        precision: start_threads_and_choose_precision(&args.compute)?,
+        device,
+        precision,
         profile: args.profile,
         steps: args.steps,
     });
@@ -51,36 +53,42 @@ fn bench_score(args: &BenchScore) -> Result<(), Failure> {
         BenchModel::Base => (ScoredModel::Base, 384),
         BenchModel::Quickstart => (ScoredModel::Quickstart, 64),
     };
+    let (device, precision) = prepare_computation(&args.compute)?;
     print_line(&measure_scoring(ScoreOptions {
         model,
         image_size: args.image_size.unwrap_or(image_size),
         images: args.images,
         texts: args.texts,
-        precision: start_threads_and_choose_precision(&args.compute)?,
+        precision,
+        device,
         rounds: args.rounds,
     }))
 }
 
 fn bench_gemm(args: &BenchGemm) -> Result<(), Failure> {
-    let precision = start_threads_and_choose_precision(&args.compute)?;
-    print_line(&measure_gemm(precision, args.steps))
+    let (device, precision) = prepare_computation(&args.compute)?;
+    print_line(&measure_gemm(device, precision, args.steps))
 }
 
-/// Starts the threads, and returns the precision to measure.
-fn start_threads_and_choose_precision(args: &BenchCompute) -> Result<Precision, Failure> {
+/// Starts the threads, and returns the device and the precision to measure.
+fn prepare_computation(args: &BenchCompute) -> Result<(Device, Precision), Failure> {
     use_threads(Threads {
         count: args.threads,
         pinned: args.pin_threads,
     })?;
-    let fast = Device::default().bf16_is_fast();
-    match args.precision {
-        Some(PrecisionName::F32) => Ok(Precision::F32),
-        Some(PrecisionName::Bf16) if !fast => Err(Failure::Failed(
-            "this machine has no fast bfloat16 (AMX, or AVX-512 on AMD): use --precision f32".into(),
-        )),
-        None if !fast => Ok(Precision::F32),
-        Some(PrecisionName::Bf16) | None => Ok(Precision::Bf16),
-    }
+    let device = open_device(args.device)?;
+    let fast = device.bf16_is_fast();
+    let precision = match args.precision {
+        Some(PrecisionName::F32) => Precision::F32,
+        Some(PrecisionName::Bf16) if !fast => {
+            return Err(Failure::Failed(
+                "this machine has no fast bfloat16 (AMX, or AVX-512 on AMD): use --precision f32".into(),
+            ));
+        }
+        None if !fast => Precision::F32,
+        Some(PrecisionName::Bf16) | None => Precision::Bf16,
+    };
+    Ok((device, precision))
 }
 
 fn bench_loader(args: &BenchLoader) -> Result<(), Failure> {

@@ -15,20 +15,20 @@ use vlct_model::{Vlc, VlcConfig};
 use vlct_predict::matching::Matching;
 use vlct_predict::vqa::Vqa;
 use vlct_predict::{Item, OpenOptions, PredictError, Predictor};
-use vlct_tensor::Precision;
+use vlct_tensor::{DeviceName, Precision};
 use vlct_train::trainer::{Threads, use_threads};
 use vlct_util::{IoError, at};
 
 use crate::output::{Failure, print};
 use crate::references::local_path;
-use crate::values::{PrecisionName, parse_count, parse_threads};
+use crate::values::{PrecisionName, open_device, parse_count, parse_threads};
 
 /// The text of the measured answer.
 const TEXT: &str = "a dog on a surfboard";
 
 /// The first answer: from the start of `vlct predict match` or `vlct predict vqa` to its end
 ///
-/// Prints task (match, or vqa for weights without a matching head), precision, image_size, file_mib and, as medians, the seconds of reading the file once (read_seconds), of a forward pass with one pair
+/// Prints task (match, or vqa for weights without a matching head), device, precision, image_size, file_mib and, as medians, the seconds of reading the file once (read_seconds), of a forward pass with one pair
 /// (forward_seconds) and of the whole program (answer_seconds); ratio is answer_seconds / (read_seconds + forward_seconds). The file is in the
 /// page cache.
 #[derive(Args)]
@@ -42,7 +42,10 @@ pub struct BenchAnswer {
     /// Repetitions of each measurement
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = parse_count)]
     pub steps: usize,
-    /// Precision [default: bf16 if the CPU has fast bfloat16, else f32]
+    /// Where to compute: auto (a GPU if there is one, else the CPU), cpu, cuda, or cuda:N for the GPU with this number, from 0
+    #[arg(long, value_name = "D", default_value_t)]
+    pub device: DeviceName,
+    /// Precision [default: bf16 on a GPU and on a CPU with fast bfloat16, else f32]
     #[arg(long, value_enum, value_name = "P")]
     pub precision: Option<PrecisionName>,
     /// Number of threads; 0: one per available CPU
@@ -81,7 +84,9 @@ pub fn run(args: &BenchAnswer) -> Result<(), Failure> {
         PrecisionName::F32 => Precision::F32,
         PrecisionName::Bf16 => Precision::Bf16,
     });
+    let device = open_device(args.device)?;
     let options = OpenOptions {
+        device,
         precision,
         ..OpenOptions::default()
     };
@@ -95,6 +100,7 @@ pub fn run(args: &BenchAnswer) -> Result<(), Failure> {
     let seconds = |value: f64| (value * 1e4).round() / 1e4;
     let result = json!({
         "task": task,
+        "device": device.model(),
         "precision": match used {
             Precision::F32 => "f32",
             Precision::Bf16 => "bf16",
@@ -155,7 +161,8 @@ fn forward(args: &BenchAnswer, path: &Path, image: &Path, options: &OpenOptions)
 fn answer(args: &BenchAnswer, task: &str, weights: &Path, image: &Path) -> Result<(), PredictError> {
     let program = std::env::current_exe().map_err(at::<IoError>("this program"))?;
     let mut command = Command::new(&program);
-    command.args(["predict", task, "--threads", &args.threads.to_string(), "--load"]);
+    command.args(["predict", task, "--threads", &args.threads.to_string()]);
+    command.args(["--device", &args.device.to_string(), "--load"]);
     command.arg(weights);
     match args.precision {
         Some(PrecisionName::F32) => drop(command.args(["--precision", "f32"])),

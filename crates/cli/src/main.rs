@@ -33,14 +33,14 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use args::{Cli, Command};
 use output::Failure;
-use vlct_train::OutOfMemory;
+use vlct_tensor::{DeviceError, MemoryShortage, OutOfMemory};
 
 fn main() -> ExitCode {
     // These functions print help and usage errors themselves, and exit with 0 or 2.
     let matches = command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     output::Logger::install();
-    let result = catch_out_of_memory(|| match &cli.command {
+    let result = catch_device_errors(|| match &cli.command {
         Command::Run(args) => run::run(args),
         Command::Train(args) => train::run(args),
         Command::Imagenet(args) => imagenet::run(args, &|flag| is_given(&matches, flag)),
@@ -93,21 +93,44 @@ fn is_given(matches: &ArgMatches, id: &str) -> bool {
     matches.try_contains_id(id).is_ok() && matches.value_source(id) == Some(ValueSource::CommandLine)
 }
 
-/// Runs a command. A computation that runs out of memory panics with [`OutOfMemory`]: this function catches the panic and returns an
-/// error. It does not print panics that a library turns into errors, such as those of decoders on damaged files.
-fn catch_out_of_memory(command: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+/// Runs a command. A computation that runs out of memory panics with [`OutOfMemory`] on the CPU, and every failure of another device with
+/// [`DeviceError`]: this function catches these panics and returns an error. It does not print panics that a library turns into errors,
+/// such as those of decoders on damaged files.
+fn catch_device_errors(command: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
     let default_hook = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        if !info.payload().is::<OutOfMemory>() && !vlct_util::panics::is_caught() {
+        let is_caught = info.payload().is::<OutOfMemory>() || info.payload().is::<DeviceError>();
+        if !is_caught && !vlct_util::panics::is_caught() {
             default_hook(info);
         }
     }));
-    panic::catch_unwind(panic::AssertUnwindSafe(command)).unwrap_or_else(|payload| match payload.downcast::<OutOfMemory>() {
-        Ok(out_of_memory) => Err(Failure::Failed(format!(
-            "out of memory: {} MiB more are needed; use fewer samples at once (per_gpu_batchsize, --batch, --batch_size), smaller images or \
-             activation_recompute=True",
-            out_of_memory.bytes.div_ceil(1 << 20)
-        ))),
-        Err(payload) => panic::resume_unwind(payload),
-    })
+    let payload = match panic::catch_unwind(panic::AssertUnwindSafe(command)) {
+        Ok(result) => return result,
+        Err(payload) => payload,
+    };
+    let message = if let Some(OutOfMemory { bytes }) = payload.downcast_ref() {
+        format!("out of memory: {} more are needed; {LESS_MEMORY}", mebibytes(*bytes))
+    } else if let Some(error) = payload.downcast_ref::<DeviceError>() {
+        match error.out_of_memory() {
+            Some(MemoryShortage { requested, free, total }) => format!(
+                "out of memory of the GPU: {} more are needed, and {} of {} are free; {LESS_MEMORY}",
+                mebibytes(requested),
+                mebibytes(free),
+                mebibytes(total)
+            ),
+            None => error.to_string(),
+        }
+    } else {
+        panic::resume_unwind(payload);
+    };
+    Err(Failure::Failed(message))
+}
+
+/// What a user can do if there is too little memory.
+const LESS_MEMORY: &str =
+    "use fewer samples at once (per_gpu_batchsize, --batch, --batch_size), smaller images or activation_recompute=True";
+
+/// Returns a number of bytes as text.
+fn mebibytes(bytes: usize) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
 }

@@ -85,6 +85,7 @@ fn every_task_prints_one_line_with_the_documented_keys() {
         let expected = [
             "task",
             "style",
+            "device",
             "precision",
             "image_size",
             "batch",
@@ -108,6 +109,7 @@ fn scoring_is_compared_with_the_naive_loop() {
     let expected = [
         "task",
         "style",
+        "device",
         "precision",
         "model",
         "image_size",
@@ -142,7 +144,7 @@ fn measures_products_in_both_formats() {
         let line = measure("gemm", &format!("--steps 1 --precision {format}"));
         let rates = ["forward_tflops", "input_gradient_tflops", "weight_gradient_tflops"];
         let keys: Vec<&str> = line.keys().map(String::as_str).collect();
-        let expected = ["task", "style", "precision", "rows", "inner", "columns"];
+        let expected = ["task", "style", "device", "precision", "rows", "inner", "columns"];
         assert_eq!(keys, [&expected[..], &rates].concat());
         assert_eq!((&line["task"], &line["precision"]), (&"gemm".into(), &format.into()));
         assert!(rates.iter().all(|rate| line[*rate].as_f64() > Some(0.0)), "{line:?}");

@@ -31,7 +31,7 @@ fn reports_the_number_format_and_resumes_with_equivalent_keys() {
         assert_success(&output);
         let text = stderr_of(&output);
         assert!(text.contains(&format!(", 1 threads, {format}\n")), "{text}");
-        let has_warning = text.contains("warning: precision='bf16' is computed in 32 bits");
+        let has_warning = text.contains("warning: precision='bf16' is computed in f32");
         assert_eq!(has_warning, more.contains(&"precision=bf16") && !fast, "{text}");
     }
     assert_same_checkpoint(&last_checkpoint(directory, "a"), &last_checkpoint(directory, "c"));

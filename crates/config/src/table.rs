@@ -74,7 +74,7 @@ macro_rules! table {
     };
 }
 
-/// The value of `f32_products` that selects the faster method when a run begins.
+/// The value of `f32_products` that selects the faster method when a run begins, and of `device` that selects a GPU if there is one.
 pub const AUTO: &str = "auto";
 
 /// The backbone of ViLT: its position table is learned, and images keep their proportions.
@@ -107,11 +107,12 @@ table! {
         test_only: bool = false, Range::Any, "Evaluate the model on the test split instead of training.";
         fast_dev_run: FastDevRun = FastDevRun(0), at_least(0.0), "Trial run of this many training and validation batches (True means 1), at most one epoch, without sanity check, checkpoints and logs.";
         log_every: u64 = 10, at_least(1.0), "Optimiser steps between log entries.";
-        num_gpus: NumGpus = NumGpus::Count(1), Range::Any, "Devices per node: a count or a list of ids; 0 and 1 mean the CPU.";
+        num_gpus: NumGpus = NumGpus::Count(1), Range::Any, "Devices per machine: a count or a list of numbers; 0 means the CPU.";
+        device: String = AUTO.into(), Range::Any, "Where to compute: 'cpu', 'cuda' or 'cuda:N' for the NVIDIA GPU with this number, from 0; 'auto' uses a GPU if there is one, else the CPU.";
         num_nodes: u64 = 1, at_least(1.0), "Number of machines.";
         threads: usize = 0, between(0.0, 4096.0), "Number of compute threads; 0 means one per CPU.";
         pin_threads: bool = false, Range::Any, "Bind each compute thread to one CPU (Linux only); useful if no other program runs on the machine.";
-        precision: Option<Precision> = None, Range::Any, "Number format of matrix products and saved activations: 32 for f32, 16 or 'bf16' for bfloat16; None selects bfloat16 on CPUs with fast bfloat16 instructions, else 32.";
+        precision: Option<Precision> = None, Range::Any, "Number format of matrix products and saved activations: 32 for f32, 16 or 'bf16' for bfloat16; None selects bfloat16 on GPUs and on CPUs with fast bfloat16 instructions, else 32.";
         f32_products: String = AUTO.into(), Range::OneOf(&[AUTO, "fma", "bf16x3"]), "Method of f32 matrix products: fused multiply-add ('fma') or three bfloat16 values per f32 on AMX ('bf16x3'). 'auto' measures both when a run begins and selects the faster one; resumed runs and tests use the method of the run that saved the checkpoint.";
         activation_recompute: bool = false, Range::Any, "Use less memory at the cost of time: layers save only their input and recompute the rest for the backward pass. Results are identical.";
     }

@@ -4,6 +4,7 @@ use crate::driver::{Address, Driver, Element, Error, Result, Stream};
 use crate::matrix::{Matrix, MatrixMut};
 use bytemuck::Pod;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vlct_kernels::memory::{Arena, Piece, Region};
 
@@ -44,6 +45,7 @@ impl Drop for DeviceRegion {
         // Submitted work may use the memory. If the device has failed, its memory is lost, and so is the error.
         let _ = self.owner.driver.synchronize(self.owner.stream);
         let _ = self.owner.driver.free(Address(self.range.start as u64));
+        self.owner.allocated.fetch_sub(self.range.len(), Ordering::Relaxed);
     }
 }
 
@@ -51,6 +53,10 @@ impl Drop for DeviceRegion {
 struct Owner {
     driver: Arc<dyn Driver>,
     stream: Stream,
+    /// Bytes of all regions.
+    allocated: AtomicUsize,
+    /// The largest value of `allocated`.
+    peak: AtomicUsize,
 }
 
 impl std::fmt::Debug for Owner {
@@ -101,7 +107,12 @@ impl Context {
             Allocation::Separate => 1,
         };
         Ok(Self {
-            owner: Arc::new(Owner { driver, stream }),
+            owner: Arc::new(Owner {
+                driver,
+                stream,
+                allocated: AtomicUsize::new(0),
+                peak: AtomicUsize::new(0),
+            }),
             pool: Arc::new(Pool {
                 arena: Mutex::new(Arena::new(ALIGNMENT, region_bytes)),
                 allocation,
@@ -136,6 +147,8 @@ impl Context {
         let region = |len: usize| {
             // The arena rounds sizes up. The bytes of a separate allocation after its end are never used, because it is not reused.
             let start = self.driver().allocate(if is_separate { bytes } else { len })?.0 as usize;
+            let allocated = self.owner.allocated.fetch_add(len, Ordering::Relaxed) + len;
+            self.owner.peak.fetch_max(allocated, Ordering::Relaxed);
             Ok(DeviceRegion {
                 owner: Arc::clone(&self.owner),
                 range: start..start + len,
@@ -192,6 +205,11 @@ impl Context {
             });
         }
         self.driver().copy_to_host(to, from.address(), self.stream())
+    }
+
+    /// Returns the largest number of bytes that the context has allocated from the driver at once.
+    pub fn peak_memory(&self) -> usize {
+        self.owner.peak.load(Ordering::Relaxed)
     }
 
     /// Returns unused memory to the device.

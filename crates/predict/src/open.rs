@@ -9,7 +9,7 @@ use vlct_model::sizes::GivenHeads;
 use vlct_model::{Vlc, VlcConfig};
 use vlct_tasks::TaskSpec;
 use vlct_tasks::description::{DescribedWeights, InputDescription, VocabularyDifference};
-use vlct_tensor::{Compute, Precision};
+use vlct_tensor::{Compute, Device, Precision};
 use vlct_text::Tokenizer;
 
 use crate::{Head, PredictError, Preparation, Result};
@@ -24,7 +24,9 @@ pub struct OpenOptions {
     pub image_size: Option<usize>,
     /// The tokenizer.
     pub tokenizer: Option<Tokenizer>,
-    /// Number format; `None` means bfloat16 if the CPU has fast bfloat16, else f32.
+    /// The device.
+    pub device: Device,
+    /// Number format; `None` means bfloat16 if it is fast on the device, else f32.
     pub precision: Option<Precision>,
     /// Numbers of attention heads, for files that do not state them.
     pub heads: GivenHeads,
@@ -72,7 +74,7 @@ impl Predictor {
             source,
         })?;
         notes.extend(report.resized.iter().map(|change| format!("resized {change}")));
-        model.set_compute(compute(options.precision));
+        model.set_compute(compute(options.device, options.precision));
         Ok(Self {
             path,
             model,
@@ -127,16 +129,16 @@ impl Predictor {
     }
 }
 
-/// Returns the settings of a computation in this precision; `None` means bfloat16 if the CPU has fast bfloat16, else f32.
-pub fn compute(precision: Option<Precision>) -> Compute {
-    let compute = Compute::default();
-    let fastest = match compute.device.bf16_is_fast() {
+/// Returns the settings of a computation on a device in this precision; `None` means bfloat16 if it is fast on the device, else f32.
+pub fn compute(device: Device, precision: Option<Precision>) -> Compute {
+    let fastest = match device.bf16_is_fast() {
         true => Precision::Bf16,
         false => Precision::F32,
     };
     Compute {
+        device,
         precision: precision.unwrap_or(fastest),
-        ..compute
+        ..Compute::default()
     }
 }
 

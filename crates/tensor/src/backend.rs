@@ -160,6 +160,17 @@ pub(crate) trait Backend: Send + Sync {
     /// Returns the name of the device, for messages.
     fn name(&self) -> &str;
 
+    /// Returns the model of the device.
+    fn model(&self) -> &str {
+        "CPU"
+    }
+
+    /// Returns the largest number of bytes of the device's own memory that the program has allocated at once; `None` if the device uses
+    /// the memory of the machine.
+    fn peak_memory(&self) -> Option<u64> {
+        None
+    }
+
     /// Returns the name of the memory that holds the tensors. Backends with the same memory accept each other's tensors.
     fn memory(&self) -> &str {
         self.name()
@@ -177,6 +188,9 @@ pub(crate) trait Backend: Send + Sync {
 
     /// Waits for all submitted work and returns the time.
     fn timestamp(&self) -> Timestamp;
+
+    /// Waits until all submitted work is done.
+    fn synchronize(&self) {}
 
     /// Returns unused memory to the operating system.
     fn release_unused(&self);

@@ -3,14 +3,57 @@
 use crate::backend::Backend;
 use crate::cpu::CPU;
 use crate::cuda::Cuda;
-pub use crate::cuda::DeviceError;
+pub use crate::cuda::{DeviceError, MemoryShortage};
+pub use crate::device_name::{DeviceName, UnknownDeviceName};
 use crate::precision::F32Products;
 use crate::profile;
 use crate::tensor::{Order, Planes, Tensor};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vlct_cuda::context::Allocation;
 use vlct_cuda::driver::Driver;
+use vlct_cuda::driver::cuda::{Cuda as NvidiaDevice, Unavailable, devices};
 pub use vlct_kernels::memory::OutOfMemory;
+
+/// Why a CUDA device cannot be used. Its message is one line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{name} cannot be used: {reason}")]
+pub struct DeviceUnavailable {
+    name: DeviceName,
+    reason: Unavailable,
+}
+
+impl DeviceUnavailable {
+    /// Whether the machine has no CUDA device, so that nothing needs to be repaired.
+    pub fn is_absent(&self) -> bool {
+        match &self.reason {
+            Unavailable::NoDriver { errors } => errors.is_empty(),
+            Unavailable::NoDevice { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+/// The results of opening devices, by their numbers.
+type Opened = BTreeMap<usize, Result<Device, DeviceUnavailable>>;
+
+/// Returns the devices that were opened. While the value exists, no other thread opens a device.
+fn opened() -> MutexGuard<'static, Opened> {
+    static OPENED: Mutex<Opened> = Mutex::new(BTreeMap::new());
+    OPENED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns the device with this number in the order of the driver.
+fn open_cuda(index: usize) -> Result<Device, DeviceUnavailable> {
+    opened().entry(index).or_insert_with(|| open_unopened(index)).clone()
+}
+
+fn open_unopened(index: usize) -> Result<Device, DeviceUnavailable> {
+    let name = DeviceName::Cuda(index);
+    let unavailable = |reason| DeviceUnavailable { name, reason };
+    let driver = NvidiaDevice::open(index).map_err(unavailable)?;
+    Device::of_driver(&name.to_string(), Arc::new(driver)).map_err(|error| unavailable(error.into()))
+}
 
 /// A device. All tensors of an operation must be on the same device; [`Tensor::to_host`] and [`Device::tensor`] copy values from one
 /// device to another.
@@ -21,6 +64,67 @@ impl Device {
     /// The CPU of this machine.
     pub fn cpu() -> Self {
         Self(&CPU)
+    }
+
+    /// Returns the device of this name. A device is opened once; later calls return the same one.
+    ///
+    /// # Errors
+    /// Why the device cannot be used. [`DeviceName::Auto`] gives no error.
+    pub fn open(name: DeviceName) -> Result<Self, DeviceUnavailable> {
+        match name {
+            DeviceName::Auto => Ok(Self::fastest().0),
+            DeviceName::Cpu => Ok(Self::cpu()),
+            DeviceName::Cuda(index) => open_cuda(index),
+        }
+    }
+
+    /// Returns the first CUDA device that can be used, or the CPU and the reason why there is no CUDA device.
+    pub fn fastest() -> (Self, Option<DeviceUnavailable>) {
+        // The driver may have a device before the first one with kernels.
+        let first = Self::cuda_devices().and_then(|devices| open_cuda(devices.first().copied().unwrap_or(0)));
+        match first {
+            Ok(device) => (device, None),
+            Err(reason) => (Self::cpu(), Some(reason)),
+        }
+    }
+
+    /// Returns the numbers of the CUDA devices that can be used.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn cuda_devices() -> Result<Vec<usize>, DeviceUnavailable> {
+        match devices() {
+            Ok(devices) => Ok(devices.iter().map(|device| device.index).collect()),
+            // A test has registered a device.
+            Err(_) if matches!(opened().get(&0), Some(Ok(_))) => Ok(vec![0]),
+            Err(reason) => Err(DeviceUnavailable {
+                name: DeviceName::Cuda(0),
+                reason,
+            }),
+        }
+    }
+
+    /// Makes [`Device::open`] return `device` for [`DeviceName::Cuda`] with this number, and [`Device::fastest`] if the number is 0, so that
+    /// tests can run programs on an emulated device.
+    #[cfg(any(test, feature = "test-backends"))]
+    pub fn register(index: usize, device: Self) {
+        opened().insert(index, Ok(device));
+    }
+
+    /// Returns the name: [`DeviceName::Cpu`] or [`DeviceName::Cuda`].
+    pub fn name(self) -> DeviceName {
+        self.0.name().parse().unwrap_or(DeviceName::Cpu)
+    }
+
+    /// Returns the model of a CUDA device, such as `NVIDIA H200`; `CPU` for the CPU.
+    pub fn model(self) -> &'static str {
+        self.0.model()
+    }
+
+    /// Returns the largest number of bytes of the device's own memory that the program has allocated at once; `None` if the device uses
+    /// the memory of the machine.
+    pub fn peak_memory(self) -> Option<u64> {
+        self.0.peak_memory()
     }
 
     /// Returns a CUDA device with this driver. `name` is that of the device in messages, such as `cuda:0`. The device exists until the
@@ -69,6 +173,11 @@ impl Device {
         self.0.fastest_f32_products()
     }
 
+    /// Waits until all submitted work is done. Measurements of time need it; results do not.
+    pub fn synchronize(self) {
+        self.0.synchronize();
+    }
+
     /// Returns unused memory to the operating system. Callers do this between phases with very different memory
     /// needs, such as training and evaluation.
     pub fn release_unused(self) {
@@ -106,6 +215,19 @@ impl Device {
     }
 }
 
+/// A device is written as its name, and opened when it is read.
+impl serde::Serialize for Device {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.name().serialize(serializer)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Device {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::open(DeviceName::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
 impl Default for Device {
     fn default() -> Self {
         Self::cpu()
@@ -123,5 +245,46 @@ impl Eq for Device {}
 impl std::fmt::Debug for Device {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.0.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_cannot_be_used_has_one_line_with_its_name() {
+        let reasons = [
+            (Unavailable::NoDriver { errors: Vec::new() }, true),
+            (Unavailable::NoDevice { hidden: false }, true),
+            (
+                Unavailable::NoDriver {
+                    errors: vec!["libcuda.so.1: damaged".into()],
+                },
+                false,
+            ),
+            (Unavailable::NoSuchDevice { index: 3, count: 1 }, false),
+        ];
+        for (reason, is_absent) in reasons {
+            let error = DeviceUnavailable {
+                name: DeviceName::Cuda(3),
+                reason,
+            };
+            let text = error.to_string();
+            assert!(
+                text.starts_with("cuda:3 cannot be used: ") && !text.contains('\n'),
+                "{text}"
+            );
+            assert_eq!(error.is_absent(), is_absent, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_registered_device_is_found_by_its_number() {
+        let device = Device::perturbed_cpu(7);
+        Device::register(41, device);
+        assert_eq!(Device::open(DeviceName::Cuda(41)), Ok(device));
+        let missing = Device::open(DeviceName::Cuda(4242)).unwrap_err().to_string();
+        assert!(missing.starts_with("cuda:4242 cannot be used: "), "{missing}");
     }
 }

@@ -18,6 +18,7 @@ pub mod collectives;
 mod cpu;
 mod cuda;
 mod device;
+mod device_name;
 pub mod ops;
 pub mod optimizer;
 pub mod parameters;
@@ -34,7 +35,7 @@ mod varlen;
 
 pub use averages::Averages;
 pub use collectives::{CollectiveError, Collectives};
-pub use device::{Device, DeviceError, OutOfMemory};
+pub use device::{Device, DeviceError, DeviceName, DeviceUnavailable, MemoryShortage, OutOfMemory, UnknownDeviceName};
 pub use parameters::{Gradients, ParameterId, Parameters};
 pub use precision::{F32Products, Precision};
 pub use tape::{Compute, Tape, Var};

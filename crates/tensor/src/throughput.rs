@@ -4,7 +4,7 @@ use crate::backend::{Backend, Beta, Input, Layer};
 use crate::device::Device;
 use crate::precision::Precision;
 use crate::tensor::Tensor;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Times of the three products of a linear layer `y = x·wᵀ + b` in a training step. Each list has one time per repetition.
 pub struct LayerTimes {
@@ -64,9 +64,11 @@ fn ramp(backend: &dyn Backend, rows: usize, columns: usize) -> Tensor {
 fn time_calls(backend: &dyn Backend, repetitions: usize, mut work: impl FnMut()) -> Vec<Duration> {
     work();
     let mut time_once = || {
-        let start = backend.timestamp().wall;
+        backend.synchronize();
+        let start = Instant::now();
         work();
-        backend.timestamp().wall.saturating_duration_since(start)
+        backend.synchronize();
+        start.elapsed()
     };
     (0..repetitions).map(|_| time_once()).collect()
 }

@@ -8,10 +8,12 @@ use serde_json::Value;
 use vlct_data::datasets::FileIdentity;
 use vlct_data::loader::Position;
 use vlct_tasks::Tally;
+use vlct_tensor::Precision;
 
 use crate::error::{Result, TrainError};
 use crate::plan::{Plan, Window};
 use crate::published::EpochRecord;
+use crate::spec::ComputeSpec;
 use vlct_checkpoint::{Checkpoint, MOMENT_PREFIX, STEP_KEY};
 
 /// The state of a run other than weights and moments.
@@ -47,12 +49,43 @@ pub(crate) struct RunState {
     pub seconds: f64,
     /// The configuration, as TOML.
     pub config: String,
+    /// How the run was computed last; `None` if the checkpoint is of a version that did not record it.
+    #[serde(default)]
+    pub computed: Option<Computed>,
     /// What identifies the files of the data; empty if the checkpoint is of a version that did not record it.
     #[serde(default)]
     pub data: DataIdentity,
     /// The training of the last epoch of an image classifier, until it is logged with the validation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch_record: Option<EpochRecord>,
+}
+
+/// How a run was computed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Computed {
+    /// The model of the device.
+    pub device: String,
+    /// The number format.
+    pub precision: Precision,
+}
+
+impl Computed {
+    pub fn new(compute: &ComputeSpec) -> Self {
+        Self {
+            device: compute.device.model().to_owned(),
+            precision: compute.precision,
+        }
+    }
+}
+
+impl std::fmt::Display for Computed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let format = match self.precision {
+            Precision::F32 => "float32",
+            Precision::Bf16 => "bfloat16",
+        };
+        write!(f, "{} in {format}", self.device)
+    }
 }
 
 /// What identifies the files of a run's data.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, FromArgMatches};
 use log::{info, warn};
 use vlct_tasks::mixup::MixupMode;
+use vlct_tensor::DeviceName;
 use vlct_train::imagenet::{Augmentation, HFLIP, MIN_CROP_AREA, Optimisation, Settings, Sizes};
 use vlct_train::trainer::classifiers;
 use vlct_train::trainer::{Control, Finished, Threads, use_threads};
@@ -205,6 +206,9 @@ pub struct Imagenet {
     /// Decay of a moving average of the weights, which validations then use
     #[arg(long = "ema_decay", value_name = "X", value_parser = parse_probability)]
     ema_decay: Option<f64>,
+    /// Where to compute: auto (a GPU if there is one, else the CPU), cpu, cuda, or cuda:N for the GPU with this number, from 0
+    #[arg(long, value_name = "D", default_value_t)]
+    device: DeviceName,
     #[command(flatten)]
     without_effect: WithoutEffect,
 }
@@ -216,9 +220,6 @@ struct WithoutEffect {
     /// Validation on several processes
     #[arg(long = "dist_eval")]
     dist_eval: bool,
-    /// Device
-    #[arg(long, value_name = "NAME")]
-    device: Option<String>,
     /// Pinned memory
     #[arg(long = "pin_mem")]
     pin_mem: bool,
@@ -247,7 +248,6 @@ impl WithoutEffect {
     fn given(&self) -> Vec<&'static str> {
         let flags = [
             (self.dist_eval, "--dist_eval"),
-            (self.device.as_deref().is_some_and(|device| device != "cpu"), "--device"),
             (self.pin_mem, "--pin_mem"),
             (self.no_pin_mem, "--no_pin_mem"),
             (self.world_size.is_some_and(|size| size != 1), "--world_size"),
@@ -386,6 +386,7 @@ impl Imagenet {
             finetune: self.finetune.clone(),
             data_path: self.data_path.clone().unwrap_or_default(),
             val_fraction: self.val_fraction,
+            device: self.device,
             seed: self.seed,
             num_workers: self.num_workers,
             keep: self.keep,

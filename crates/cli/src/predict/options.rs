@@ -9,14 +9,14 @@ use vlct_model::sizes::GivenHeads;
 use vlct_predict::batches::BatchSpec;
 use vlct_predict::images::ImageClassifier;
 use vlct_predict::{Head, OpenOptions, PredictError, Predictor, Record, records};
-use vlct_tensor::{Device, Precision};
+use vlct_tensor::{Device, DeviceName, Precision};
 use vlct_text::Tokenizer;
 use vlct_train::trainer::{Threads, use_threads};
 use vlct_util::open_file;
 
 use crate::output::Failure;
 use crate::references::local_path;
-use crate::values::{PrecisionName, parse_count, parse_threads};
+use crate::values::{PrecisionName, open_device, parse_count, parse_threads};
 
 /// Name of `--input` for standard input.
 const STANDARD_INPUT: &str = "-";
@@ -36,7 +36,10 @@ pub struct ModelOptions {
     /// bert-base-uncased, or a vocab.txt [default: that of the checkpoint, else bert-base-uncased]
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub tokenizer: Option<String>,
-    /// Precision [default: bf16 if the CPU has fast bfloat16, else f32]
+    /// Where to compute: auto (a GPU if there is one, else the CPU), cpu, cuda, or cuda:N for the GPU with this number, from 0
+    #[arg(long, value_name = "D", default_value_t, help_heading = "Model")]
+    pub device: DeviceName,
+    /// Precision [default: bf16 on a GPU and on a CPU with fast bfloat16, else f32]
     #[arg(long, value_enum, value_name = "P", help_heading = "Model")]
     pub precision: Option<PrecisionName>,
     /// Number of threads; 0: one per available CPU
@@ -65,10 +68,11 @@ impl ModelOptions {
 
     /// Opens the model with settings that `change` changes.
     pub fn open_with(&self, heads: &[Head], change: impl FnOnce(&mut OpenOptions)) -> Result<Predictor, Failure> {
-        let precision = self.prepare_computation()?;
+        let (device, precision) = self.prepare_computation()?;
         let mut options = OpenOptions {
             image_size: self.image_size,
             tokenizer: self.tokenizer.as_deref().map(Tokenizer::named).transpose()?,
+            device,
             precision,
             heads: GivenHeads {
                 encoder: self.heads,
@@ -86,24 +90,29 @@ impl ModelOptions {
 
     /// Opens the model if it is an image classifier of a run; `None` for other files.
     pub fn open_image_classifier(&self) -> Result<Option<ImageClassifier>, Failure> {
-        let precision = self.prepare_computation()?;
+        let (device, precision) = self.prepare_computation()?;
         let weights = local_path(&self.load)?;
-        Ok(ImageClassifier::open(&weights, vlct_predict::compute(precision))?)
+        Ok(ImageClassifier::open(
+            &weights,
+            vlct_predict::compute(device, precision),
+        )?)
     }
 
-    /// Sets the number of threads and returns the precision.
-    fn prepare_computation(&self) -> Result<Option<Precision>, Failure> {
+    /// Sets the number of threads, and returns the device and the precision.
+    fn prepare_computation(&self) -> Result<(Device, Option<Precision>), Failure> {
         use_threads(Threads {
             count: self.threads,
             pinned: false,
         })?;
-        if matches!(self.precision, Some(PrecisionName::Bf16)) && !Device::default().bf16_is_fast() {
+        let device = open_device(self.device)?;
+        if matches!(self.precision, Some(PrecisionName::Bf16)) && !device.bf16_is_fast() {
             log::warn!("this machine has no fast bfloat16 (AMX, or AVX-512 on AMD): f32 is used");
         }
-        Ok(self.precision.map(|precision| match precision {
+        let precision = self.precision.map(|precision| match precision {
             PrecisionName::F32 => Precision::F32,
             PrecisionName::Bf16 => Precision::Bf16,
-        }))
+        });
+        Ok((device, precision))
     }
 }
 

@@ -14,6 +14,8 @@ use vlct_synthetic::{self as synthetic, SyntheticConfig};
 pub fn vlct() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vlct"));
     command.env_remove("RUST_BACKTRACE");
+    // Tests compare bits and messages of the CPU, also on a machine with a GPU.
+    command.env("CUDA_VISIBLE_DEVICES", "");
     command
 }
 

@@ -147,6 +147,7 @@ fn settings(pretrain: &Config) -> Settings {
         data_path: Path::new(&pretrain.data_root).join(DATASET),
         val_fraction: 0.0,
         seed: pretrain.seed,
+        device: pretrain.device.parse().unwrap_or_default(),
         num_workers: pretrain.num_workers,
         keep: Some(1),
         optimisation: Optimisation {

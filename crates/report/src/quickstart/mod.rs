@@ -88,7 +88,7 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
     let mut timings = Vec::new();
     let data = options.out.join("data");
     let config = quickstart_config(&data, options)?;
-    trainer::use_threads(trainer::Threads::from_spec(&spec::compute(&config)))?;
+    trainer::use_threads(trainer::Threads::from_config(&config))?;
 
     info!("1/5  generating images with captions, questions, statements and labels");
     let image_count = synthetic::write(&data, &synthetic_config(config.image_size), &mut |_, _| ())?;

@@ -10,7 +10,6 @@ use vlct_checkpoint::{self as checkpoint, best_path, last_path};
 use vlct_tasks::confusion::Confusion;
 use vlct_tasks::predictions::{PREDICTIONS_FILE, read_confusion};
 use vlct_train::imagenet::{RunSettings, Settings, Sizes};
-use vlct_train::spec;
 use vlct_train::trainer::{self, Threads};
 use vlct_util::text::counted;
 
@@ -76,7 +75,7 @@ pub fn report(options: &RunReportOptions) -> Result<WrittenReport> {
         let checkpoint = checkpoint.as_deref();
         let added = match &settings {
             RunSettings::Keys(config) => {
-                trainer::use_threads(Threads::from_spec(&spec::compute(config)))?;
+                trainer::use_threads(Threads::from_config(config))?;
                 add_examples(&mut page, &mut metrics, config, checkpoint)
             }
             RunSettings::Classifier(settings) => {

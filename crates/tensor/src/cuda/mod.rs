@@ -29,11 +29,40 @@ use vlct_cuda::driver::{Driver, Element::F32};
 use vlct_cuda::elementwise;
 use vlct_cuda::matrix::MatrixMut;
 
+/// A request for more memory than a device has left, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryShortage {
+    /// The size of the request.
+    pub requested: usize,
+    /// Memory that no program uses.
+    pub free: usize,
+    /// Memory of the device.
+    pub total: usize,
+}
+
 /// The payload with which computations panic if a device fails or has no memory left. This panic is not a bug; programs catch it and print
 /// the message.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct DeviceError(#[from] vlct_cuda::driver::Error);
+
+impl DeviceError {
+    /// Returns the request for which the device has too little memory left; `None` for other errors.
+    pub fn out_of_memory(&self) -> Option<MemoryShortage> {
+        match self.0 {
+            vlct_cuda::driver::Error::OutOfMemory { requested, free, total } => {
+                Some(MemoryShortage { requested, free, total })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl From<DeviceError> for vlct_cuda::driver::cuda::Unavailable {
+    fn from(DeviceError(error): DeviceError) -> Self {
+        error.into()
+    }
+}
 
 /// Returns the value of a result.
 ///
@@ -107,6 +136,14 @@ impl Backend for Cuda {
         &self.name
     }
 
+    fn model(&self) -> &str {
+        self.context.driver().name()
+    }
+
+    fn peak_memory(&self) -> Option<u64> {
+        Some(self.context.peak_memory() as u64)
+    }
+
     fn bf16_is_fast(&self) -> bool {
         true
     }
@@ -125,6 +162,10 @@ impl Backend for Cuda {
             wall: Instant::now(),
             cpu: Duration::ZERO,
         }
+    }
+
+    fn synchronize(&self) {
+        complete(self.context.synchronize());
     }
 
     fn release_unused(&self) {

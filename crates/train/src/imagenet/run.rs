@@ -31,7 +31,10 @@ impl Settings {
             true => (Rule::Lars, 1.0),
             false => (Rule::AdamWPyTorch, self.optimisation.layer_decay),
         };
-        let base = Config::default();
+        let base = Config {
+            device: self.device.to_string(),
+            ..Config::default()
+        };
         Ok(RunSpec {
             seed: self.seed,
             test_only: false,
@@ -42,7 +45,7 @@ impl Settings {
                 .as_ref()
                 .map(|path| spec::tag(&path.to_string_lossy()))
                 .unwrap_or_default(),
-            compute: spec::compute(&base),
+            compute: spec::compute(&base)?,
             model: ModelConfig::Vit(self.vit(classes.len())?),
             weights: WeightsSpec {
                 pretrain_path: None,

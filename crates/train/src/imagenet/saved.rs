@@ -45,7 +45,8 @@ impl RunSettings {
 /// Returns [`TrainError::OtherBatchSize`] if the size of micro-batches differs and the run continues `within_epoch`,
 /// [`TrainError::OtherHeads`] if the number of attention heads differs, and an error if the text is not TOML.
 pub(crate) fn warn_of_changes(before: &str, now: &str, within_epoch: bool) -> Result<()> {
-    const WITHOUT_EFFECT_ON_RESULT: [&str; 5] = ["num_workers", "keep", "finetune", "data_path", "start_epoch"];
+    const WITHOUT_EFFECT_ON_RESULT: [&str; 6] =
+        ["device", "num_workers", "keep", "finetune", "data_path", "start_epoch"];
     let (before, now) = (Settings::from_toml(before)?, Settings::from_toml(now)?);
     // The position in an epoch is counted in micro-batches, so their size must not change.
     if within_epoch && before.batch_size != now.batch_size {

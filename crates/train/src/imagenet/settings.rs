@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use vlct_config::ConfigError;
 use vlct_data::datasets::{FileRules, ReadingRule, VqaTest};
 use vlct_tasks::mixup::MixupMode;
+use vlct_tensor::DeviceName;
 
 use crate::error::Result;
 
@@ -61,6 +62,9 @@ pub struct Settings {
     pub val_fraction: f64,
     /// Seed of all random decisions.
     pub seed: u64,
+    /// The device.
+    #[serde(default)]
+    pub device: DeviceName,
     /// Number of threads that prepare images.
     pub num_workers: usize,
     /// Number of files `checkpoint-{epoch}.pth` that are kept; `None` means all.
@@ -275,6 +279,7 @@ pub(super) mod tests {
             finetune: Some("vlc.ckpt".into()),
             data_path: "IMAGENET".into(),
             val_fraction: 0.0,
+            device: DeviceName::Cpu,
             seed: 0,
             num_workers: 10,
             keep: None,

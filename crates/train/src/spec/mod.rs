@@ -4,6 +4,7 @@
 //! into defaults and task switches into a task.
 
 mod data;
+mod device;
 mod optimisation;
 pub(crate) mod size;
 mod validate;
@@ -20,15 +21,16 @@ use vlct_tasks::retrieval::RetrievalSpec;
 use vlct_tasks::scoring::RecallSpec;
 use vlct_tasks::vqa::VqaSpec;
 use vlct_tasks::{Subset, TaskSpec};
-use vlct_tensor::{Compute, Device, F32Products, Precision};
+use vlct_tensor::{Compute, Device, DeviceName, F32Products, Precision};
 use vlct_text::MaskingConfig;
 
 use crate::error::{Result, TrainError};
 use crate::paths;
 use crate::plan::Length;
-use vlct_config::Config;
+use vlct_config::{Config, ConfigError};
 
 pub use data::DataSpec;
+pub use device::{describe_device, device};
 pub use optimisation::{EmaSpec, FreezeSpec, GroupRule, HalfCosine, OptimizerSpec};
 pub use size::model_size;
 pub use validate::validate;
@@ -46,7 +48,7 @@ pub struct RunSpec {
     pub experiment: PathBuf,
     /// Short name of the weights `load_path`; see [`tag`].
     pub tag: String,
-    /// Threads and number formats.
+    /// Device, threads and number formats.
     pub compute: ComputeSpec,
     /// Sizes of the model.
     pub model: ModelConfig,
@@ -90,9 +92,11 @@ pub struct PublishedSpec {
     pub keep: Option<u64>,
 }
 
-/// Threads and number formats of the computation.
+/// Device, threads and number formats of the computation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComputeSpec {
+    /// The device.
+    pub device: Device,
     /// Number of threads; 0 means one per CPU.
     pub threads: usize,
     /// Whether each thread is bound to one CPU.
@@ -154,7 +158,7 @@ impl RunSpec {
             trial: (config.fast_dev_run.0 > 0).then_some(config.fast_dev_run.0),
             experiment: experiment(config),
             tag: tag(&config.load_path),
-            compute: compute(config),
+            compute: compute(config)?,
             model: ModelConfig::Vlc(model(config)?),
             weights: weights(config),
             task: task(config)?,
@@ -193,7 +197,7 @@ impl RunSpec {
 ///
 /// # Errors
 /// Returns an error if sizes contradict each other.
-pub(crate) fn model(config: &Config) -> Result<VlcConfig> {
+pub fn model(config: &Config) -> Result<VlcConfig> {
     let switches = &config.loss_names;
     Ok(VlcConfig {
         image_size: size::position_size(config).unwrap_or(config.image_size),
@@ -291,14 +295,14 @@ impl ComputeSpec {
     /// Returns the settings in the type that models and tapes take.
     pub fn compute(&self) -> Compute {
         Compute {
-            device: Device::default(),
+            device: self.device,
             precision: self.precision,
             recompute: self.recompute,
             f32_products: self.f32_products,
         }
     }
 
-    /// Describes threads and number format, for the log.
+    /// Describes device, threads and number format, for the log.
     pub fn describe(&self) -> String {
         let format = match self.precision {
             Precision::F32 => format!("float32 by {}", self.f32_products),
@@ -310,32 +314,41 @@ impl ComputeSpec {
         } else {
             ""
         };
-        format!("{threads} threads, {format}{recompute}")
+        let device = match self.device.name() {
+            DeviceName::Cuda(_) => format!("{}, ", describe_device(self.device)),
+            _ => String::new(),
+        };
+        format!("{device}{threads} threads, {format}{recompute}")
     }
 }
 
-/// Resolves threads and number formats for this machine. The format is bfloat16 only if bfloat16 is fast on this CPU, else f32.
-/// The method of f32 products is bf16x3 only if the CPU has AMX, else FMA.
-pub fn compute(config: &Config) -> ComputeSpec {
+/// Resolves device, threads and number formats for this machine. The format is bfloat16 only if bfloat16 is fast on the device, else f32.
+/// The method of f32 products is bf16x3 only if the device is a CPU with AMX, else FMA.
+///
+/// # Errors
+/// Returns the errors of [`device`](device()).
+pub fn compute(config: &Config) -> std::result::Result<ComputeSpec, ConfigError> {
+    let device = device(config)?;
     let precision = match config.precision {
-        None | Some(Precision::Bf16) if Device::default().bf16_is_fast() => Precision::Bf16,
+        None | Some(Precision::Bf16) if device.bf16_is_fast() => Precision::Bf16,
         _ => Precision::F32,
     };
-    ComputeSpec {
+    Ok(ComputeSpec {
+        device,
         threads: config.threads,
         pin_threads: config.pin_threads,
         precision,
-        f32_products: f32_products(config),
+        f32_products: f32_products(config, device),
         recompute: config.activation_recompute,
-    }
+    })
 }
 
-/// Returns the method that the key `f32_products` names if this CPU supports it, else FMA. `auto` gives FMA, so
+/// Returns the method that the key `f32_products` names if the device supports it, else FMA. `auto` gives FMA, so
 /// [`trainer::run`](crate::trainer::run) replaces `auto` by a measured method first.
-fn f32_products(config: &Config) -> F32Products {
+fn f32_products(config: &Config, device: Device) -> F32Products {
     F32Products::ALL
         .into_iter()
-        .find(|products| products.name() == config.f32_products && Device::default().supports_f32_products(*products))
+        .find(|products| products.name() == config.f32_products && device.supports_f32_products(*products))
         .unwrap_or_default()
 }
 

@@ -2,12 +2,13 @@
 
 use vlct_data::datasets;
 use vlct_image::TransformKind;
-use vlct_tensor::{Device, Precision};
+use vlct_tensor::Precision;
 
+use super::device;
 use super::optimisation;
 use super::size::{check_image_size, model_size, position_size};
 use crate::plan;
-use vlct_config::{Config, ConfigError, DecayPower, NumGpus, ValCheckInterval, Warmup};
+use vlct_config::{Config, ConfigError, DecayPower, ValCheckInterval, Warmup};
 use vlct_util::text::quoted;
 
 /// Published datasets whose samples are not images with captions.
@@ -34,19 +35,7 @@ pub fn validate(config: &Config) -> Result<Vec<String>, ConfigError> {
 }
 
 fn check_devices(config: &Config) -> Result<(), ConfigError> {
-    let needed = match &config.num_gpus {
-        NumGpus::Count(0 | 1) => None,
-        NumGpus::Count(-1) => Some("num_gpus=-1 means all CUDA devices".to_string()),
-        NumGpus::Count(n) if *n < 0 => {
-            return contradiction(format!("num_gpus={n} is not a number of devices: use num_gpus=1"));
-        }
-        NumGpus::Count(n) => Some(format!("num_gpus={n} needs {n} CUDA devices")),
-        NumGpus::List(devices) if devices.len() <= 1 => None,
-        NumGpus::List(devices) => Some(format!("num_gpus={devices:?} needs {} CUDA devices", devices.len())),
-    };
-    if let Some(needed) = needed {
-        return contradiction(format!("{needed}; this build runs on the CPU: use num_gpus=1"));
-    }
+    super::device(config)?;
     if config.num_nodes > 1 {
         return contradiction(format!(
             "num_nodes={} needs several machines; this build runs on one machine: use num_nodes=1",
@@ -287,6 +276,16 @@ fn check_schedule(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
+fn warnings_of_device(config: &Config, warn: &mut dyn FnMut(String)) {
+    if let Some(warning) = device::warning(config) {
+        warn(warning);
+    }
+    let is_slow = super::device(config).is_ok_and(|device| !device.bf16_is_fast());
+    if config.precision == Some(Precision::Bf16) && is_slow {
+        warn("precision='bf16' is computed in f32: this CPU has no fast bfloat16 (AMX, or AVX-512 on AMD)".into());
+    }
+}
+
 fn warnings(config: &Config, grad_steps: u64) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut warn = |message: String| warnings.push(message);
@@ -298,9 +297,7 @@ fn warnings(config: &Config, grad_steps: u64) -> Vec<String> {
             config.batch_size, config.per_gpu_batchsize
         ));
     }
-    if config.precision == Some(Precision::Bf16) && !Device::default().bf16_is_fast() {
-        warn("precision='bf16' is computed in f32: this CPU has no fast bfloat16 (AMX, or AVX-512 on AMD)".into());
-    }
+    warnings_of_device(config, &mut warn);
     if config.loss_names.itm > 0.0 && config.per_gpu_batchsize == 1 && !config.test_only {
         warn(
             "per_gpu_batchsize=1: a micro-batch of one sample has no matching pair, so image-text matching learns only that nothing \

@@ -14,7 +14,7 @@ use log::{info, warn};
 use vlct_data::datasets::Published;
 use vlct_tasks::gather;
 use vlct_tensor::collectives::Single;
-use vlct_tensor::{Collectives, Device, F32Products, Precision};
+use vlct_tensor::{Collectives, F32Products, Precision};
 
 use crate::data::Data;
 use crate::error::Result;
@@ -51,7 +51,7 @@ pub fn run_rank(config: &Config, control: &Control, collectives: &dyn Collective
         for warning in spec::validate(config)?.iter().filter(|_| is_first) {
             warn!("{warning}");
         }
-        use_threads(Threads::from_spec(&spec::compute(config)))?;
+        use_threads(Threads::from_config(config))?;
         let mut config = config.clone();
         if is_first {
             config = resolve_f32_products(config)?;
@@ -110,7 +110,7 @@ pub fn seconds_per_micro_batch(spec: &RunSpec, stop: &AtomicBool) -> Result<Opti
 /// Returns the errors of [`run`], except those of weight files, which are not read.
 pub fn seconds_per_step(config: &Config, stop: &AtomicBool) -> Result<Option<f64>> {
     spec::validate(config)?;
-    use_threads(Threads::from_spec(&spec::compute(config)))?;
+    use_threads(Threads::from_config(config))?;
     let mut spec = RunSpec::resolve(&resolve_f32_products(config.clone())?)?;
     spec.resolve_names()?;
     let micro_batches = grad_steps(config.batch_size, config.per_gpu_batchsize, 1, 1)?;
@@ -141,12 +141,14 @@ fn log_splits(spec: &RunSpec) {
 }
 
 /// Replaces `f32_products='auto'` by the method of the run that is resumed or tested, else by the method that is measured to be faster.
-/// Replaces `f32_products='bf16x3'` by FMA if this CPU has no AMX.
+/// Replaces `f32_products='bf16x3'` by FMA if the device has no AMX.
 fn resolve_f32_products(mut config: Config) -> Result<Config> {
-    if spec::compute(&config).precision != Precision::F32 {
+    let compute = spec::compute(&config)?;
+    if compute.precision != Precision::F32 {
         return Ok(config);
     }
-    let has_bf16x3 = Device::default().supports_f32_products(F32Products::Bf16x3);
+    let device = compute.device;
+    let has_bf16x3 = device.supports_f32_products(F32Products::Bf16x3);
     if config.f32_products == AUTO {
         let checkpoint = match &config.resume_from {
             _ if config.test_only => paths::find_weights(Path::new(&config.load_path)).ok(),
@@ -158,11 +160,11 @@ fn resolve_f32_products(mut config: Config) -> Result<Config> {
             Some(saved) if saved.f32_products == AUTO && has_bf16x3 => F32Products::Bf16x3.name().into(),
             Some(saved) if saved.f32_products == AUTO => F32Products::Fma.name().into(),
             Some(saved) => saved.f32_products,
-            None => Device::default().fastest_f32_products().name().into(),
+            None => device.fastest_f32_products().name().into(),
         };
     }
     if config.f32_products == F32Products::Bf16x3.name() && !has_bf16x3 {
-        warn!("f32_products='bf16x3' is computed by FMA: this CPU has no AMX");
+        warn!("f32_products='bf16x3' is computed by FMA: the device has no AMX");
         config.f32_products = F32Products::Fma.name().into();
     }
     Ok(config)

@@ -3,6 +3,7 @@
 use crate::error::{Result, TrainError};
 use crate::spec::ComputeSpec;
 use std::sync::OnceLock;
+use vlct_config::Config;
 
 /// Number and placement of the compute threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,6 +15,14 @@ pub struct Threads {
 }
 
 impl Threads {
+    /// Returns the number and placement of the threads of a run with this configuration.
+    pub fn from_config(config: &Config) -> Self {
+        Self {
+            count: config.threads,
+            pinned: config.pin_threads,
+        }
+    }
+
     /// Returns the number and placement of the threads of a run.
     pub fn from_spec(compute: &ComputeSpec) -> Self {
         Self {

@@ -6,6 +6,7 @@ use tempfile::TempDir;
 use vlct_classes::ClassSplits;
 use vlct_tasks::mixup::MixupMode;
 use vlct_tasks::{Report, Rows};
+use vlct_tensor::DeviceName;
 use vlct_train::imagenet::{Augmentation, Optimisation, Settings, Sizes};
 use vlct_train::trainer::classifiers;
 
@@ -34,6 +35,7 @@ fn settings(linear_probe: bool) -> Settings {
         finetune: None,
         data_path: data().join("classes"),
         val_fraction: 0.0,
+        device: DeviceName::Cpu,
         seed: 0,
         num_workers: 2,
         keep: Some(1),

@@ -49,9 +49,9 @@ fn rejects_contradictions() {
         (&["task_finetune_vqa", "is_pretrain=True"], "set is_pretrain=False"),
         (
             &["num_gpus=4"],
-            "num_gpus=4 needs 4 CUDA devices; this build runs on the CPU: use num_gpus=1",
+            "num_gpus=4 needs 4 devices; several devices are not supported yet: use num_gpus=1",
         ),
-        (&["num_gpus=[0,1]"], "needs 2 CUDA devices"),
+        (&["num_gpus=[0,1]"], "needs 2 devices"),
         (&["num_gpus=-1"], "all CUDA devices"),
         (&["num_gpus=-2"], "not a number of devices"),
         (&["num_nodes=2"], "use num_nodes=1"),

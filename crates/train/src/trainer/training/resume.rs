@@ -16,7 +16,7 @@ use crate::paths;
 use crate::plan::Plan;
 use crate::run::{self, RunDirectory};
 use crate::spec::{self, RunSpec};
-use crate::state::{DataIdentity, RunState};
+use crate::state::{Computed, DataIdentity, RunState};
 use crate::weights::{Weights, names_of_classes};
 use vlct_config::{AUTO, Config, KEYS};
 use vlct_logs::progress::Progress;
@@ -111,6 +111,9 @@ pub(super) fn resume(
     check_kind(&path, spec)?;
     let state = RunState::read(&file, &path)?;
     weights.restore(&file, &path, &state.parameter_steps)?;
+    if let Some(change) = change_of_device(state.computed.as_ref(), &Computed::new(&spec.compute)) {
+        warn!("{change}");
+    }
     match spec.data.classes {
         None => warn_of_changes(&state, &spec.config, file.description().is_some())?,
         Some(_) => {
@@ -227,6 +230,7 @@ pub(super) fn initial_state(
     };
     let state = RunState {
         config: spec.config.clone(),
+        computed: Some(Computed::new(&spec.compute)),
         data,
         ..state
     };
@@ -245,6 +249,14 @@ pub(super) fn initial_state(
     Ok((state, Some(run)))
 }
 
+/// Returns a warning if a run was computed on another device, or in another number format.
+fn change_of_device(before: Option<&Computed>, now: &Computed) -> Option<String> {
+    let before = before.filter(|before| *before != now)?;
+    Some(format!(
+        "the checkpoint was computed on {before}, and the run continues on {now}: results differ by rounding errors"
+    ))
+}
+
 /// Warns of settings that have changed since the run began and affect its result. `state` is that of the checkpoint, and `has_vocabulary`
 /// says whether the checkpoint contains its vocabulary.
 ///
@@ -259,8 +271,11 @@ fn warn_of_changes(state: &RunState, now: &str, has_vocabulary: bool) -> Result<
             now: now.per_gpu_batchsize,
         });
     }
-    const WITHOUT_EFFECT_ON_RESULT: [&str; 13] = [
+    // The device itself is compared (`change_of_device`).
+    const WITHOUT_EFFECT_ON_RESULT: [&str; 15] = [
         "resume_from",
+        "device",
+        "num_gpus",
         "threads",
         "pin_threads",
         "activation_recompute",
@@ -274,8 +289,11 @@ fn warn_of_changes(state: &RunState, now: &str, has_vocabulary: bool) -> Result<
         "keep_checkpoints",
         "pretrain_path",
     ];
-    // A precision of `None` is compared as the format that it selects on this machine.
-    let is_same_format = spec::compute(&before).precision == spec::compute(&now).precision;
+    // If the checkpoint does not say how it was computed, a precision of `None` is compared as the format that it selects on this machine.
+    let is_same_format = match &state.computed {
+        Some(_) => true,
+        None => spec::compute(&before)?.precision == spec::compute(&now)?.precision,
+    };
     let keeps_result = |name: &str| match name {
         "precision" => is_same_format,
         // A configuration from before this key was added has the base value, which does not say which method was used.
@@ -293,4 +311,30 @@ fn warn_of_changes(state: &RunState, now: &str, has_vocabulary: bool) -> Result<
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vlct_tensor::Precision;
+
+    #[test]
+    fn a_change_of_the_device_or_the_format_is_named() {
+        let computed = |device: &str, precision| Computed {
+            device: device.into(),
+            precision,
+        };
+        let (cpu, gpu) = (
+            computed("CPU", Precision::F32),
+            computed("NVIDIA H200", Precision::Bf16),
+        );
+        assert_eq!(change_of_device(None, &gpu), None);
+        assert_eq!(change_of_device(Some(&cpu), &cpu), None);
+        let change = change_of_device(Some(&cpu), &gpu).unwrap();
+        assert!(
+            change.contains("computed on CPU in float32") && change.contains("continues on NVIDIA H200 in bfloat16"),
+            "{change}"
+        );
+        assert!(change_of_device(Some(&cpu), &computed("CPU", Precision::Bf16)).is_some());
+    }
 }
