@@ -1,11 +1,12 @@
 //! A device with a stream and an arena of its memory.
 
-use crate::driver::{Address, Driver, Element, Error, Result, Stream};
+use crate::driver::{Address, Driver, Element, Error, Event, Result, Stream};
 use crate::matrix::{Matrix, MatrixMut};
 use bytemuck::Pod;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use vlct_kernels::memory::{Arena, Piece, Region};
 
 /// Alignment of buffers in bytes, that of `cuMemAlloc`.
@@ -69,6 +70,29 @@ impl Drop for Owner {
     fn drop(&mut self) {
         // An error here concerns work whose results are not needed any more.
         let _ = self.driver.destroy_stream(self.stream);
+    }
+}
+
+/// A point in the stream of a context.
+pub struct Moment {
+    owner: Arc<Owner>,
+    event: Event,
+}
+
+impl Moment {
+    /// Returns the time of the device between this point and a later one of the same context. Waits until the device has reached both.
+    ///
+    /// # Errors
+    /// Those of the driver, and of the work before the later point.
+    pub fn until(&self, later: &Self) -> Result<Duration> {
+        self.owner.driver.elapsed(self.event, later.event)
+    }
+}
+
+impl Drop for Moment {
+    fn drop(&mut self) {
+        // The event is not needed any more, whatever the error is.
+        let _ = self.owner.driver.destroy_event(self.event);
     }
 }
 
@@ -136,6 +160,20 @@ impl Context {
     /// Errors of this work.
     pub fn synchronize(&self) -> Result<()> {
         self.driver().synchronize(self.stream())
+    }
+
+    /// Records the point in the stream after all work that was submitted until now.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub fn record(&self) -> Result<Moment> {
+        let event = self.driver().create_event()?;
+        let moment = Moment {
+            owner: Arc::clone(&self.owner),
+            event,
+        };
+        self.driver().record(event, self.stream())?;
+        Ok(moment)
     }
 
     /// Allocates a buffer with arbitrary content.

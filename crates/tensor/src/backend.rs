@@ -17,13 +17,41 @@ use vlct_kernels::optimizer::Betas;
 pub use vlct_kernels::sparse::SparseMatrix;
 pub use vlct_kernels::transport::Ipot;
 
-/// A point in time on a device. The difference of two timestamps is the time of the work between them.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Timestamp {
-    /// Wall-clock time.
-    pub wall: Instant,
-    /// CPU time of the process, summed over all cores; zero where the operating system does not report it.
-    pub cpu: Duration,
+/// A point in the work of a device. The difference of two timestamps is the time of the work between them.
+pub(crate) enum Timestamp {
+    /// A point in time, for a device that has done all submitted work.
+    Host {
+        /// Wall-clock time.
+        wall: Instant,
+        /// CPU time of the process, summed over all cores; zero where the operating system does not report it.
+        cpu: Duration,
+    },
+    /// A point in the stream of a device, which may not have reached it.
+    Stream(Box<dyn StreamPoint>),
+}
+
+/// A point in the stream of a device.
+pub(crate) trait StreamPoint: Any {
+    /// Returns the time of the device between this point and a later one. Waits until the device has reached both.
+    fn until(&self, later: &dyn StreamPoint) -> Duration;
+}
+
+impl Timestamp {
+    /// Returns the time until a later timestamp of the same device, and the CPU time, summed over all cores. Waits until the device has
+    /// reached both points.
+    pub fn until(&self, later: &Self) -> [Duration; 2] {
+        match (self, later) {
+            (
+                Self::Host { wall, cpu },
+                Self::Host {
+                    wall: later,
+                    cpu: cpu_later,
+                },
+            ) => [later.saturating_duration_since(*wall), cpu_later.saturating_sub(*cpu)],
+            (Self::Stream(start), Self::Stream(later)) => [start.until(&**later), Duration::ZERO],
+            _ => panic!("timestamps of two devices"),
+        }
+    }
 }
 
 /// A linear layer: weight `[out, in]`, bias `[1, out]`.

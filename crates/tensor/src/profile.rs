@@ -24,11 +24,24 @@ pub struct Entry {
     pub bytes: f64,
 }
 
+/// Work that was reported.
+struct Reported {
+    name: String,
+    flops: f64,
+    bytes: f64,
+    start: Timestamp,
+    /// `None` while the work is in progress.
+    end: Option<Timestamp>,
+    /// The operation that this one is a part of, as an index of [`Profile::reported`].
+    outer: Option<usize>,
+}
+
+/// The operations of a thread. Their times are computed at the end, so that a device never waits for the host in between.
 #[derive(Default)]
 struct Profile {
-    entries: HashMap<String, Entry>,
-    /// For each operation in progress, the wall-clock time and CPU time of its nested operations.
-    nested: Vec<[Duration; 2]>,
+    reported: Vec<Reported>,
+    /// The operations in progress, outermost first, as indices of `reported`.
+    in_progress: Vec<usize>,
 }
 
 thread_local! {
@@ -40,10 +53,36 @@ pub fn start() {
     PROFILE.set(Some(Profile::default()));
 }
 
-/// Stops profiling the calling thread and returns its operations in descending order of time.
+/// Stops profiling the calling thread and returns its operations, in descending order of time.
 pub fn finish() -> Vec<Entry> {
-    let profile = PROFILE.take().unwrap_or_default();
-    let mut entries: Vec<Entry> = profile.entries.into_values().collect();
+    let Profile { reported, .. } = PROFILE.take().unwrap_or_default();
+    let times: Vec<[Duration; 2]> = reported
+        .iter()
+        .map(|work| match &work.end {
+            Some(end) => work.start.until(end),
+            None => [Duration::ZERO; 2],
+        })
+        .collect();
+    let mut nested = vec![[Duration::ZERO; 2]; reported.len()];
+    for (work, times) in reported.iter().zip(&times) {
+        if let Some(outer) = work.outer {
+            nested[outer]
+                .iter_mut()
+                .zip(times)
+                .for_each(|(sum, time)| *sum += *time);
+        }
+    }
+    let mut entries: HashMap<String, Entry> = HashMap::new();
+    for ((work, times), nested) in reported.into_iter().zip(times).zip(nested) {
+        let entry = entries.entry(work.name.clone()).or_default();
+        entry.name = work.name;
+        entry.calls += 1;
+        entry.time += times[0].saturating_sub(nested[0]);
+        entry.core_time += times[1].saturating_sub(nested[1]);
+        entry.flops += work.flops;
+        entry.bytes += work.bytes;
+    }
+    let mut entries: Vec<Entry> = entries.into_values().collect();
     entries.sort_by(|a, b| b.time.cmp(&a.time).then_with(|| a.name.cmp(&b.name)));
     entries
 }
@@ -54,15 +93,18 @@ pub fn finish() -> Vec<Entry> {
 pub(crate) fn span(backend: &dyn Backend, describe: impl FnOnce() -> (String, f64, f64)) -> Option<Span<'_>> {
     PROFILE.with_borrow_mut(|profile| {
         let profile = profile.as_mut()?;
-        profile.nested.push([Duration::ZERO; 2]);
         let (name, flops, bytes) = describe();
-        Some(Span {
+        let index = profile.reported.len();
+        profile.reported.push(Reported {
             name,
             flops,
             bytes,
-            backend,
             start: backend.timestamp(),
-        })
+            end: None,
+            outer: profile.in_progress.last().copied(),
+        });
+        profile.in_progress.push(index);
+        Some(Span { index, backend })
     })
 }
 
@@ -74,34 +116,20 @@ pub(crate) fn memory_bound_span<'a>(backend: &'a dyn Backend, name: &str, bytes:
 
 /// Work in progress; dropping it ends the work.
 pub(crate) struct Span<'a> {
-    name: String,
-    flops: f64,
-    bytes: f64,
+    /// The index of the work in the profile of the thread.
+    index: usize,
     backend: &'a dyn Backend,
-    start: Timestamp,
 }
 
 impl Drop for Span<'_> {
     fn drop(&mut self) {
         let end = self.backend.timestamp();
-        let times = [
-            end.wall.saturating_duration_since(self.start.wall),
-            end.cpu.saturating_sub(self.start.cpu),
-        ];
         PROFILE.with_borrow_mut(|profile| {
             let Some(profile) = profile else { return };
-            let nested = profile.nested.pop().unwrap_or_default();
-            if let Some(outer) = profile.nested.last_mut() {
-                outer.iter_mut().zip(times).for_each(|(sum, time)| *sum += time);
+            profile.in_progress.pop();
+            if let Some(work) = profile.reported.get_mut(self.index) {
+                work.end = Some(end);
             }
-            let name = std::mem::take(&mut self.name);
-            let entry = profile.entries.entry(name.clone()).or_default();
-            entry.name = name;
-            entry.calls += 1;
-            entry.time += times[0].saturating_sub(nested[0]);
-            entry.core_time += times[1].saturating_sub(nested[1]);
-            entry.flops += self.flops;
-            entry.bytes += self.bytes;
         });
     }
 }

@@ -1,6 +1,6 @@
 //! The backend of a CUDA device. Only this module calls `vlct_cuda`.
 //!
-//! All work is submitted to one stream and executed in order; only [`Tensor::to_host`] and timestamps wait for it. Matrices are row-major,
+//! All work is submitted to one stream and executed in order; only [`Tensor::to_host`] and measurements of time wait for it. Matrices are row-major,
 //! operands too.
 
 mod attention;
@@ -14,17 +14,18 @@ mod transport;
 
 use crate::backend::{
     Backend, Beta, Clip, Input, Ipot, Layer, LayerNorm, Pair, ParameterUpdate, Rule, SavedNorm, SavedTransport,
-    SparseMatrix, Timestamp,
+    SparseMatrix, StreamPoint, Timestamp,
 };
 use crate::precision::{F32Products, Precision};
 use crate::profile::{self, Span};
 use crate::tensor::{Order, Planes, Tensor};
 use crate::varlen::Varlen;
 use memory::{CudaTensor, empty, tensor};
+use std::any::Any;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use vlct_cuda::context::{Allocation, Context};
+use std::time::Duration;
+use vlct_cuda::context::{Allocation, Context, Moment};
 use vlct_cuda::driver::{Driver, Element::F32};
 use vlct_cuda::elementwise;
 use vlct_cuda::matrix::MatrixMut;
@@ -131,6 +132,16 @@ fn destination(to: &mut Tensor, beta: Beta) -> MatrixMut<'_> {
     }
 }
 
+impl StreamPoint for Moment {
+    fn until(&self, later: &dyn StreamPoint) -> Duration {
+        let later: &dyn Any = later;
+        let later = later
+            .downcast_ref()
+            .unwrap_or_else(|| panic!("points of two kinds of streams"));
+        complete(Moment::until(self, later))
+    }
+}
+
 impl Backend for Cuda {
     fn name(&self) -> &str {
         &self.name
@@ -157,11 +168,7 @@ impl Backend for Cuda {
     }
 
     fn timestamp(&self) -> Timestamp {
-        complete(self.context.synchronize());
-        Timestamp {
-            wall: Instant::now(),
-            cpu: Duration::ZERO,
-        }
+        Timestamp::Stream(Box::new(complete(self.context.record())))
     }
 
     fn synchronize(&self) {
