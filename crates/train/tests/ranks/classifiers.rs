@@ -4,73 +4,13 @@ use std::path::Path;
 
 use tempfile::TempDir;
 use vlct_classes::ClassSplits;
-use vlct_tasks::mixup::MixupMode;
 use vlct_tasks::{Report, Rows};
-use vlct_tensor::DeviceName;
-use vlct_train::imagenet::{Augmentation, Optimisation, Settings, Sizes};
+use vlct_train::imagenet::Settings;
 use vlct_train::trainer::classifiers;
 
 use crate::support::{
-    RANKS, assert_same, assert_same_checkpoints, control, data, json_lines, on_ranks, records, run_of,
+    RANKS, assert_same, assert_same_checkpoints, classifier_settings, control, json_lines, on_ranks, records, run_of,
 };
-
-fn settings(linear_probe: bool) -> Settings {
-    Settings {
-        batch_size: 4,
-        epochs: 3,
-        start_epoch: 0,
-        accum_iter: 4,
-        model: "vit_base_patch16".into(),
-        sizes: Sizes {
-            patch_size: Some(8),
-            width: Some(16),
-            depth: Some(2),
-            heads: Some(2),
-            layer_norm_eps: None,
-        },
-        input_size: 32,
-        linear_probe,
-        drop_path: if linear_probe { 0.0 } else { 0.2 },
-        global_pool: !linear_probe,
-        finetune: None,
-        data_path: data().join("classes"),
-        val_fraction: 0.0,
-        device: DeviceName::Cpu,
-        seed: 0,
-        num_workers: 2,
-        keep: Some(1),
-        optimisation: Optimisation {
-            clip_grad: None,
-            weight_decay: if linear_probe { 0.0 } else { 0.05 },
-            lr: Some(3e-3),
-            blr: 1e-3,
-            layer_decay: 0.75,
-            min_lr: 1e-6,
-            warmup_epochs: 1.0,
-            ema_decay: None,
-        },
-        augmentation: Augmentation {
-            color_jitter: None,
-            aa: if linear_probe {
-                String::new()
-            } else {
-                "rand-m9-mstd0.5-inc1".into()
-            },
-            min_crop_area: 0.08,
-            hflip: 0.5,
-            smoothing: if linear_probe { 0.0 } else { 0.1 },
-            reprob: if linear_probe { 0.0 } else { 0.25 },
-            remode: "pixel".into(),
-            recount: 1,
-            mixup: if linear_probe { 0.0 } else { 0.8 },
-            cutmix: if linear_probe { 0.0 } else { 1.0 },
-            cutmix_minmax: None,
-            mixup_prob: 1.0,
-            mixup_switch_prob: 0.5,
-            mixup_mode: MixupMode::Batch,
-        },
-    }
-}
 
 fn train(settings: &Settings, ranks: usize, run: &Path) {
     let results = on_ranks(ranks, &|collectives, stop| {
@@ -87,7 +27,7 @@ fn train(settings: &Settings, ranks: usize, run: &Path) {
 fn classifiers_have_the_losses_and_predictions_of_one_rank() {
     for linear_probe in [false, true] {
         let directory = TempDir::new().expect("a directory");
-        let settings = settings(linear_probe);
+        let settings = classifier_settings(linear_probe);
         RANKS
             .into_iter()
             .for_each(|ranks| train(&settings, ranks, &run_of(&directory, ranks)));

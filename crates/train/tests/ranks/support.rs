@@ -1,5 +1,7 @@
 //! Synthetic data, runs on several ranks, and the comparison of their results.
 
+#![allow(dead_code, reason = "each test program uses some of these functions")]
+
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -9,9 +11,11 @@ use serde_json::Value;
 use tempfile::TempDir;
 use vlct_config::{Config, resolve};
 use vlct_synthetic::{self as synthetic, SyntheticConfig};
+use vlct_tasks::mixup::MixupMode;
 use vlct_tensor::collectives::{self, Single};
-use vlct_tensor::{CollectiveError, Collectives, Device, Tensor};
+use vlct_tensor::{CollectiveError, Collectives, Device, DeviceName, Tensor};
 use vlct_train::Result;
+use vlct_train::imagenet::{Augmentation, Optimisation, Settings, Sizes};
 use vlct_train::trainer::{Control, Finished, Threads, run_rank, use_threads};
 
 /// Numbers of ranks that are compared.
@@ -80,6 +84,65 @@ pub fn config(named: &str, words: &[&str]) -> Config {
         .chain(tiny)
         .chain(words.iter().copied());
     resolve(&words.collect::<Vec<_>>()).expect("a configuration").config
+}
+
+/// Returns the settings of a tiny image classifier: fine-tuning with drop path, mixed and augmented images, or linear probing.
+pub fn classifier_settings(linear_probe: bool) -> Settings {
+    Settings {
+        batch_size: 4,
+        epochs: 3,
+        start_epoch: 0,
+        accum_iter: 4,
+        model: "vit_base_patch16".into(),
+        sizes: Sizes {
+            patch_size: Some(8),
+            width: Some(16),
+            depth: Some(2),
+            heads: Some(2),
+            layer_norm_eps: None,
+        },
+        input_size: 32,
+        linear_probe,
+        drop_path: if linear_probe { 0.0 } else { 0.2 },
+        global_pool: !linear_probe,
+        finetune: None,
+        data_path: data().join("classes"),
+        val_fraction: 0.0,
+        device: DeviceName::Cpu,
+        seed: 0,
+        num_workers: 2,
+        keep: Some(1),
+        optimisation: Optimisation {
+            clip_grad: None,
+            weight_decay: if linear_probe { 0.0 } else { 0.05 },
+            lr: Some(3e-3),
+            blr: 1e-3,
+            layer_decay: 0.75,
+            min_lr: 1e-6,
+            warmup_epochs: 1.0,
+            ema_decay: None,
+        },
+        augmentation: Augmentation {
+            color_jitter: None,
+            aa: if linear_probe {
+                String::new()
+            } else {
+                "rand-m9-mstd0.5-inc1".into()
+            },
+            min_crop_area: 0.08,
+            hflip: 0.5,
+            smoothing: if linear_probe { 0.0 } else { 0.1 },
+            reprob: if linear_probe { 0.0 } else { 0.25 },
+            remode: "pixel".into(),
+            recount: 1,
+            mixup: if linear_probe { 0.0 } else { 0.8 },
+            cutmix: if linear_probe { 0.0 } else { 1.0 },
+            cutmix_minmax: None,
+            mixup_prob: 1.0,
+            mixup_switch_prob: 0.5,
+            mixup_mode: MixupMode::Batch,
+        },
+    }
 }
 
 /// Runs `work` on each of `ranks` ranks, with the rank and a stop flag of its own, and returns the results in the order of ranks.

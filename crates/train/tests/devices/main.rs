@@ -1,0 +1,119 @@
+//! Whole runs on an emulated CUDA device, whose results are those of the CPU up to rounding errors.
+//!
+//! Without a C++ compiler, which the emulator needs, the tests are reported as ignored.
+
+#[path = "../ranks/support.rs"]
+mod support;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use libtest_mimic::{Arguments, Trial};
+use tempfile::TempDir;
+use vlct_classes::ClassSplits;
+use vlct_cuda::driver::emulator::{Compiler, Emulator, Source};
+use vlct_tensor::collectives::Single;
+use vlct_tensor::{Device, DeviceName, F32Products, Precision};
+use vlct_train::trainer::{Threads, classifiers, use_threads};
+
+use support::{assert_same, assert_same_checkpoints, classifier_settings, config, control, records, run};
+
+/// Makes the device `cuda:0` an emulated one.
+fn emulate() -> Result<(), String> {
+    /// Memory of the device in bytes.
+    const MEMORY: usize = 1 << 30;
+    let libraries = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cuda-emulator");
+    let sources = Source::all().map_err(|e| e.to_string())?;
+    let emulator = Emulator::new(&Compiler::find(&libraries)?, &sources, MEMORY).map_err(|e| e.to_string())?;
+    let device = Device::of_driver("cuda:0", Arc::new(emulator)).map_err(|e| e.to_string())?;
+    Device::register(0, device);
+    Ok(())
+}
+
+/// The learning rate does not depend on the number of steps.
+const PRETRAINING: [&str; 8] = [
+    "decay_power=0",
+    "warmup_steps=2",
+    "learning_rate=1e-3",
+    "val_check_interval=4",
+    "limit_val_batches=1",
+    "clip_grad_norm=1.0",
+    "drop_rate=0.1",
+    "ema_decay=0.9",
+];
+
+/// Trains until `steps` steps are done, from the run in `directory` if it exists.
+fn pretrain(directory: &Path, device: &str, steps: u64) {
+    let (device, steps_key) = (format!("device={device}"), format!("max_steps={steps}"));
+    let resume = format!("resume_from={}", directory.display());
+    let mut words: Vec<&str> = PRETRAINING.to_vec();
+    words.extend([device.as_str(), &steps_key, "batch_size=8"]);
+    if directory.exists() {
+        words.push(&resume);
+    }
+    let finished = run(&config("quickstart", &words), 1, directory);
+    assert_eq!((finished.steps, finished.interrupted), (steps, false));
+}
+
+/// `auto` uses the GPU, a checkpoint of a GPU continues on the CPU, and one of the CPU on a GPU.
+fn a_run_continues_on_the_cpu_and_back() {
+    let directory = TempDir::new().expect("a directory");
+    let (moving, staying) = (directory.path().join("moving"), directory.path().join("staying"));
+    for (device, steps) in [("auto", 2), ("cpu", 4), ("cuda:0", 6)] {
+        pretrain(&moving, device, steps);
+    }
+    pretrain(&staying, "cpu", 6);
+    let (got, want) = (records(&moving), records(&staying));
+    assert_same("a run that moves", &got, &want);
+    assert_same_checkpoints("a run that moves", &moving, &staying);
+}
+
+/// Fine-tuning with drop path and mixed images, and linear probing.
+fn classifiers_have_the_losses_of_the_cpu() {
+    for linear_probe in [false, true] {
+        let directory = TempDir::new().expect("a directory");
+        let mut settings = classifier_settings(linear_probe);
+        settings.epochs = 1;
+        let runs = [DeviceName::Cuda(0), DeviceName::Cpu].map(|device| {
+            let run = directory.path().join(device.to_string().replace(':', "-"));
+            settings.device = device;
+            let splits = ClassSplits::open(&settings.data_path, &settings.rules()).expect("images");
+            let mut spec = settings
+                .run_spec(splits.train.class_names().to_vec())
+                .expect("valid settings");
+            (spec.compute.precision, spec.compute.f32_products) = (Precision::F32, F32Products::Fma);
+            let stop = std::sync::atomic::AtomicBool::new(false);
+            classifiers::train(spec, splits, &control(&stop, &Single, &run)).expect("a run");
+            run
+        });
+        let case = format!("linear probing {linear_probe}");
+        assert_same(&case, &records(&runs[0]), &records(&runs[1]));
+    }
+}
+
+fn main() {
+    // The emulator starts the compute threads, too, and a process starts them only once.
+    use_threads(Threads::default()).expect("threads");
+    let missing = emulate().err();
+    let tests: [(&str, fn()); 2] = [
+        (
+            "a_run_continues_on_the_cpu_and_back",
+            a_run_continues_on_the_cpu_and_back,
+        ),
+        (
+            "classifiers_have_the_losses_of_the_cpu",
+            classifiers_have_the_losses_of_the_cpu,
+        ),
+    ];
+    let trials = tests.map(|(name, run)| {
+        let trial = Trial::test(name, move || {
+            run();
+            Ok(())
+        });
+        match &missing {
+            Some(reason) => trial.with_kind(reason).with_ignored_flag(true),
+            None => trial,
+        }
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.into()).exit();
+}
