@@ -154,43 +154,41 @@ impl<R: Region> Arena<R> {
         }
     }
 
-    /// Allocates a piece of at least `bytes` bytes from the first region with enough space, or from a new region that `region` makes with at
-    /// least the requested number of usable bytes.
-    ///
-    /// # Errors
-    /// Those of `region`. If it cannot make a full region, it is called again for what is needed.
-    ///
-    /// # Panics
-    /// If the new region is too small.
-    pub fn allocate_with<E>(&mut self, bytes: usize, region: impl Fn(usize) -> Result<R, E>) -> Result<Piece<R>, E> {
-        // Sizes that cannot exist are requested unchanged, so that `region` reports them.
-        let len = bytes.max(1).checked_next_multiple_of(self.granularity).unwrap_or(bytes);
+    /// Allocates a piece of at least `bytes` bytes from the first region with enough space; `None` if there is none.
+    pub fn allocate_free(&mut self, bytes: usize) -> Option<Piece<R>> {
+        let len = self.piece_len(bytes);
         let lowest = len >= self.region_bytes / LARGE_DIVISOR;
-        let allocate = |regions: &mut [FreeRanges<R>]| {
-            regions.iter_mut().find_map(|ranges| {
-                let start = ranges.allocate(len, lowest)?;
-                Some((start, Arc::clone(&ranges.region)))
-            })
+        self.regions.iter_mut().find_map(|ranges| {
+            let start = ranges.allocate(len, lowest)?;
+            let region = Arc::clone(&ranges.region);
+            Some(Piece { start, len, region })
+        })
+    }
+
+    /// Returns the size of a new region for a piece of `bytes` bytes, and the size of the smallest region that has it.
+    pub fn region_lens(&self, bytes: usize) -> [usize; 2] {
+        let len = self.piece_len(bytes);
+        let region = if len > self.region_bytes / 2 {
+            len
+        } else {
+            self.region_bytes
         };
-        let (start, region) = match allocate(&mut self.regions) {
-            Some(found) => found,
-            None => {
-                let region_len = if len > self.region_bytes / 2 {
-                    len
-                } else {
-                    self.region_bytes
-                };
-                let region = region(region_len).or_else(|_| region(len))?;
-                let range = region.addresses();
-                self.regions.push(FreeRanges {
-                    region: Arc::new(region),
-                    free: BTreeMap::from([(range.start, range.len())]),
-                    range,
-                });
-                allocate(&mut self.regions).unwrap_or_else(|| panic!("a new region has no {len} bytes"))
-            }
-        };
-        Ok(Piece { start, len, region })
+        [region, len]
+    }
+
+    /// Adds a region, whose memory is free.
+    pub fn add(&mut self, region: R) {
+        let range = region.addresses();
+        self.regions.push(FreeRanges {
+            region: Arc::new(region),
+            free: BTreeMap::from([(range.start, range.len())]),
+            range,
+        });
+    }
+
+    /// The size of a piece of at least `bytes` bytes. Sizes that cannot exist are returned unchanged, so that making a region for them fails.
+    fn piece_len(&self, bytes: usize) -> usize {
+        bytes.max(1).checked_next_multiple_of(self.granularity).unwrap_or(bytes)
     }
 
     /// Frees a piece of this arena.
@@ -240,10 +238,16 @@ impl Arena {
             map.advise(memmap2::Advice::HugePage).ok();
             Ok(Mapping(map))
         };
-        match self.allocate_with(bytes, map) {
-            Ok(piece) => piece,
+        if let Some(piece) = self.allocate_free(bytes) {
+            return piece;
+        }
+        let [full, least] = self.region_lens(bytes);
+        match map(full).or_else(|_| map(least)) {
+            Ok(region) => self.add(region),
             Err(bytes) => std::panic::panic_any(OutOfMemory { bytes }),
         }
+        self.allocate_free(bytes)
+            .unwrap_or_else(|| panic!("a new region has no {bytes} bytes"))
     }
 }
 

@@ -166,6 +166,7 @@ EXPORT int cuEventElapsedTime(float* milliseconds, Event* start, Event* end) {
 }
 EXPORT int cuModuleLoadData(uintptr_t* module, const void* image) {
     NEEDS_CONTEXT;
+    if ((uintptr_t)image % 16 != 0) return INVALID_VALUE;  // real drivers read structures of up to 8 bytes
     if (memcmp(image, "\x7f" "ELF", 4) != 0) return INVALID_VALUE;
     return *module = (uintptr_t)image, modules++, SUCCESS;
 }

@@ -4,6 +4,7 @@ use super::Cuda;
 use super::memory::{CudaTensor, empty};
 use crate::cuda::complete;
 use crate::tensor::{Order, Planes, Tensor};
+use std::collections::HashMap;
 use vlct_cuda::driver::Element::F32;
 use vlct_cuda::patches::Images;
 use vlct_cuda::rows::{self, Pick};
@@ -37,10 +38,19 @@ impl Cuda {
         out
     }
 
-    /// Returns patches of images, one per row.
+    /// Returns patches of images, one per row. An image that is listed several times is copied to the device once.
     pub(super) fn extract_patches(&self, images: &[(Planes, &[u32])], side: usize, order: Order) -> Tensor {
-        let (planes, picks): (Vec<Planes>, Vec<&[u32]>) = images.iter().copied().unzip();
-        let picks: Vec<(usize, &[u32])> = picks.into_iter().enumerate().collect();
+        let mut planes: Vec<Planes> = Vec::new();
+        let mut known = HashMap::new();
+        let picks = images.iter().map(|(image, patches)| {
+            let place = (image.values.as_ptr(), image.height, image.width);
+            let index = *known.entry(place).or_insert_with(|| {
+                planes.push(*image);
+                planes.len() - 1
+            });
+            (index, *patches)
+        });
+        let picks: Vec<(usize, &[u32])> = picks.collect();
         let count = picks.iter().map(|(_, patches)| patches.len()).sum();
         let images = complete(Images::upload(&self.context, &planes));
         self.build(count, 3 * side * side, |out| {

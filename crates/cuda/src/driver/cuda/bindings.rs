@@ -7,6 +7,7 @@ use super::search::Loaded;
 use crate::driver::{Error, MemoryInfo, Result};
 use libloading::Library;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::mem::ManuallyDrop;
 
 /// A pointer to an object of a library.
 pub(super) type Handle = usize;
@@ -18,8 +19,9 @@ macro_rules! functions {
         #[allow(non_snake_case)]
         pub(super) struct $table {
             $(pub $name: unsafe extern "C" fn($($argument),*) -> $result,)*
-            /// The functions are valid as long as the library is loaded.
-            _library: Library,
+            /// The functions are valid as long as the library is loaded. It is never unloaded: NVIDIA's libraries have threads and handlers
+            /// of their own, and are loaded again when another device is opened.
+            _library: ManuallyDrop<Library>,
         }
 
         impl $table {
@@ -35,7 +37,7 @@ macro_rules! functions {
                             message: concat!("the library has no function ", stringify!($name), "; it is too old").into(),
                         })?
                     },)*
-                    _library: library,
+                    _library: ManuallyDrop::new(library),
                 })
             }
         }

@@ -97,8 +97,9 @@ pub(super) fn supported() -> String {
 /// The cubins of an architecture, in memory.
 #[derive(Debug)]
 pub(super) struct Cubins {
-    bytes: Vec<u8>,
-    /// The range of each cubin.
+    /// Each cubin begins with a word, because the driver reads structures of up to 8 bytes from it.
+    words: Vec<u128>,
+    /// The range of each cubin in bytes.
     ranges: Vec<Range<usize>>,
     /// The index of the cubin with each kernel.
     kernels: BTreeMap<&'static str, usize>,
@@ -120,24 +121,25 @@ impl Cubins {
         let (Some((_, archive)), Some(cubins)) = (archive, manifest.architectures.get(name)) else {
             return Err(fails("it is not in the manifest".into()));
         };
-        let total: usize = cubins.iter().map(|cubin| cubin.bytes).sum();
-        let mut bytes = Vec::with_capacity(total);
-        flate2::read::ZlibDecoder::new(*archive)
-            .take(total as u64 + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|e| fails(e.to_string()))?;
-        if bytes.len() != total {
-            return Err(fails("archive and manifest differ".into()));
-        }
-        let mut end = 0;
+        let mut reader = flate2::read::ZlibDecoder::new(*archive);
+        let mut words = Vec::new();
         let mut ranges = Vec::new();
         let mut kernels = BTreeMap::new();
         for (index, cubin) in cubins.iter().enumerate() {
-            ranges.push(end..end + cubin.bytes);
-            end += cubin.bytes;
+            let first = words.len();
+            words.resize(first + cubin.bytes.div_ceil(size_of::<u128>()), 0u128);
+            let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut words[first..]);
+            reader
+                .read_exact(&mut bytes[..cubin.bytes])
+                .map_err(|e| fails(e.to_string()))?;
+            let start = first * size_of::<u128>();
+            ranges.push(start..start + cubin.bytes);
             kernels.extend(cubin.kernels.keys().map(|kernel| (kernel.as_str(), index)));
         }
-        Ok(Self { bytes, ranges, kernels })
+        if reader.read(&mut [0]).map_err(|e| fails(e.to_string()))? > 0 {
+            return Err(fails("archive and manifest differ".into()));
+        }
+        Ok(Self { words, ranges, kernels })
     }
 
     /// The index of the cubin with a kernel, and the kernel's name.
@@ -147,7 +149,7 @@ impl Cubins {
 
     /// A cubin.
     pub fn cubin(&self, index: usize) -> Option<&[u8]> {
-        self.bytes.get(self.ranges.get(index)?.clone())
+        bytemuck::cast_slice(&self.words).get(self.ranges.get(index)?.clone())
     }
 }
 

@@ -4,14 +4,30 @@
 
 use super::bindings::{CU_EVENT_DISABLE_TIMING, DriverApi, Handle, call};
 use crate::driver::{Address, Result};
+use rayon::prelude::*;
 use std::collections::VecDeque;
 use std::ffi::c_void;
 
-/// Bytes of the ring: more than the indices and images of a usual step, little page-locked memory.
-const RING_BYTES: usize = 32 << 20;
+/// Bytes of the ring: more than the indices of a step and the images of 32 samples, little page-locked memory.
+const RING_BYTES: usize = 64 << 20;
 
 /// Larger copies are cut, so that one part is copied to the ring while the device reads another.
-const MAX_PART_BYTES: usize = RING_BYTES / 4;
+const MAX_PART_BYTES: usize = RING_BYTES / 8;
+
+/// Bytes that a thread copies to the ring at once: long enough that starting a thread costs little.
+const BYTES_PER_THREAD: usize = 512 << 10;
+
+/// Copies bytes with all threads: one copies about 10 GB/s, a fifth of PCIe 5.
+fn copy_in_parallel(from: &[u8], to: &mut [u8]) {
+    if from.len() <= BYTES_PER_THREAD {
+        to.copy_from_slice(from);
+        return;
+    }
+    let parts = to
+        .par_chunks_mut(BYTES_PER_THREAD)
+        .zip(from.par_chunks(BYTES_PER_THREAD));
+    parts.for_each(|(to, from)| to.copy_from_slice(from));
+}
 
 /// Parts of the ring in use, the oldest first. Each is contiguous.
 #[derive(Debug)]
@@ -94,7 +110,7 @@ impl Staging {
             // SAFETY: the part of the ring is not in use, the destination is valid (caller).
             unsafe {
                 let staged = self.memory.cast::<u8>().add(start);
-                staged.copy_from_nonoverlapping(part.as_ptr(), part.len());
+                copy_in_parallel(part, std::slice::from_raw_parts_mut(staged, part.len()));
                 call!(
                     api,
                     cuMemcpyHtoDAsync_v2(destination, staged.cast(), part.len(), stream)
