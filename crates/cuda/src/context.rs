@@ -171,6 +171,23 @@ impl Context {
         self.driver().synchronize(self.stream())
     }
 
+    /// Returns a context of the same device with a stream and memory of its own.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub fn with_own_stream(&self) -> Result<Self> {
+        Self::new(Arc::clone(&self.owner.driver), self.pool.allocation)
+    }
+
+    /// Makes work that is submitted later wait until the device has reached a point, which may be in the stream of another context of the
+    /// same device.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub fn wait_for(&self, moment: &Moment) -> Result<()> {
+        self.driver().wait(self.stream(), moment.event)
+    }
+
     /// Records the point in the stream after all work that was submitted until now.
     ///
     /// # Errors

@@ -246,6 +246,12 @@ pub(crate) trait Backend: Send + Sync {
     /// Returns a row `[3 · side²]` for each patch.
     fn patches(&self, images: &[(Planes, &[u32])], side: usize, order: Order) -> Tensor;
 
+    /// Copies images to the device while it computes, if the device has memory of its own. [`Backend::patches`] uses the copy until the
+    /// returned value is dropped.
+    fn upload_images(&self, _: &[Planes]) -> Option<Box<dyn Send>> {
+        None
+    }
+
     /// Returns the index of the first matrix with a value that is infinite or NaN.
     fn first_non_finite(&self, matrices: &[Tensor]) -> Option<usize>;
 

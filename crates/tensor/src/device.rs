@@ -202,6 +202,18 @@ impl Device {
         self.0.upload(rows, columns, values)
     }
 
+    /// Whether the device has memory of its own, to which values are copied.
+    pub fn has_own_memory(self) -> bool {
+        self.0.peak_memory().is_some()
+    }
+
+    /// Copies images to the device while it computes, so that [`Device::patches`] need not copy them. The images must not be changed, moved
+    /// or freed before the returned value is dropped; [`Device::patches`] would return patches of the old images. `None` if the device uses the
+    /// memory of the machine.
+    pub fn upload_images(self, images: &[Planes]) -> Option<UploadedImages> {
+        self.0.upload_images(images).map(|copy| UploadedImages { _copy: copy })
+    }
+
     /// Copies patches of `side · side` pixels from images in host memory. `images` lists each image with the indices of its patches; the
     /// patch in row `r` and column `c` of an image has the index `r · (width / side) + c`. Returns a row `[3 · side²]` for each patch,
     /// image by image.
@@ -226,6 +238,11 @@ impl<'de> serde::Deserialize<'de> for Device {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::open(DeviceName::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
+}
+
+/// Images that were copied to a device; see [`Device::upload_images`].
+pub struct UploadedImages {
+    _copy: Box<dyn Send>,
 }
 
 impl Default for Device {

@@ -35,7 +35,9 @@ mod varlen;
 
 pub use averages::Averages;
 pub use collectives::{CollectiveError, Collectives};
-pub use device::{Device, DeviceError, DeviceName, DeviceUnavailable, MemoryShortage, OutOfMemory, UnknownDeviceName};
+pub use device::{
+    Device, DeviceError, DeviceName, DeviceUnavailable, MemoryShortage, OutOfMemory, UnknownDeviceName, UploadedImages,
+};
 pub use parameters::{Gradients, ParameterId, Parameters};
 pub use precision::{F32Products, Precision};
 pub use tape::{Compute, Tape, Var};

@@ -1,7 +1,7 @@
 //! The backend of a CUDA device. Only this module calls `vlct_cuda`.
 //!
-//! All work is submitted to one stream and executed in order; only [`Tensor::to_host`] and measurements of time wait for it. Matrices are row-major,
-//! operands too.
+//! All work but copies of images ahead (`uploads.rs`) is submitted to one stream and executed in order. Only [`Tensor::to_host`] and
+//! measurements of time wait for it. Matrices are row-major, operands too.
 
 mod attention;
 mod losses;
@@ -11,6 +11,7 @@ mod norm;
 mod optimizer;
 mod rows;
 mod transport;
+mod uploads;
 
 use crate::backend::{
     Backend, Beta, Clip, Input, Ipot, Layer, LayerNorm, Pair, ParameterUpdate, Rule, SavedNorm, SavedTransport,
@@ -78,6 +79,7 @@ pub(crate) struct Cuda {
     name: String,
     context: Context,
     plans: attention::Plans,
+    uploads: uploads::Uploads,
 }
 
 impl Cuda {
@@ -86,9 +88,11 @@ impl Cuda {
     /// # Errors
     /// Those of the driver.
     pub fn new(name: &str, driver: Arc<dyn Driver>, allocation: Allocation) -> Result<Self, DeviceError> {
+        let context = Context::new(driver, allocation)?;
         Ok(Self {
             name: name.to_owned(),
-            context: Context::new(driver, allocation)?,
+            uploads: uploads::Uploads::new(&context)?,
+            context,
             plans: attention::Plans::default(),
         })
     }
@@ -177,6 +181,7 @@ impl Backend for Cuda {
 
     fn release_unused(&self) {
         self.context.release_unused();
+        self.uploads.release_unused();
     }
 
     fn empty(&self, rows: usize, columns: usize) -> Tensor {
@@ -215,6 +220,10 @@ impl Backend for Cuda {
 
     fn patches(&self, images: &[(Planes, &[u32])], side: usize, order: Order) -> Tensor {
         self.extract_patches(images, side, order)
+    }
+
+    fn upload_images(&self, images: &[Planes]) -> Option<Box<dyn Send>> {
+        Some(self.upload_ahead(images))
     }
 
     fn first_non_finite(&self, matrices: &[Tensor]) -> Option<usize> {

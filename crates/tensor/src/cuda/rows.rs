@@ -2,9 +2,9 @@
 
 use super::Cuda;
 use super::memory::{CudaTensor, empty};
+use super::uploads::Distinct;
 use crate::cuda::complete;
 use crate::tensor::{Order, Planes, Tensor};
-use std::collections::HashMap;
 use vlct_cuda::driver::Element::F32;
 use vlct_cuda::patches::Images;
 use vlct_cuda::rows::{self, Pick};
@@ -38,23 +38,25 @@ impl Cuda {
         out
     }
 
-    /// Returns patches of images, one per row. An image that is listed several times is copied to the device once.
+    /// Returns patches of images, one per row. Images that were not copied to the device before are copied now, each once.
     pub(super) fn extract_patches(&self, images: &[(Planes, &[u32])], side: usize, order: Order) -> Tensor {
-        let mut planes: Vec<Planes> = Vec::new();
-        let mut known = HashMap::new();
-        let picks = images.iter().map(|(image, patches)| {
-            let place = (image.values.as_ptr(), image.height, image.width);
-            let index = *known.entry(place).or_insert_with(|| {
-                planes.push(*image);
-                planes.len() - 1
+        let count = images.iter().map(|(_, patches)| patches.len()).sum();
+        let extract = |from: &Images, index_of: &dyn Fn(&Planes) -> Option<usize>| {
+            let picks = images.iter().map(|(image, patches)| {
+                let index = index_of(image).unwrap_or_else(|| panic!("the image was copied"));
+                (index, *patches)
             });
-            (index, *patches)
-        });
-        let picks: Vec<(usize, &[u32])> = picks.collect();
-        let count = picks.iter().map(|(_, patches)| patches.len()).sum();
-        let images = complete(Images::upload(&self.context, &planes));
-        self.build(count, 3 * side * side, |out| {
-            images.extract(&self.context, &picks, side, order, out)
-        })
+            let picks: Vec<(usize, &[u32])> = picks.collect();
+            self.build(count, 3 * side * side, |out| {
+                from.extract(&self.context, &picks, side, order, out)
+            })
+        };
+        if let Some(uploaded) = self.uploads.find(images.iter().map(|(image, _)| image)) {
+            complete(uploaded.wait(&self.context));
+            return extract(&uploaded.images, &|image| uploaded.index_of(image));
+        }
+        let distinct = Distinct::of(images.iter().map(|(image, _)| *image));
+        let copied = complete(Images::upload(&self.context, &distinct.images));
+        extract(&copied, &|image| distinct.index_of(image))
     }
 }

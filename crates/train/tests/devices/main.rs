@@ -13,7 +13,8 @@ use tempfile::TempDir;
 use vlct_classes::ClassSplits;
 use vlct_cuda::driver::emulator::{Compiler, Emulator, Source};
 use vlct_tensor::collectives::Single;
-use vlct_tensor::{Device, DeviceName, F32Products, Precision};
+use vlct_tensor::tensor::Order;
+use vlct_tensor::{Device, DeviceName, F32Products, Planes, Precision};
 use vlct_train::trainer::{Threads, classifiers, use_threads};
 
 use support::{assert_same, assert_same_checkpoints, classifier_settings, config, control, records, run};
@@ -91,11 +92,55 @@ fn classifiers_have_the_losses_of_the_cpu() {
     }
 }
 
+/// Patches come from the copy, whether all of its images are requested or some, and from the images themselves if there is no copy of one
+/// of them, or no more.
+fn images_that_were_copied_ahead_give_the_same_patches() {
+    let device = Device::open(DeviceName::Cuda(0)).expect("the emulated device");
+    let image = |seed: usize| -> Vec<f32> { (0..3 * 8 * 16).map(|i| (i * 37 + seed) as f32).collect() };
+    let mut images = [image(0), image(1), image(2)];
+    let original = images.clone();
+    let patches = |device: Device, images: &[Vec<f32>], picks: &[(usize, &[u32])]| {
+        let sizes = [[8, 16], [16, 8], [8, 16]];
+        let picks: Vec<(Planes, &[u32])> = picks
+            .iter()
+            .map(|(image, patches)| {
+                let [height, width] = sizes[*image];
+                (Planes::new(&images[*image], height, width), *patches)
+            })
+            .collect();
+        device.patches(&picks, 4, Order::ChannelLast).to_host().into_owned()
+    };
+    let some: [(usize, &[u32]); 3] = [(1, &[7, 0]), (0, &[3]), (1, &[2])];
+    let all: [(usize, &[u32]); 3] = [(0, &[0, 1]), (1, &[5]), (2, &[6])];
+    let copied: Vec<Planes> = vec![
+        Planes::new(&images[0], 8, 16),
+        Planes::new(&images[1], 16, 8),
+        Planes::new(&images[0], 8, 16),
+    ];
+    let uploaded = device.upload_images(&copied).expect("memory of its own");
+    assert!(Device::cpu().upload_images(&copied).is_none());
+    // The copy has the values of the time when it was made.
+    images[0].fill(-1.0);
+    images[1].fill(-2.0);
+    assert_eq!(
+        patches(device, &images, &some),
+        patches(Device::cpu(), &original, &some)
+    );
+    // Image 2 was not copied.
+    assert_eq!(patches(device, &images, &all), patches(Device::cpu(), &images, &all));
+    drop(uploaded);
+    assert_eq!(patches(device, &images, &some), patches(Device::cpu(), &images, &some));
+}
+
 fn main() {
     // The emulator starts the compute threads, too, and a process starts them only once.
     use_threads(Threads::default()).expect("threads");
     let missing = emulate().err();
-    let tests: [(&str, fn()); 2] = [
+    let tests: [(&str, fn()); 3] = [
+        (
+            "images_that_were_copied_ahead_give_the_same_patches",
+            images_that_were_copied_ahead_give_the_same_patches,
+        ),
         (
             "a_run_continues_on_the_cpu_and_back",
             a_run_continues_on_the_cpu_and_back,

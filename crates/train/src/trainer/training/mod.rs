@@ -1,5 +1,6 @@
 //! The training loop over accumulation windows: gradients, updates, logs, validations, checkpoints.
 
+mod batches;
 mod data_changes;
 mod forecast;
 mod measure;
@@ -26,6 +27,7 @@ use vlct_tasks::scoring::{RecallEvaluator, ScorePlace};
 use vlct_tasks::{Description, Loader, Phase, Rows, Task, TaskSpec};
 use vlct_tensor::{Collectives, Tensor};
 
+use self::batches::Batches;
 use super::evaluate::{self, Evaluated, RecallRun};
 use crate::data::{self, Data};
 use crate::error::{Result, TrainError};
@@ -235,16 +237,17 @@ impl<'a> Trainer<'a> {
             return Ok(());
         }
         let start = self.state.position();
-        let mut loader = Loader::new(
+        let loader = Loader::new(
             Arc::clone(&self.task),
             self.data.train.clone(),
             Arc::clone(&self.data.inputs),
             data::training_loader(&self.spec, &self.plan, self.share()),
             start,
         )?;
-        let mut waited_before = loader.wait_time();
+        let mut batches = Batches::new(loader, self.spec.compute.device);
+        let mut waited_before = batches.wait_time();
         while let Some(window) = self.plan.window_at(self.state.position(), self.state.global_step) {
-            let Some(result) = self.accumulate(&window, &mut loader)? else {
+            let Some(result) = self.accumulate(&window, &mut batches)? else {
                 return Ok(());
             };
             let gradient_norm = self.weights.update(window.step, self.schedule().at(window.step));
@@ -257,7 +260,7 @@ impl<'a> Trainer<'a> {
             self.state
                 .advance(&window, result.epoch_sums, result.replaced, validates);
             self.log_step(window.epoch, &result.values, gradient_norm.as_ref())?;
-            let total_wait = loader.wait_time();
+            let total_wait = batches.wait_time();
             self.show_progress(&result.values, result.samples, total_wait - waited_before);
             waited_before = total_wait;
             if window.ends_epoch {

@@ -6,10 +6,11 @@ use log::warn;
 use serde::{Deserialize, Serialize};
 use vlct_model::BatchStatistics;
 use vlct_tasks::metrics::{Values, means};
-use vlct_tasks::{Batch, Loader, NonFinite, PendingMeasures, Tally, Unreadable, gather};
+use vlct_tasks::{Batch, NonFinite, PendingMeasures, Tally, Unreadable, gather};
 use vlct_tensor::Tape;
 
 use super::Trainer;
+use super::batches::Batches;
 use crate::error::{Result, TrainError};
 use crate::plan::Window;
 use crate::run;
@@ -55,8 +56,8 @@ struct MicroBatch {
 impl Trainer<'_> {
     /// Accumulates the gradients of a window: those of the micro-batches of this rank, then their sum over all ranks. Returns `None` if the
     /// stop flag of a rank is set before the end of the window.
-    pub(super) fn accumulate(&mut self, window: &Window, loader: &mut Loader) -> Result<Option<WindowResult>> {
-        let part = self.accumulate_share(window, loader)?;
+    pub(super) fn accumulate(&mut self, window: &Window, batches: &mut Batches) -> Result<Option<WindowResult>> {
+        let part = self.accumulate_share(window, batches)?;
         let parts = gather::all(self.collectives, part)?;
         if parts.iter().any(|part| part.stopped) {
             self.stopped = true;
@@ -94,7 +95,7 @@ impl Trainer<'_> {
     }
 
     /// Accumulates the gradients of the micro-batches of this rank.
-    fn accumulate_share(&mut self, window: &Window, loader: &mut Loader) -> Result<Part> {
+    fn accumulate_share(&mut self, window: &Window, batches: &mut Batches) -> Result<Part> {
         let mut part = Part {
             stopped: false,
             non_finite: None,
@@ -103,25 +104,31 @@ impl Trainer<'_> {
         };
         let mut meters = PendingMeasures::default();
         let (share, mut replaced) = (self.share(), self.state.replaced);
+        let has_next_window = self.plan.window_at(window.next_position(), window.step + 1).is_some();
         for index in window.batches.clone().filter(|batch| share.has(*batch)) {
-            let batch = match self.is_stopped() {
+            let uploaded = match self.is_stopped() {
                 true => None,
-                false => loader.next().transpose()?,
+                false => batches.next()?,
             };
-            let Some(batch) = batch else {
+            let Some(uploaded) = uploaded else {
                 part.stopped = true;
                 return Ok(part);
             };
-            log_replacements(&batch, replaced);
+            let batch = &uploaded.batch;
+            log_replacements(batch, replaced);
             let micro_batch = MicroBatch {
                 batch: index,
                 samples: batch.len() as u64,
                 replaced: batch.unreadable.len() as u64,
-                statistics: self.run_micro_batch(&batch, &mut meters),
+                statistics: self.run_micro_batch(batch, &mut meters),
                 ..MicroBatch::default()
             };
             replaced += micro_batch.replaced;
             part.micro_batches.push(micro_batch);
+            // A GPU still computes.
+            if index + 1 < window.batches.end || has_next_window {
+                batches.load_ahead();
+            }
         }
         match meters.read() {
             Ok(values) => {
