@@ -20,7 +20,7 @@ use crate::values::{PrecisionName, parse_count, parse_threads};
 /// Vision-language training from image-caption pairs alone.
 ///
 /// Pre-trains, fine-tunes and evaluates VLC, one transformer over words and image patches (arXiv 2205.09256). Reads and writes
-/// PyTorch's files; needs neither Python nor a GPU.
+/// PyTorch's files; needs neither Python nor a GPU, and uses an NVIDIA GPU if there is one.
 #[derive(Parser)]
 #[command(version = env!("VLCT_VERSION"), arg_required_else_help = true, subcommand_required = true, after_help = EXAMPLES)]
 pub struct Cli {
