@@ -23,6 +23,7 @@ use crate::vocabulary;
 const PREFETCH: usize = 4;
 
 /// The splits of a training run.
+#[derive(Clone)]
 pub struct Data {
     /// Preparation of images and texts.
     pub inputs: Arc<InputSpec>,

@@ -444,6 +444,25 @@ pub enum TrainError {
         /// The run directory.
         path: PathBuf,
     },
+    /// The micro-batches of a run do not fit into the memory of a GPU.
+    #[error(
+        "out of memory: micro-batches of {micro_batch} samples need {} MiB more on {device}, which has {} of {} MiB left; {}",
+        mebibytes(.requested), mebibytes(.free), mebibytes(.total), advice(.fits)
+    )]
+    DeviceMemory {
+        /// Model and name of the device.
+        device: String,
+        /// Samples of a micro-batch.
+        micro_batch: u64,
+        /// Bytes that were requested.
+        requested: usize,
+        /// Bytes that no program uses.
+        free: usize,
+        /// Bytes of the device.
+        total: usize,
+        /// The number of samples that fit, if it was found out.
+        fits: Option<u64>,
+    },
     /// An error of the communication between ranks, or of another rank.
     #[error(transparent)]
     Collective(#[from] CollectiveError),
@@ -468,6 +487,20 @@ impl From<TaskError> for TrainError {
             other => Self::Task(other),
         }
     }
+}
+
+fn mebibytes(bytes: &usize) -> usize {
+    bytes.div_ceil(1 << 20)
+}
+
+fn advice(fits: &Option<u64>) -> String {
+    let samples = match fits {
+        Some(fits) => format!("micro-batches of {fits} fit"),
+        None => "use smaller micro-batches or images".to_owned(),
+    };
+    format!(
+        "{samples} (per_gpu_batchsize; batch_size and accum_iter of image classifiers), and activation_recompute=True needs less"
+    )
 }
 
 /// Result with a [`TrainError`].

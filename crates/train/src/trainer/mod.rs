@@ -3,6 +3,7 @@
 pub mod classifiers;
 pub mod evaluate;
 mod scoring_log;
+mod shortage;
 mod test;
 mod threads;
 mod training;
@@ -86,10 +87,12 @@ fn together<T>(collectives: &dyn Collectives, work: impl FnOnce() -> Result<T>) 
 }
 
 fn train(spec: RunSpec, data: Data, control: &Control, collectives: &dyn Collectives) -> Result<Finished> {
-    match training::Trainer::begin(spec, data, control, collectives)? {
-        training::Begun::Training(trainer) => trainer.train(),
-        training::Begun::Complete(finished) => Ok(finished),
-    }
+    shortage::explained(&spec, &data, control.stop, || {
+        match training::Trainer::begin(spec.clone(), data.clone(), control, collectives)? {
+            training::Begun::Training(trainer) => trainer.train(),
+            training::Begun::Complete(finished) => Ok(finished),
+        }
+    })
 }
 
 /// Measures the seconds of a micro-batch of a run on this machine, as [`seconds_per_step`] does.

@@ -15,19 +15,24 @@ use vlct_cuda::driver::emulator::{Compiler, Emulator, Source};
 use vlct_tensor::collectives::Single;
 use vlct_tensor::tensor::Order;
 use vlct_tensor::{Device, DeviceName, F32Products, Planes, Precision};
-use vlct_train::trainer::{Threads, classifiers, use_threads};
+use vlct_train::TrainError;
+use vlct_train::trainer::{Threads, classifiers, run_rank, use_threads};
 
 use support::{assert_same, assert_same_checkpoints, classifier_settings, config, control, records, run};
 
-/// Makes the device `cuda:0` an emulated one.
+/// Makes `cuda:0` and `cuda:1` emulated devices. The second one has little memory.
 fn emulate() -> Result<(), String> {
-    /// Memory of the device in bytes.
-    const MEMORY: usize = 1 << 30;
+    /// Memory of the devices in bytes.
+    const MEMORY: [usize; 2] = [1 << 30, 6 << 20];
     let libraries = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cuda-emulator");
     let sources = Source::all().map_err(|e| e.to_string())?;
-    let emulator = Emulator::new(&Compiler::find(&libraries)?, &sources, MEMORY).map_err(|e| e.to_string())?;
-    let device = Device::of_driver("cuda:0", Arc::new(emulator)).map_err(|e| e.to_string())?;
-    Device::register(0, device);
+    let compiler = Compiler::find(&libraries)?;
+    for (index, memory) in MEMORY.into_iter().enumerate() {
+        let emulator = Emulator::new(&compiler, &sources, memory).map_err(|e| e.to_string())?;
+        let name = DeviceName::Cuda(index).to_string();
+        let device = Device::of_driver(&name, Arc::new(emulator)).map_err(|e| e.to_string())?;
+        Device::register(index, device);
+    }
     Ok(())
 }
 
@@ -132,11 +137,46 @@ fn images_that_were_copied_ahead_give_the_same_patches() {
     assert_eq!(patches(device, &images, &some), patches(Device::cpu(), &images, &some));
 }
 
+/// The message says how many samples fit, and as many do.
+fn too_large_micro_batches_are_an_error_that_says_what_fits() {
+    let directory = TempDir::new().expect("a directory");
+    let train = |samples: u64, run: &str| {
+        let size = format!("per_gpu_batchsize={samples}");
+        let words = [
+            "device=cuda:1",
+            "batch_size=64",
+            "max_steps=1",
+            "val_check_interval=1.0",
+            &size,
+        ];
+        let config = config("quickstart", &words);
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        run_rank(&config, &control(&stop, &Single, &directory.path().join(run)), &Single)
+    };
+    let error = train(64, "too-large").expect_err("too little memory");
+    let text = error.to_string();
+    assert!(!text.contains('\n'), "{text}");
+    let TrainError::DeviceMemory {
+        micro_batch: 64,
+        fits: Some(fits),
+        ..
+    } = error
+    else {
+        panic!("{text}")
+    };
+    assert!(fits < 64);
+    train(fits, "smaller").expect("a run");
+}
+
 fn main() {
     // The emulator starts the compute threads, too, and a process starts them only once.
     use_threads(Threads::default()).expect("threads");
     let missing = emulate().err();
-    let tests: [(&str, fn()); 3] = [
+    let tests: [(&str, fn()); 4] = [
+        (
+            "too_large_micro_batches_are_an_error_that_says_what_fits",
+            too_large_micro_batches_are_an_error_that_says_what_fits,
+        ),
         (
             "images_that_were_copied_ahead_give_the_same_patches",
             images_that_were_copied_ahead_give_the_same_patches,

@@ -8,7 +8,6 @@ use vlct_tensor::collectives::Single;
 use super::{Begun, Control, Trainer};
 use crate::data::Data;
 use crate::error::Result;
-use crate::plan::Length;
 use crate::spec::RunSpec;
 use crate::state::RunState;
 
@@ -25,21 +24,9 @@ const ENOUGH_SECONDS: f64 = 6.0;
 /// # Errors
 /// Returns an error if data or weights cannot be read, or a loss is not finite.
 pub(crate) fn seconds_per_micro_batch(spec: &RunSpec, stop: &AtomicBool) -> Result<Option<f64>> {
-    let length = Length {
-        // An update after every micro-batch.
-        batch_size: spec.length.micro_batch,
-        ..spec.length
-    };
-    let mut spec = spec.clone();
-    (spec.trial, spec.length) = (Some(MEASURED), length);
-    let control = Control {
-        stop,
-        progress: false,
-        run_directory: None,
-    };
-    let data = Data::open(&spec)?;
-    let Begun::Training(mut trainer) = Trainer::begin(spec, data, &control, &Single)? else {
-        return Ok(None); // A trial run is never complete.
+    let data = Data::open(spec)?;
+    let Some(mut trainer) = trial(spec, data, MEASURED, &control(stop))? else {
+        return Ok(None);
     };
     let plan = trainer.plan;
     let mut seconds_for = |batches: u64| -> Result<f64> {
@@ -53,4 +40,35 @@ pub(crate) fn seconds_per_micro_batch(spec: &RunSpec, stop: &AtomicBool) -> Resu
     let affordable = (ENOUGH_SECONDS / slow) as u64;
     let seconds = seconds_for(affordable.clamp(WARM_UP, MEASURED))?;
     Ok((!trainer.is_stopped()).then_some(seconds))
+}
+
+/// Trains one micro-batch, and updates the weights.
+///
+/// # Errors
+/// Returns an error if data or weights cannot be read, or a loss is not finite.
+pub(crate) fn take_step(spec: &RunSpec, data: Data, stop: &AtomicBool) -> Result<()> {
+    match trial(spec, data, 1, &control(stop))? {
+        Some(mut trainer) => trainer.train_windows(),
+        None => Ok(()),
+    }
+}
+
+fn control(stop: &AtomicBool) -> Control<'_> {
+    Control {
+        stop,
+        progress: false,
+        run_directory: None,
+    }
+}
+
+/// Begins a run of `batches` micro-batches that writes no files and updates the weights after each. `None` does not occur, because a trial run
+/// is never complete.
+fn trial<'a>(spec: &RunSpec, data: Data, batches: u64, control: &Control<'a>) -> Result<Option<Box<Trainer<'a>>>> {
+    let mut spec = spec.clone();
+    spec.length.batch_size = spec.length.micro_batch;
+    spec.trial = Some(batches);
+    Ok(match Trainer::begin(spec, data, control, &Single)? {
+        Begun::Training(trainer) => Some(trainer),
+        Begun::Complete(_) => None,
+    })
 }

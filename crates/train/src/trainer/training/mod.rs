@@ -8,7 +8,7 @@ mod ranks;
 mod resume;
 mod window;
 
-pub(crate) use measure::seconds_per_micro_batch;
+pub(crate) use measure::{seconds_per_micro_batch, take_step};
 
 use std::borrow::Cow;
 use std::path::PathBuf;
