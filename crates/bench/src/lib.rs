@@ -311,7 +311,9 @@ fn time_calls(device: Device, steps: usize, profile: bool, mut step: impl FnMut(
 
 /// Returns the largest memory in bytes that was used: that of the device if it has its own, else that of the process.
 fn peak_memory(device: Device) -> u64 {
-    device.peak_memory().unwrap_or_else(memory::peak_resident)
+    device
+        .own_memory()
+        .map_or_else(memory::peak_resident, |memory| memory.peak)
 }
 
 /// Returns the name that a number format has in results.

@@ -17,6 +17,15 @@ use vlct_kernels::optimizer::Betas;
 pub use vlct_kernels::sparse::SparseMatrix;
 pub use vlct_kernels::transport::Ipot;
 
+/// Memory of a device, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnMemory {
+    /// The most that the program has allocated at once.
+    pub peak: u64,
+    /// The memory of the device.
+    pub total: u64,
+}
+
 /// A point in the work of a device. The difference of two timestamps is the time of the work between them.
 pub(crate) enum Timestamp {
     /// A point in time, for a device that has done all submitted work.
@@ -193,9 +202,8 @@ pub(crate) trait Backend: Send + Sync {
         "CPU"
     }
 
-    /// Returns the largest number of bytes of the device's own memory that the program has allocated at once; `None` if the device uses
-    /// the memory of the machine.
-    fn peak_memory(&self) -> Option<u64> {
+    /// Describes the device's own memory; `None` if the device uses the memory of the machine.
+    fn own_memory(&self) -> Option<OwnMemory> {
         None
     }
 

@@ -1,6 +1,7 @@
 //! Devices, which hold tensors and compute with them.
 
 use crate::backend::Backend;
+pub use crate::backend::OwnMemory;
 use crate::cpu::CPU;
 use crate::cuda::Cuda;
 pub use crate::cuda::{DeviceError, MemoryShortage};
@@ -121,10 +122,9 @@ impl Device {
         self.0.model()
     }
 
-    /// Returns the largest number of bytes of the device's own memory that the program has allocated at once; `None` if the device uses
-    /// the memory of the machine.
-    pub fn peak_memory(self) -> Option<u64> {
-        self.0.peak_memory()
+    /// Describes the device's own memory, to which values are copied; `None` if the device uses the memory of the machine.
+    pub fn own_memory(self) -> Option<OwnMemory> {
+        self.0.own_memory()
     }
 
     /// Returns a CUDA device with this driver. `name` is that of the device in messages, such as `cuda:0`. The device exists until the
@@ -200,11 +200,6 @@ impl Device {
             "number of values of a [{rows}, {columns}] matrix"
         );
         self.0.upload(rows, columns, values)
-    }
-
-    /// Whether the device has memory of its own, to which values are copied.
-    pub fn has_own_memory(self) -> bool {
-        self.0.peak_memory().is_some()
     }
 
     /// Copies images to the device while it computes, so that [`Device::patches`] need not copy them. The images must not be changed, moved

@@ -36,7 +36,8 @@ mod varlen;
 pub use averages::Averages;
 pub use collectives::{CollectiveError, Collectives};
 pub use device::{
-    Device, DeviceError, DeviceName, DeviceUnavailable, MemoryShortage, OutOfMemory, UnknownDeviceName, UploadedImages,
+    Device, DeviceError, DeviceName, DeviceUnavailable, MemoryShortage, OutOfMemory, OwnMemory, UnknownDeviceName,
+    UploadedImages,
 };
 pub use parameters::{Gradients, ParameterId, Parameters};
 pub use precision::{F32Products, Precision};

@@ -14,8 +14,8 @@ mod transport;
 mod uploads;
 
 use crate::backend::{
-    Backend, Beta, Clip, Input, Ipot, Layer, LayerNorm, Pair, ParameterUpdate, Rule, SavedNorm, SavedTransport,
-    SparseMatrix, StreamPoint, Timestamp,
+    Backend, Beta, Clip, Input, Ipot, Layer, LayerNorm, OwnMemory, Pair, ParameterUpdate, Rule, SavedNorm,
+    SavedTransport, SparseMatrix, StreamPoint, Timestamp,
 };
 use crate::precision::{F32Products, Precision};
 use crate::profile::{self, Span};
@@ -155,8 +155,11 @@ impl Backend for Cuda {
         self.context.driver().name()
     }
 
-    fn peak_memory(&self) -> Option<u64> {
-        Some(self.context.peak_memory() as u64)
+    fn own_memory(&self) -> Option<OwnMemory> {
+        Some(OwnMemory {
+            peak: (self.context.peak_memory() + self.uploads.peak_memory()) as u64,
+            total: complete(self.context.driver().memory_info()).total as u64,
+        })
     }
 
     fn bf16_is_fast(&self) -> bool {

@@ -92,6 +92,11 @@ impl Uploads {
             .cloned()
     }
 
+    /// Returns the largest number of bytes that copies have allocated at once.
+    pub fn peak_memory(&self) -> usize {
+        self.context.peak_memory()
+    }
+
     /// Returns unused memory to the device.
     pub fn release_unused(&self) {
         self.context.release_unused();

@@ -17,6 +17,7 @@ pub(super) struct UploadedBatch {
 pub(super) struct Batches {
     loader: Loader,
     device: Device,
+    has_own_memory: bool,
     /// The copy is dropped first.
     ahead: Option<(Option<UploadedImages>, Loaded)>,
 }
@@ -26,6 +27,7 @@ impl Batches {
         Self {
             loader,
             device,
+            has_own_memory: device.own_memory().is_some(),
             ahead: None,
         }
     }
@@ -46,7 +48,7 @@ impl Batches {
     /// Loads the next batch now and starts the copy of its images. Does nothing on a device without memory of its own, for which the threads
     /// of the loader work ahead.
     pub fn load_ahead(&mut self) {
-        if self.ahead.is_some() || !self.device.has_own_memory() {
+        if self.ahead.is_some() || !self.has_own_memory {
             return;
         }
         let loaded = self.loader.next();

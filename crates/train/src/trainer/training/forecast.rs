@@ -51,9 +51,9 @@ struct Forecast {
     /// Micro-batches of a validation.
     validation_batches: u64,
     measured: Measured,
-    /// Expected memory of the process in bytes.
+    /// Expected memory in bytes: on a GPU that of the GPU, else that of the process.
     memory: u64,
-    /// Memory of the machine in bytes.
+    /// Memory of the GPU or of the machine in bytes.
     machine_memory: Option<u64>,
 }
 
@@ -85,6 +85,7 @@ impl Trainer<'_> {
             return Ok(());
         };
         let batches = (self.data.val.len() as u64).div_ceil(self.spec.length.micro_batch);
+        let own_memory = self.spec.compute.device.own_memory();
         let forecast = Forecast {
             plan: self.plan,
             done: self.state.global_step,
@@ -94,8 +95,8 @@ impl Trainer<'_> {
                 limit => batches.min(limit),
             },
             measured,
-            memory: memory::peak_resident(),
-            machine_memory: memory::total(),
+            memory: own_memory.map_or_else(memory::peak_resident, |memory| memory.peak),
+            machine_memory: own_memory.map_or_else(memory::total, |memory| Some(memory.total)),
         };
         forecast.lines().iter().for_each(|line| info!("{line}"));
         forecast.warnings().iter().for_each(|warning| warn!("{warning}"));
