@@ -118,7 +118,9 @@ fn catch_device_errors(command: impl FnOnce() -> Result<(), Failure>) -> Result<
                 mebibytes(free),
                 mebibytes(total)
             ),
-            None => error.to_string(),
+            None => format!(
+                "the GPU failed: {error}; device=cpu or --device cpu computes on the CPU, and vlct self-test checks the GPU"
+            ),
         }
     } else {
         panic::resume_unwind(payload);
