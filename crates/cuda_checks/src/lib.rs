@@ -14,6 +14,7 @@ pub mod cross_entropy;
 pub mod device;
 pub mod dropout;
 pub mod elementwise;
+pub mod intrinsics;
 pub mod layer_norm;
 pub mod lists;
 pub mod matmul;
@@ -31,6 +32,17 @@ pub use device::{Device, Outcome};
 
 /// A check: its name, and the function that runs it.
 pub type Check = (&'static str, fn(&Device) -> Outcome);
+
+/// Instructions against the PTX ISA.
+pub const INTRINSICS: [Check; 7] = [
+    ("intrinsics::conversions", intrinsics::conversions),
+    ("intrinsics::arithmetic", intrinsics::arithmetic),
+    ("intrinsics::approximations", intrinsics::approximations),
+    ("intrinsics::mma", intrinsics::mma),
+    ("intrinsics::ldmatrix", intrinsics::ldmatrix),
+    ("intrinsics::cp_async", intrinsics::cp_async),
+    ("intrinsics::shuffles", intrinsics::shuffles),
+];
 
 /// Kernels against plain loops.
 pub const KERNELS: [Check; 26] = [

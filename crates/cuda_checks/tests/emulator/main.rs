@@ -12,6 +12,7 @@ mod cross_entropy;
 mod dropout;
 mod elementwise;
 mod execution;
+mod intrinsics;
 mod layer_norm;
 mod lists;
 mod matmul;
@@ -29,7 +30,7 @@ mod transport;
 mod unfused;
 
 use libtest_mimic::{Arguments, Trial};
-use vlct_cuda_checks::{Check, KERNELS, Outcome, PRODUCTS};
+use vlct_cuda_checks::{Check, INTRINSICS, KERNELS, Outcome, PRODUCTS};
 
 /// A test, its name, and what it needs beside a compiler, if that is missing.
 struct Test {
@@ -59,6 +60,7 @@ fn checks(checks: &[Check]) -> Vec<Test> {
 
 fn main() {
     let kernels = [
+        checks(&INTRINSICS),
         checks(&KERNELS),
         checks(&PRODUCTS),
         attention::tests(),
@@ -67,6 +69,7 @@ fn main() {
         cross_entropy::tests(),
         dropout::tests(),
         elementwise::tests(),
+        intrinsics::tests(),
         layer_norm::tests(),
         lists::tests(),
         optimizer::tests(),
