@@ -12,6 +12,7 @@ use crate::varlen::Varlen;
 use std::any::Any;
 use std::ops::Range;
 use std::time::{Duration, Instant};
+use vlct_cuda::context::Context;
 pub(crate) use vlct_kernels::mat::Beta;
 use vlct_kernels::optimizer::Betas;
 pub use vlct_kernels::sparse::SparseMatrix;
@@ -196,6 +197,11 @@ pub(crate) trait Backend: Send + Sync {
     /// Returns the largest number of bytes of the device's own memory that the program has allocated at once; `None` if the device uses
     /// the memory of the machine.
     fn peak_memory(&self) -> Option<u64> {
+        None
+    }
+
+    /// Returns the context of a CUDA device.
+    fn cuda_context(&self) -> Option<&Context> {
         None
     }
 

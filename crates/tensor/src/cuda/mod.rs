@@ -159,6 +159,10 @@ impl Backend for Cuda {
         Some(self.context.peak_memory() as u64)
     }
 
+    fn cuda_context(&self) -> Option<&Context> {
+        Some(&self.context)
+    }
+
     fn bf16_is_fast(&self) -> bool {
         true
     }

@@ -1,9 +1,11 @@
 //! Compares a fine-tuning step on pairs of images with the values of the original.
 
-use super::{TestDevice, assert_gradients, config, load, measure_value, recorded_models, texts};
+use super::recorded::{Tensors, config, load};
+use super::subject::{Subject, equal};
+use super::{logits, measure_value};
+use crate::Outcome;
 use std::path::Path;
 use vlct_data::loader::{Pixels, Position};
-use vlct_golden::{Tensors, assert_close};
 use vlct_model::config::Heads;
 use vlct_model::{Model, Sequence, VlcConfig};
 use vlct_tasks::nlvr2::{Nlvr2, Nlvr2Spec};
@@ -36,17 +38,16 @@ pub(super) fn sample(item: usize, text: Vec<u32>, images: [Pixels; 2], is_true: 
 }
 
 /// Returns the recorded batch, with dropout disabled.
-pub(super) fn batch(t: &Tensors) -> Batch {
-    let texts = texts(t, "text_ids", "text_masks");
-    let values = ["image_0", "image_1"].map(|name| t.f32(name));
-    let len = values[0].len() / texts.len();
-    let image = |values: &[f32], i: usize| Pixels::square(values[i * len..][..len].to_vec());
-    let samples = texts.into_iter().zip(t.f32("nlvr2_labels")).enumerate();
-    let samples = samples.map(|(i, (text, label))| {
-        let images = [image(&values[0], i), image(&values[1], i)];
+pub(super) fn batch(t: &Tensors) -> Result<Batch, String> {
+    let texts = t.texts("text_ids", "text_masks")?;
+    let [left, right] = [t.rows("image_0", texts.len())?, t.rows("image_1", texts.len())?];
+    let images = left.into_iter().zip(right);
+    let samples = texts.into_iter().zip(images).zip(t.f32("nlvr2_labels")?).enumerate();
+    let samples = samples.map(|(i, ((text, (left, right)), label))| {
+        let images = [Pixels::square(left), Pixels::square(right)];
         sample(i, text, images, label == 1.0)
     });
-    Batch::collate(Position::default(), samples.collect())
+    Ok(Batch::collate(Position::default(), samples.collect()))
 }
 
 /// Returns the heads and token types of a model for pairs of images.
@@ -63,26 +64,28 @@ pub(super) fn with_pairs(config: VlcConfig) -> VlcConfig {
 }
 
 /// Returns the recorded model.
-pub(super) fn model(directory: &Path) -> Model {
-    let (config, _) = config(directory, Heads::default());
+pub(super) fn model(directory: &Path) -> Result<Model, String> {
+    let (config, _) = config(directory, Heads::default())?;
     load(directory, "nlvr2.ckpt", with_pairs(config))
 }
 
-pub(super) fn nlvr2_losses_and_gradients_match_the_original(device: TestDevice) {
-    for (directory, compute) in recorded_models(device) {
-        let t = Tensors::open(directory.join("nlvr2_step.safetensors"));
-        let (mut model, batch) = (model(&directory), batch(&t));
+pub(super) fn losses_and_gradients_equal_the_original(subject: &Subject) -> Outcome {
+    for (directory, compute) in subject.recorded("model") {
+        let t = Tensors::open(directory.join("nlvr2_step.safetensors"))?;
+        let (mut model, batch) = (model(&directory)?, batch(&t)?);
         model.set_compute(compute);
         let tape = Tape::new(model.compute());
         let outcome = TASK.forward(&model, &tape, &batch);
-        let logits = outcome.logits.as_ref().expect("logits").tensor().to_host().to_vec();
-        assert_close("nlvr2_logits", &logits, &t.f32("nlvr2_logits"), 2e-5);
-        let loss = measure_value(&outcome, "nlvr2/loss");
-        assert_close("nlvr2_loss", &[loss], &t.f32("nlvr2_loss"), 1e-5);
-        let labels = t.f32("nlvr2_labels");
+        let logits = logits(&outcome)?;
+        subject.close("nlvr2_logits", &logits, &t.f32("nlvr2_logits")?, 2e-5)?;
+        let loss = measure_value(&outcome, "nlvr2/loss")?;
+        subject.close("nlvr2_loss", &[loss], &t.f32("nlvr2_loss")?, 1e-5)?;
+        let labels = t.f32("nlvr2_labels")?;
         let hits = logits.chunks_exact(2).zip(&labels);
         let hits = hits.filter(|(row, label)| f32::from(u8::from(row[1] > row[0])) == **label);
-        assert_eq!(measure_value(&outcome, "nlvr2/accuracy"), hits.count() as f32);
-        assert_gradients(&model, tape, outcome.total(), &t);
+        let accuracy = measure_value(&outcome, "nlvr2/accuracy")?;
+        equal("nlvr2/accuracy", accuracy, hits.count() as f32)?;
+        subject.gradients(&model, tape, outcome.total(), &t)?;
     }
+    Ok(())
 }

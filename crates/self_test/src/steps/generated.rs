@@ -6,11 +6,13 @@ use vlct_data::loader::{Pixels, Position};
 use vlct_data::random::{Purpose, stream};
 use vlct_model::config::{Backbone, Heads};
 use vlct_model::initialise::initialise_model;
-use vlct_model::{Model, ModelConfig, PatchMask, Sequence, VlcConfig};
+use vlct_model::{Model, ModelConfig, PatchMask, Sequence, VitConfig, VlcConfig};
+use vlct_tasks::images::{Images, ImagesSpec};
 use vlct_tasks::labels::{Labels, LabelsSpec};
+use vlct_tasks::mixup::{MixupMode, MixupSpec};
 use vlct_tasks::pretrain::{MATCHING, MODELLING};
 use vlct_tasks::retrieval::{Retrieval, RetrievalSpec};
-use vlct_tasks::{Batch, Sample, Target, Text};
+use vlct_tasks::{Batch, Sample, Target, Task, Text};
 
 /// Draws one of `choices`.
 fn choose<T: Copy>(choices: &[T], random: &mut impl Rng) -> T {
@@ -51,7 +53,11 @@ fn draw_model(seed: u64, heads: Heads) -> Model {
 
 /// Draws a model like [`draw_model`], with sizes that `change` has changed.
 fn draw_model_with(seed: u64, change: impl Fn(VlcConfig) -> VlcConfig) -> Model {
-    let mut model = Model::new(ModelConfig::Vlc(change(draw_config(seed))));
+    draw_weights(Model::new(ModelConfig::Vlc(change(draw_config(seed)))), seed)
+}
+
+/// Draws the weights of a model.
+fn draw_weights(mut model: Model, seed: u64) -> Model {
     initialise_model(&mut model, |i| stream(seed, Purpose::Initialisation, 0, i));
     let deviation = choose(&[0.0, 0.01, 0.05], &mut stream(seed, Purpose::Synthetic, 0, 1));
     let initial: Vec<Vec<f32>> = model
@@ -84,7 +90,11 @@ fn draw_text(config: &VlcConfig, random: &mut impl Rng) -> Vec<u32> {
 
 /// Draws the values of an image `[3, image_size, image_size]`.
 fn draw_image(config: &VlcConfig, random: &mut impl Rng) -> Pixels {
-    let values = 3 * config.image_size * config.image_size;
+    draw_pixels(config.image_size, random)
+}
+
+fn draw_pixels(image_size: usize, random: &mut impl Rng) -> Pixels {
+    let values = 3 * image_size * image_size;
     Pixels::square((0..values).map(|_| draw_noise(random)).collect::<Vec<f32>>())
 }
 
@@ -231,4 +241,48 @@ pub(super) fn draw_labels(seed: u64) -> (Model, Labels, Batch) {
     let batch = Batch::collate(Position::default(), (0..samples).map(sample).collect());
     let names = (0..labels).map(|i| i.to_string()).collect();
     (model, Labels::new(LabelsSpec { names, several }), batch)
+}
+
+/// Draws an image classifier, its task, and a batch as in training: mixed images, smoothed targets, and sublayers that are left out.
+pub(super) fn draw_classifier(seed: u64) -> (Model, Images, Batch) {
+    let random = &mut stream(seed, Purpose::Synthetic, 6, 0);
+    let (width, heads) = choose(&[(24, 2), (32, 4), (48, 3), (64, 4)], random);
+    let patch_size = choose(&[4, 8, 14], random);
+    let config = VitConfig {
+        image_size: patch_size * random.random_range(2..=6),
+        patch_size,
+        width,
+        depth: random.random_range(2..=6),
+        heads,
+        classes: random.random_range(3..40),
+        global_pool: random.random_bool(0.5),
+        drop_path: 0.3,
+        layer_norm_eps: 1e-6,
+        linear_probe: false,
+    };
+    let spec = ImagesSpec {
+        names: (0..config.classes).map(|i| i.to_string()).collect(),
+        smoothing: 0.1,
+        mixup: Some(MixupSpec {
+            mixup_alpha: 0.8,
+            cutmix_alpha: 1.0,
+            cutmix_minmax: None,
+            probability: 1.0,
+            switch_probability: 0.5,
+            mode: MixupMode::Elem,
+        }),
+    };
+    let samples = 2 * random.random_range(2..=4);
+    let sample = |i: usize| Sample {
+        item: i,
+        images: vec![draw_pixels(config.image_size, random)],
+        texts: Vec::new(),
+        sequences: vec![Sequence::FIRST_IMAGE],
+        target: Target::Class(random.random_range(0..config.classes as u32)),
+    };
+    let mut batch = Batch::collate(Position::default(), (0..samples).map(sample).collect());
+    let task = Images::new(spec);
+    task.finish_batch(seed, &mut batch);
+    batch.dropout = Some([seed, 0, 0, 0]);
+    (draw_weights(Model::new(ModelConfig::Vit(config)), seed), task, batch)
 }

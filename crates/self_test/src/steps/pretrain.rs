@@ -1,8 +1,10 @@
 //! Compares a pre-training step and ten training steps with the values of the original.
 
-use super::{TestDevice, argmax, assert_gradients, assert_parameter, config, load, measure_value, recorded_models};
+use super::recorded::{Tensors, config, load};
+use super::subject::{Subject, equal};
+use super::{argmax, measure_value};
+use crate::Outcome;
 use vlct_data::loader::{Pixels, Position};
-use vlct_golden::{Tensors, assert_close, assert_within};
 use vlct_model::config::Heads;
 use vlct_model::{Inputs, Model, PatchMask, Planes, Sequence};
 use vlct_tasks::pretrain::{MATCHING, MODELLING, Pretrain, PretrainSpec};
@@ -26,7 +28,7 @@ pub(super) const HEADS: Heads = Heads {
 pub(super) const LOSSES: [&str; 4] = ["mlm/loss", "mae/loss", "itm/loss", "itm/wpa_loss"];
 
 /// Returns the pre-training task with all objectives. It draws no masks, because the batches have recorded masks.
-pub(super) fn task() -> Pretrain {
+pub(super) fn task() -> Result<Pretrain, String> {
     let spec = PretrainSpec {
         mlm: true,
         mae: Some(1.0),
@@ -38,7 +40,7 @@ pub(super) fn task() -> Pretrain {
         },
         mask_ratio: None,
     };
-    Pretrain::new(spec, 0).expect("a valid specification")
+    Pretrain::new(spec, 0).map_err(|e| e.to_string())
 }
 
 /// A recorded batch.
@@ -58,58 +60,43 @@ pub(super) struct RecordedBatch {
 }
 
 impl RecordedBatch {
-    pub(super) fn read(t: &Tensors, prefix: &str, mask_ratio: f64) -> Self {
+    pub(super) fn read(t: &Tensors, prefix: &str, mask_ratio: f64) -> Result<Self, String> {
         let key = |name: &str| format!("{prefix}{name}");
-        let samples = t.shape(&key("text_ids"))[0];
-        let rows = |name: &str| -> Vec<Vec<i64>> {
-            let values = t.i64(&key(name));
-            values
-                .chunks_exact(values.len() / samples)
-                .map(<[i64]>::to_vec)
-                .collect()
-        };
-        let float_rows = |name: &str| -> Vec<Vec<f32>> {
-            let values = t.f32(&key(name));
-            values
-                .chunks_exact(values.len() / samples)
-                .map(<[f32]>::to_vec)
-                .collect()
-        };
-        let lengths: Vec<usize> = rows("text_masks")
+        let [samples, _] = t.shape(&key("text_ids"))?;
+        let rows = |name: &str| t.integer_rows(&key(name), samples);
+        let float_rows = |name: &str| t.rows(&key(name), samples);
+        let lengths: Vec<usize> = rows("text_masks")?
             .iter()
             .map(|m| m.iter().filter(|v| **v != 0).count())
             .collect();
-        let ids = |name: &str| -> Vec<Vec<u32>> {
-            rows(name)
-                .iter()
-                .zip(&lengths)
+        let ids = |name: &str| -> Result<Vec<Vec<u32>>, String> {
+            let texts = rows(name)?.into_iter().zip(&lengths);
+            Ok(texts
                 .map(|(r, n)| r[..*n].iter().map(|v| *v as u32).collect())
-                .collect()
+                .collect())
         };
         // The original permutes a list of labels whose first half is 1.
-        let permutation = t.i64(&key("itm_permutation"));
+        let permutation = t.i64(&key("itm_permutation"))?;
         let matched = permutation.iter().map(|i| (*i as usize) < samples / 2).collect();
-        let masks = |name: &str| {
-            float_rows(name)
-                .iter()
-                .map(|n| PatchMask::from_noise(n, mask_ratio))
-                .collect()
+        let masks = |name: &str| -> Result<Vec<PatchMask>, String> {
+            let noise = float_rows(name)?;
+            Ok(noise.iter().map(|n| PatchMask::from_noise(n, mask_ratio)).collect())
         };
-        Self {
-            texts: ids("text_ids"),
-            mlm_texts: ids("text_ids_mlm"),
-            labels: rows("text_labels_mlm")
+        Ok(Self {
+            texts: ids("text_ids")?,
+            mlm_texts: ids("text_ids_mlm")?,
+            labels: rows("text_labels_mlm")?
                 .iter()
                 .zip(&lengths)
                 .map(|(r, n)| r[..*n].iter().map(|v| u32::try_from(*v).ok()).collect())
                 .collect(),
-            lengths,
-            images: float_rows("image"),
-            false_images: float_rows("false_image_0"),
+            images: float_rows("image")?,
+            false_images: float_rows("false_image_0")?,
             matched,
-            mlm_masks: masks("mask_noise_mlm"),
-            itm_masks: masks("mask_noise_itm"),
-        }
+            mlm_masks: masks("mask_noise_mlm")?,
+            itm_masks: masks("mask_noise_itm")?,
+            lengths,
+        })
     }
 
     /// Returns the batch as the loader makes it ([`Batch`]); dropout is disabled.
@@ -147,16 +134,16 @@ impl RecordedBatch {
 
 /// Compares the packed matrix `got` with the recorded padded activation `name`, `[batch, length, width]`. Sequence `s` has the packed rows
 /// `rows(s)`: `lengths[s]` text tokens, then image tokens, which begin at position `padded_text_len` of the padded activation.
-fn assert_packed(
+fn compare_packed(
+    subject: &Subject,
     got: &[f32],
     rows: impl Fn(usize) -> Vec<usize>,
     t: &Tensors,
     name: &str,
     lengths: &[usize],
     padded_text_len: usize,
-) {
-    let (shape, padded) = (t.shape(name), t.f32(name));
-    let (length, width) = (shape[1], shape[2]);
+) -> Outcome {
+    let ([_, length, width], padded) = (t.shape(name)?, t.f32(name)?);
     let (mut packed, mut recorded) = (Vec::new(), Vec::new());
     for (s, n) in lengths.iter().enumerate() {
         let valid = (0..length).filter(|i| i < n || *i >= padded_text_len);
@@ -165,56 +152,36 @@ fn assert_packed(
             recorded.extend_from_slice(&padded[(s * length + position) * width..][..width]);
         }
     }
-    assert_close(name, &packed, &recorded, 2e-5);
+    subject.close(name, &packed, &recorded, 2e-5)
 }
 
-pub(super) fn one_pretraining_step_equals_the_original(device: TestDevice) {
-    for (directory, compute) in recorded_models(device) {
-        let (config, mask_ratio) = config(&directory, HEADS);
+pub(super) fn one_pretraining_step_equals_the_original(subject: &Subject) -> Outcome {
+    for (directory, compute) in subject.recorded("model") {
+        let (config, mask_ratio) = config(&directory, HEADS)?;
         let text_length = config.max_text_len;
-        let mut model = load(&directory, "pretrain.ckpt", config);
+        let mut model = load(&directory, "pretrain.ckpt", config)?;
         model.set_compute(compute);
-        let t = Tensors::open(directory.join("pretrain_step.safetensors"));
-        let recorded = RecordedBatch::read(&t, "", mask_ratio);
-        let samples = recorded.lengths.len();
+        let t = Tensors::open(directory.join("pretrain_step.safetensors"))?;
+        let recorded = RecordedBatch::read(&t, "", mask_ratio)?;
         let labels: Vec<f32> = recorded.matched.iter().map(|m| *m as u8 as f32).collect();
-        assert_eq!(labels, t.f32("itm_labels"));
+        equal("itm_labels", labels, t.f32("itm_labels")?)?;
 
         let tape = Tape::new(model.compute());
         let mut intermediates = Vec::new();
-        let outcome = task().forward_tracing(model.vlc(), &tape, &recorded.batch(), &mut |name, v| {
+        let outcome = task()?.forward_tracing(model.vlc(), &tape, &recorded.batch(), &mut |name, v| {
             intermediates.push((name.to_string(), v.tensor().to_host().to_vec()));
         });
         let mut logits = |name: &str| {
-            let index = intermediates.iter().position(|(n, _)| n == name).expect("logits");
-            intermediates.remove(index).1
+            let index = intermediates.iter().position(|(n, _)| n == name);
+            let index = index.ok_or_else(|| format!("there are no {name}"))?;
+            Ok::<_, String>(intermediates.remove(index).1)
         };
-        let (mlm_logits, itm_logits) = (logits("mlm_logits"), logits("itm_logits"));
-        let kept = recorded.mlm_masks[0].kept.len();
+        let (mlm_logits, itm_logits) = (logits("mlm_logits")?, logits("itm_logits")?);
         for (name, values) in &intermediates {
-            for (objective, first) in [("mlm", 0), ("itm", samples)] {
-                let golden = format!("act.{objective}.{name}");
-                assert!(t.has(&golden), "{golden}");
-                let lengths = recorded.lengths.iter().chain(&recorded.lengths);
-                let (image_tokens, padded_text_len) = if name == "text_embeddings" {
-                    (0, t.shape(&golden)[1])
-                } else {
-                    (1 + kept, text_length)
-                };
-                let starts: Vec<usize> = lengths
-                    .scan(0, |row, n| {
-                        let start = *row;
-                        *row += n + image_tokens;
-                        Some(start)
-                    })
-                    .collect();
-                let rows =
-                    |s: usize| (starts[first + s]..starts[first + s] + recorded.lengths[s] + image_tokens).collect();
-                assert_packed(values, rows, &t, &golden, &recorded.lengths, padded_text_len);
-            }
+            compare_activation(subject, &recorded, &t, text_length, name, values)?;
         }
 
-        let (padded, classes) = (t.f32("mlm_logits"), t.shape("mlm_logits")[2]);
+        let (padded, [_, _, classes]) = (t.f32("mlm_logits")?, t.shape("mlm_logits")?);
         let want: Vec<f32> = recorded
             .labels
             .iter()
@@ -227,14 +194,15 @@ pub(super) fn one_pretraining_step_equals_the_original(device: TestDevice) {
             })
             .flat_map(|row| padded[row * classes..][..classes].to_vec())
             .collect();
-        assert_close("mlm_logits", &mlm_logits, &want, 2e-5);
-        assert_close("itm_logits", &itm_logits, &t.f32("itm_logits"), 2e-5);
+        subject.close("mlm_logits", &mlm_logits, &want, 2e-5)?;
+        subject.close("itm_logits", &itm_logits, &t.f32("itm_logits")?, 2e-5)?;
 
-        let [mlm, mae, itm, wpa] = LOSSES.map(|key| measure_value(&outcome, key));
-        for (name, loss) in [("mlm_loss", mlm), ("mae_loss", mae), ("itm_loss", itm)] {
-            assert_close(name, &[loss], &t.f32(&format!("loss.{name}")), 1e-5);
+        for (name, key) in ["mlm_loss", "mae_loss", "itm_loss"].into_iter().zip(LOSSES) {
+            let loss = measure_value(&outcome, key)?;
+            subject.close(name, &[loss], &t.f32(&format!("loss.{name}"))?, 1e-5)?;
         }
-        assert_within("itm_wpa_loss", &[wpa], &t.f32("loss.itm_wpa_loss"), 1e-6);
+        let wpa = measure_value(&outcome, LOSSES[3])?;
+        subject.within("itm_wpa_loss", &[wpa], &t.f32("loss.itm_wpa_loss")?, 1e-6)?;
         let predictions = mlm_logits
             .chunks_exact(classes)
             .zip(recorded.labels.iter().flatten().flatten());
@@ -242,20 +210,54 @@ pub(super) fn one_pretraining_step_equals_the_original(device: TestDevice) {
             .filter(|(row, label)| argmax(row) == **label as usize)
             .count();
         // The measure is the number of hits; a report divides it by the number of masked tokens.
-        assert_eq!(measure_value(&outcome, "mlm/accuracy"), hits as f32);
-        assert_close("total", &[outcome.total().tensor().item()], &t.f32("loss.total"), 1e-5);
+        equal("mlm/accuracy", measure_value(&outcome, "mlm/accuracy")?, hits as f32)?;
+        let total = outcome.total().tensor().item();
+        subject.close("total", &[total], &t.f32("loss.total")?, 1e-5)?;
 
-        assert_gradients(&model, tape, outcome.total(), &t);
+        subject.gradients(&model, tape, outcome.total(), &t)?;
     }
+    Ok(())
 }
 
-pub(super) fn pooled_features_and_decoder_equal_the_original(device: TestDevice) {
-    for (directory, compute) in recorded_models(device) {
-        let (config, mask_ratio) = config(&directory, HEADS);
-        let mut model = load(&directory, "pretrain.ckpt", config);
+/// Compares an activation of both objectives, whose sequences follow each other, with the recorded ones.
+fn compare_activation(
+    subject: &Subject,
+    recorded: &RecordedBatch,
+    t: &Tensors,
+    text_length: usize,
+    name: &str,
+    values: &[f32],
+) -> Outcome {
+    let samples = recorded.lengths.len();
+    for (objective, first) in [("mlm", 0), ("itm", samples)] {
+        let golden = format!("act.{objective}.{name}");
+        let (image_tokens, padded_text_len) = if name == "text_embeddings" {
+            let [_, length, _] = t.shape(&golden)?;
+            (0, length)
+        } else {
+            (1 + recorded.mlm_masks[0].kept.len(), text_length)
+        };
+        let lengths = recorded.lengths.iter().chain(&recorded.lengths);
+        let starts: Vec<usize> = lengths
+            .scan(0, |row, n| {
+                let start = *row;
+                *row += n + image_tokens;
+                Some(start)
+            })
+            .collect();
+        let rows = |s: usize| (starts[first + s]..starts[first + s] + recorded.lengths[s] + image_tokens).collect();
+        compare_packed(subject, values, rows, t, &golden, &recorded.lengths, padded_text_len)?;
+    }
+    Ok(())
+}
+
+pub(super) fn pooled_features_and_decoder_equal_the_original(subject: &Subject) -> Outcome {
+    for (directory, compute) in subject.recorded("model") {
+        let (config, mask_ratio) = config(&directory, HEADS)?;
+        let mut model = load(&directory, "pretrain.ckpt", config)?;
         model.set_compute(compute);
-        let t = Tensors::open(directory.join("pretrain_step.safetensors"));
-        let recorded = RecordedBatch::read(&t, "", mask_ratio);
+        let t = Tensors::open(directory.join("pretrain_step.safetensors"))?;
+        let recorded = RecordedBatch::read(&t, "", mask_ratio)?;
         let tape = Tape::inference(model.compute());
         let itm_image = |i: usize| {
             let source = if recorded.matched[i] {
@@ -290,37 +292,27 @@ pub(super) fn pooled_features_and_decoder_equal_the_original(device: TestDevice)
             let encoded = model.vlc().encode(&tape, &inputs, None);
             let pooled = model.vlc().pool(&tape, &encoded, 0..texts.len());
             let name = format!("act.{objective}.pooled");
-            assert_close(&name, &pooled.tensor().to_host(), &t.f32(&name), 2e-5);
+            subject.close(&name, &pooled.tensor().to_host(), &t.f32(&name)?, 2e-5)?;
             if objective == "mlm" {
                 let all_patches = |m: &PatchMask| (0..m.ids_restore.len() as u32).collect();
-                let prediction = model
-                    .vlc()
-                    .decode(
-                        &tape,
-                        &encoded,
-                        0..texts.len(),
-                        &masks.iter().collect::<Vec<_>>(),
-                        all_patches,
-                    )
-                    .tensor()
-                    .to_host()
-                    .to_vec();
-                let shape = t.shape("act.mlm.decoder_pred");
-                let (tokens, width) = (shape[1], shape[2]);
+                let masks: Vec<&PatchMask> = masks.iter().collect();
+                let prediction = model.vlc().decode(&tape, &encoded, 0..texts.len(), &masks, all_patches);
+                let [_, tokens, width] = t.shape("act.mlm.decoder_pred")?;
                 // The recorded prediction of each image begins with the class token.
                 let want: Vec<f32> = t
-                    .f32("act.mlm.decoder_pred")
+                    .f32("act.mlm.decoder_pred")?
                     .chunks_exact(tokens * width)
                     .flat_map(|image| image[width..].to_vec())
                     .collect();
-                assert_close("decoder_pred", &prediction, &want, 2e-5);
+                subject.close("decoder_pred", &prediction.tensor().to_host(), &want, 2e-5)?;
             }
         }
     }
+    Ok(())
 }
 
 /// Runs the ten recorded training steps. Returns the losses of each step, in the order of [`LOSSES`].
-pub(super) fn run_ten_steps(model: &mut Model, t: &Tensors, mask_ratio: f64) -> Vec<[f32; 4]> {
+pub(super) fn run_ten_steps(model: &mut Model, t: &Tensors, mask_ratio: f64) -> Result<Vec<[f32; 4]>, String> {
     let mut optimizer = Optimizer::new(Rule::AdamW, model.parameters());
     let mut gradients = Gradients::new(model.parameters());
     let properties: Vec<(String, usize, bool)> = model
@@ -337,45 +329,54 @@ pub(super) fn run_ten_steps(model: &mut Model, t: &Tensors, mask_ratio: f64) -> 
         })
         .collect();
     let groups = pretrain_groups(&parameters, 0.01, 1.0);
+    let weight_decay = |parameter: &Parameter| {
+        let group = groups.iter().find(|g| g.members.iter().any(|m| *m == parameter.name));
+        let group = group.ok_or_else(|| format!("{} is in no group", parameter.name))?;
+        Ok(group.weight_decay)
+    };
+    let weight_decays = parameters
+        .iter()
+        .map(weight_decay)
+        .collect::<Result<Vec<_>, String>>()?;
     let train_step = |(step, rate): (usize, f32)| {
-        let recorded = RecordedBatch::read(t, &format!("{step}."), mask_ratio);
+        let recorded = RecordedBatch::read(t, &format!("{step}."), mask_ratio)?;
         let tape = Tape::new(model.compute());
-        let outcome = task().forward(model, &tape, &recorded.batch());
-        let losses = LOSSES.map(|key| measure_value(&outcome, key));
+        let outcome = task()?.forward(model, &tape, &recorded.batch());
+        let mut losses = [0f32; 4];
+        for (loss, key) in losses.iter_mut().zip(LOSSES) {
+            *loss = measure_value(&outcome, key)?;
+        }
         gradients.clear();
         tape.backward(outcome.total(), 1.0, &mut gradients);
         drop(outcome);
-        optimizer.step(model.parameters_mut(), &gradients, None, |id| {
-            let group = groups
-                .iter()
-                .find(|g| g.members.iter().any(|m| *m == parameters[id.index()].name));
-            Hyperparameters {
-                learning_rate: rate as f64,
-                weight_decay: group.expect("in a group").weight_decay,
-            }
+        optimizer.step(model.parameters_mut(), &gradients, None, |id| Hyperparameters {
+            learning_rate: rate as f64,
+            weight_decay: weight_decays[id.index()],
         });
-        losses
+        Ok(losses)
     };
-    t.f32("lrs").into_iter().enumerate().map(train_step).collect()
+    t.f32("lrs")?.into_iter().enumerate().map(train_step).collect()
 }
 
-pub(super) fn ten_training_steps_equal_the_original(device: TestDevice) {
-    for (directory, compute) in recorded_models(device) {
-        let (config, mask_ratio) = config(&directory, HEADS);
-        let mut model = load(&directory, "pretrain.ckpt", config);
+pub(super) fn ten_training_steps_equal_the_original(subject: &Subject) -> Outcome {
+    for (directory, compute) in subject.recorded("model") {
+        let (config, mask_ratio) = config(&directory, HEADS)?;
+        let mut model = load(&directory, "pretrain.ckpt", config)?;
         model.set_compute(compute);
-        let t = Tensors::open(directory.join("pretrain_10_steps.safetensors"));
-        let losses = t.f32("losses");
-        for (step, got) in run_ten_steps(&mut model, &t, mask_ratio).iter().enumerate() {
-            let want = &losses[step * 4..][..4];
+        let t = Tensors::open(directory.join("pretrain_10_steps.safetensors"))?;
+        let losses = t.rows("losses", 10)?;
+        let steps = run_ten_steps(&mut model, &t, mask_ratio)?;
+        equal("number of steps", steps.len(), losses.len())?;
+        for (step, (got, want)) in steps.iter().zip(&losses).enumerate() {
             for i in 0..3 {
-                assert_close(&format!("step {step} loss {i}"), &got[i..=i], &want[i..=i], 1e-5);
+                subject.close(&format!("step {step} loss {i}"), &got[i..=i], &want[i..=i], 1e-5)?;
             }
-            assert_within(&format!("step {step} alignment"), &got[3..], &want[3..], 1e-6);
+            subject.within(&format!("step {step} alignment"), &got[3..], &want[3..], 1e-6)?;
         }
         for (id, parameter) in model.parameters().iter() {
-            let want = t.f32(&format!("final.{}", parameter.name));
-            assert_parameter(&parameter.name, &model.parameters().tensor(id).to_host(), &want, 5e-3);
+            let want = t.f32(&format!("final.{}", parameter.name))?;
+            subject.parameter(&parameter.name, &model.parameters().tensor(id).to_host(), &want, 5e-3)?;
         }
     }
+    Ok(())
 }
