@@ -48,6 +48,9 @@ pub struct SelfTest {
     /// Directory of golden data [default: the environment variable VLC_GOLDEN, else tests/golden]
     #[arg(long, value_name = "DIR")]
     pub golden: Option<PathBuf>,
+    /// Run only checks whose names contain this text, such as attention or retrieval
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub only: String,
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
@@ -63,16 +66,23 @@ pub fn run(args: &SelfTest) -> Result<(), Failure> {
         device: open_device(args.device)?,
         golden: vec![golden_directory(args)?],
         generated_models: GENERATED_MODELS,
+        filter: args.only.clone(),
         golden_hint: "no golden data: clone the source repository and give its directory tests/golden with --golden"
             .into(),
     };
     let signals = Signals::listen()?;
-    let width = names(options.device).map(str::len).max().unwrap_or(0);
+    let names = names(&options);
+    let Some(width) = names.iter().map(|name| name.len()).max() else {
+        return Err(Failure::Failed(format!(
+            "no check has {:?} in its name: --only takes a part of a name, such as vqa or generated",
+            args.only
+        )));
+    };
     if !args.json {
         print(&heading(options.device, width))?;
     }
     let mut progress = match io::stderr().is_terminal() {
-        true => Progress::counting("check", names(options.device).count() as u64, 0),
+        true => Progress::counting("check", names.len() as u64, 0),
         false => Progress::quiet(),
     };
     let (mut done, mut printed) = (0, Ok(()));

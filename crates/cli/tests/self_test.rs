@@ -58,6 +58,14 @@ fn the_cpu_computes_what_the_original_computes() {
     }
 }
 
+/// Returns the index of the last byte of a tensor, which has the sign of its last number.
+fn last_byte(file: &[u8], tensor: &str) -> usize {
+    let length = u64::from_le_bytes(*file.first_chunk().expect("a length")) as usize;
+    let header: Value = serde_json::from_slice(&file[8..8 + length]).expect("a header");
+    let end = header[tensor]["data_offsets"][1].as_u64().expect("an end") as usize;
+    8 + length + end - 1
+}
+
 /// A recorded value that is changed fails its check, the other checks run, and the exit status is 1. Golden data that are damaged or
 /// absent are a reason.
 #[test]
@@ -71,27 +79,40 @@ fn a_wrong_value_fails_its_check_only() {
     }
     let step = model.join("vqa_step.safetensors");
     let mut bytes = std::fs::read(&step).expect("a file");
-    let last = bytes.len() - 1;
-    // The sign of the last recorded number.
+    let last = last_byte(&bytes, "vqa_loss");
     bytes[last] ^= 0x80;
     std::fs::write(&step, bytes).expect("written");
     std::fs::write(model.join("nlvr2_step.safetensors"), "x").expect("written");
 
     let golden = golden.path().to_str().expect("a path");
-    let output = self_test(&["--json", "--golden", golden]);
+    let output = self_test(&["--json", "--golden", golden, "--only", "equal"]);
     assert_eq!(output.status.code(), Some(1), "{}", stderr_of(&output));
     let (rows, summary) = objects(&output);
     let reason = |part: &str| {
-        let row = rows.iter().find(|row| row["name"].as_str().is_some_and(|name| name.starts_with(part)));
+        let row = rows
+            .iter()
+            .find(|row| row["name"].as_str().is_some_and(|name| name.starts_with(part)));
         row.expect("a row")["reason"].as_str().map(str::to_owned)
     };
-    assert!(reason("vqa::").is_some_and(|reason| reason.contains("instead of")), "{rows:?}");
-    assert!(reason("nlvr2::").is_some_and(|reason| reason.contains("nlvr2_step.safetensors")), "{rows:?}");
-    assert!(reason("images::").is_some_and(|reason| reason.contains("--golden")), "{rows:?}");
+    assert!(
+        reason("vqa::").is_some_and(|reason| reason.contains("instead of")),
+        "{rows:?}"
+    );
+    assert!(
+        reason("nlvr2::").is_some_and(|reason| reason.contains("nlvr2_step.safetensors")),
+        "{rows:?}"
+    );
+    assert!(
+        reason("images::").is_some_and(|reason| reason.contains("--golden")),
+        "{rows:?}"
+    );
     assert_eq!(reason("scoring::"), None);
-    assert_eq!(summary["failed"], with_status(&rows, "failed").len());
+    assert_eq!(
+        (summary["failed"].as_u64(), with_status(&rows, "failed").len()),
+        (Some(2), 2)
+    );
     let message = stderr_of(&output);
-    assert!(message.ends_with("checks failed\n") && message.lines().count() == 1, "{message}");
+    assert!(message == "error: 2 checks failed\n", "{message}");
 }
 
 #[test]
@@ -106,17 +127,27 @@ fn without_golden_data_generated_steps_are_checked() {
     assert_success(&output);
     let text = stdout_of(&output);
     assert!(text.starts_with("self-test of cpu (CPU)\nresult"), "{text}");
-    let line = |name: &str| text.lines().find(|line| line.contains(name)).expect("a line").to_owned();
+    let line = |name: &str| {
+        text.lines()
+            .find(|line| line.contains(name))
+            .expect("a line")
+            .to_owned()
+    };
     assert!(line("generated::equal_steps").starts_with("passed   0.00"), "{text}");
     assert!(line("vqa::").starts_with("skipped"), "{text}");
     assert!(line("vqa::").ends_with("with --golden"), "{text}");
-    assert!(text.lines().last().is_some_and(|line| line.contains("0 failed")), "{text}");
+    assert!(
+        text.lines().last().is_some_and(|line| line.contains("0 failed")),
+        "{text}"
+    );
 }
 
 #[test]
 fn wrong_options_are_one_line_errors() {
     let output = self_test(&["--golden", "no/such/directory"]);
     assert_one_line_error("golden", &output, &["no/such/directory: not a directory", "--golden"]);
+    let output = self_test(&["--only", "no such check"]);
+    assert_one_line_error("only", &output, &["no check has \"no such check\" in its name"]);
     let output = vlct()
         .args(["self-test", "--device", "gpu"])
         .output()

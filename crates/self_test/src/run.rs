@@ -21,24 +21,44 @@ pub struct Options {
     pub golden: Vec<PathBuf>,
     /// Number of generated models for which steps are compared.
     pub generated_models: u64,
+    /// Runs only checks whose names contain this text; all if it is empty.
+    pub filter: String,
     /// What to do to run the checks that need golden data; the reason of a check that is skipped without them.
     pub golden_hint: String,
 }
 
-/// The checks of kernels, with their kinds.
-fn kernel_checks() -> impl Iterator<Item = (&'static str, Check)> {
-    let of_kind = |kind: &'static str, checks: &'static [Check]| checks.iter().map(move |check| (kind, *check));
+/// A check of a kernel with its kind, or of steps.
+enum Planned {
+    Kernel(&'static str, Check),
+    Step(Step),
+}
+
+impl Planned {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Kernel(_, (name, _)) => name,
+            Self::Step(step) => step.name,
+        }
+    }
+}
+
+/// The checks that are run, in their order.
+fn plan(options: &Options) -> Vec<Planned> {
+    let of_kind = |kind: &'static str, checks: &'static [Check]| {
+        let kernels = checks.iter().map(move |check| Planned::Kernel(kind, *check));
+        kernels.filter(|_| options.device.cuda_context().is_some())
+    };
     of_kind("instruction", &INTRINSICS)
         .chain(of_kind("kernel", &KERNELS))
         .chain(of_kind("product", &PRODUCTS))
+        .chain(STEPS.into_iter().map(Planned::Step))
+        .filter(|planned| planned.name().contains(&options.filter))
+        .collect()
 }
 
-/// Returns the names of the checks of a device, in their order.
-pub fn names(device: Device) -> impl Iterator<Item = &'static str> {
-    let kernels = device
-        .cuda_context()
-        .map(|_| kernel_checks().map(|(_, (name, _))| name));
-    kernels.into_iter().flatten().chain(STEPS.iter().map(|step| step.name))
+/// Returns the names of the checks that [`run`] runs, in their order.
+pub fn names(options: &Options) -> Vec<&'static str> {
+    plan(options).iter().map(Planned::name).collect()
 }
 
 /// Runs the checks: on a CUDA device those of instructions, kernels and products, then those of steps. Calls `done`
@@ -50,29 +70,26 @@ pub fn run(options: &Options, stop: &Arc<AtomicBool>, mut done: impl FnMut(&Row)
         model: device.model().to_owned(),
         ..Summary::default()
     };
-    let mut finish = |row: Row| {
+    for planned in plan(options) {
+        let row = match planned {
+            Planned::Kernel(kind, check) => check_kernel(kind, check, device),
+            Planned::Step(step) => check_step(&step, options, stop),
+        };
         // A check that was stopped has failed only because of that.
-        let goes_on = !stop.load(Ordering::Relaxed) && done(&row);
-        summary.add(&row);
-        goes_on
-    };
-    if let Some(context) = device.cuda_context() {
-        for (kind, (name, check)) in kernel_checks() {
-            let subject = vlct_cuda_checks::Device::new(context.clone());
-            let row = measure(kind, name, || {
-                check(&subject).map(|()| Some(f64::from(subject.worst_ratio())))
-            });
-            if !finish(row) {
-                return None;
-            }
-        }
-    }
-    for step in STEPS {
-        if !finish(check_step(&step, options, stop)) {
+        if stop.load(Ordering::Relaxed) || !done(&row) {
             return None;
         }
+        summary.add(&row);
     }
     Some(summary)
+}
+
+fn check_kernel(kind: &'static str, (name, check): Check, device: Device) -> Row {
+    measure(kind, name, || {
+        let context = device.cuda_context().ok_or("the device has no kernels")?;
+        let subject = vlct_cuda_checks::Device::new(context);
+        check(&subject).map(|()| Some(f64::from(subject.worst_ratio())))
+    })
 }
 
 fn check_step(step: &Step, options: &Options, stop: &Arc<AtomicBool>) -> Row {

@@ -1,6 +1,8 @@
-//! Runs the checks of training steps, on the CPU and on an emulated CUDA device.
+//! Runs the checks of training steps, on the CPU and on an emulated CUDA device, and tests of runs of checks.
 //!
-//! Without a C++ compiler, which the emulator needs, the tests of the CUDA device are reported as ignored.
+//! Without a C++ compiler, which the emulator needs, the tests of the CUDA device and of runs are reported as ignored.
+
+mod run;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::path::{Path, PathBuf};
@@ -33,16 +35,18 @@ impl TestDevice {
 
 /// Returns the emulated CUDA device, or the reason why there is none.
 fn emulated_device() -> Result<Device, String> {
+    static DEVICE: OnceLock<Result<Device, String>> = OnceLock::new();
+    let make = || device_with_sources(&Source::all().map_err(|e| e.to_string())?);
+    DEVICE.get_or_init(make).clone()
+}
+
+/// Returns an emulated CUDA device with these kernels, compiled once for all tests of the workspace.
+fn device_with_sources(sources: &[Source]) -> Result<Device, String> {
     /// Memory of the device in bytes.
     const MEMORY: usize = 4 << 30;
-    static DEVICE: OnceLock<Result<Device, String>> = OnceLock::new();
-    let make = || {
-        let libraries = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cuda-emulator");
-        let sources = Source::all().map_err(|e| e.to_string())?;
-        let emulator = Emulator::new(&Compiler::find(&libraries)?, &sources, MEMORY).map_err(|e| e.to_string())?;
-        Device::of_driver("cuda:0", Arc::new(emulator)).map_err(|e| e.to_string())
-    };
-    DEVICE.get_or_init(make).clone()
+    let libraries = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cuda-emulator");
+    let emulator = Emulator::new(&Compiler::find(&libraries)?, sources, MEMORY).map_err(|e| e.to_string())?;
+    Device::of_driver("cuda:0", Arc::new(emulator)).map_err(|e| e.to_string())
 }
 
 /// Returns the golden directories.
@@ -98,5 +102,12 @@ fn main() {
         };
         [trial(step.name.to_owned(), TestDevice::Cpu), on_cuda]
     });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
+    let of_runs = run::TESTS.into_iter().map(|(name, run)| {
+        let trial = Trial::test(name, move || run().map_err(Failed::from));
+        match &missing_emulator {
+            Some(reason) => trial.with_kind(reason).with_ignored_flag(true),
+            None => trial,
+        }
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.chain(of_runs).collect()).exit();
 }
