@@ -15,6 +15,7 @@ use crate::map_vg_mscoco::MapVgMscoco;
 use crate::predict::Predict;
 use crate::prepare::Prepare;
 use crate::prepare::valid_vgqa::WriteValidVgqa;
+use crate::self_test::SelfTest;
 use crate::values::{PrecisionName, parse_count, parse_threads};
 
 /// Vision-language training from image-caption pairs alone.
@@ -46,6 +47,7 @@ Examples:
   vlct predict match --load vlc_baseset.ckpt photo.jpg \"a dog on a surfboard\"
   vlct check-images train2014                  list damaged image files
   vlct map-vg-mscoco --root vgqa               select questions of Visual Genome for VQA
+  vlct self-test                               check that the GPU, or the CPU, computes correctly
 
 Exit status: 0 success, 1 failure (described on standard error), 2 wrong usage,
 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.";
@@ -68,6 +70,7 @@ pub enum Command {
     MapVgMscoco(MapVgMscoco),
     WriteValidVgqa(WriteValidVgqa),
     Bench(Bench),
+    SelfTest(SelfTest),
 }
 
 /// Train or evaluate; also show, save and explain configurations

@@ -19,6 +19,7 @@ mod quickstart;
 mod references;
 mod report;
 mod run;
+mod self_test;
 mod shell;
 mod signals;
 mod train;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         Command::CheckImages(args) => check_images::run(args),
         Command::MapVgMscoco(args) => map_vg_mscoco::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::SelfTest(args) => self_test::run(args),
         Command::WriteValidVgqa(args) => prepare::valid_vgqa::run(args),
         Command::Prepare(args) => prepare::run(args),
     });

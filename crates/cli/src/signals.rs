@@ -36,6 +36,11 @@ impl Signals {
         &self.stop
     }
 
+    /// Returns the flag of [`Signals::stop_flag`] for other threads.
+    pub fn shared_stop_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop)
+    }
+
     /// Says within a moment of the arrival of a signal that the run stops.
     pub fn announce(&self) -> Announcement {
         /// Time between two looks at the flag.

@@ -16,6 +16,7 @@ pub mod cross_entropy;
 pub mod driver;
 pub mod dropout;
 pub mod elementwise;
+pub mod intrinsics;
 mod launch;
 pub mod layer_norm;
 pub mod lists;

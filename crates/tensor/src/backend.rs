@@ -12,6 +12,7 @@ use crate::varlen::Varlen;
 use std::any::Any;
 use std::ops::Range;
 use std::time::{Duration, Instant};
+use vlct_cuda::context::Context;
 pub(crate) use vlct_kernels::mat::Beta;
 use vlct_kernels::optimizer::Betas;
 pub use vlct_kernels::sparse::SparseMatrix;
@@ -204,6 +205,11 @@ pub(crate) trait Backend: Send + Sync {
 
     /// Describes the device's own memory; `None` if the device uses the memory of the machine.
     fn own_memory(&self) -> Option<OwnMemory> {
+        None
+    }
+
+    /// Returns the context of a CUDA device.
+    fn cuda_context(&self) -> Option<&Context> {
         None
     }
 

@@ -11,7 +11,7 @@ use crate::profile;
 use crate::tensor::{Order, Planes, Tensor};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use vlct_cuda::context::Allocation;
+use vlct_cuda::context::{Allocation, Context};
 use vlct_cuda::driver::Driver;
 use vlct_cuda::driver::cuda::{Cuda as NvidiaDevice, Unavailable, devices};
 pub use vlct_kernels::memory::OutOfMemory;
@@ -125,6 +125,11 @@ impl Device {
     /// Describes the device's own memory, to which values are copied; `None` if the device uses the memory of the machine.
     pub fn own_memory(self) -> Option<OwnMemory> {
         self.0.own_memory()
+    }
+
+    /// Returns the context in which a CUDA device runs its kernels; `None` for the CPU. Checks of single kernels use it.
+    pub fn cuda_context(self) -> Option<Context> {
+        self.0.cuda_context().cloned()
     }
 
     /// Returns a CUDA device with this driver. `name` is that of the device in messages, such as `cuda:0`. The device exists until the

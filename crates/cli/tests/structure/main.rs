@@ -25,7 +25,8 @@ const FOREIGN_OPTIONS: [&str; 3] = ["--sparse", "tar --sort=name", "--share:"];
 fn dependencies(name: &str) -> BTreeSet<String> {
     let manifest = fs::read_to_string(root().join("crates").join(name).join("Cargo.toml")).expect("a manifest");
     let lines = manifest.lines().filter_map(|line| line.strip_prefix("vlct-"));
-    let names = lines.map(|line| line.split(['.', ' ', '=']).next().unwrap_or_default().to_string());
+    // Directories have underscores where packages have hyphens.
+    let names = lines.map(|line| line.split(['.', ' ', '=']).next().unwrap_or_default().replace('-', "_"));
     // Tests of a crate may depend on the crate itself, with other features.
     names.filter(|dependency| dependency != name).collect()
 }

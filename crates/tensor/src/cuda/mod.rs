@@ -162,6 +162,10 @@ impl Backend for Cuda {
         })
     }
 
+    fn cuda_context(&self) -> Option<&Context> {
+        Some(&self.context)
+    }
+
     fn bf16_is_fast(&self) -> bool {
         true
     }
