@@ -71,6 +71,7 @@ fn evaluation_control(signals: &Signals) -> Control<'_> {
         stop: signals.stop_flag(),
         progress: true,
         run_directory: None,
+        device: None,
     }
 }
 

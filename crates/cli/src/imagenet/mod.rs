@@ -295,6 +295,7 @@ pub fn run(args: &Imagenet, is_given: &dyn Fn(&str) -> bool) -> Result<(), Failu
         stop: signals.stop_flag(),
         progress: true,
         run_directory: Some(out.clone()),
+        device: None,
     };
     let finished = classifiers::train(spec, splits, &control);
     announcement.make();

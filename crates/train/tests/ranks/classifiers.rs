@@ -20,6 +20,7 @@ fn settings(linear_probe: bool) -> Settings {
         epochs: 3,
         start_epoch: 0,
         accum_iter: 4,
+        ranks: 1,
         model: "vit_base_patch16".into(),
         sizes: Sizes {
             patch_size: Some(8),

@@ -129,6 +129,7 @@ pub fn control<'a>(stop: &'a AtomicBool, collectives: &dyn Collectives, run: &Pa
         stop,
         progress: false,
         run_directory: (collectives.rank() == 0).then(|| run.to_path_buf()),
+        device: None,
     }
 }
 

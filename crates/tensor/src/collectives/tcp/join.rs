@@ -1,7 +1,7 @@
 //! The beginning of a run with several processes: rank 0 listens, the others connect.
 
-use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Time limit of the first message of a connection.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Time for which a refused connection is read.
+const REFUSAL_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// An error at the beginning of a run. Its message is one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -247,9 +250,19 @@ fn greet(mut stream: TcpStream, ranks: usize, links: &Arc<Links>) -> Result<(), 
         Err(ReadError::TimedOut) => "it does not say which rank it is from".into(),
         Err(ReadError::Closed) => "it was closed at once".into(),
     };
-    // Fails if the other end has closed the connection.
-    let _ = stream.write_all(&Message::Refusal(reason.clone()).bytes());
+    refuse(stream, &reason);
     Err(reason)
+}
+
+/// Says why a connection is refused. Reads what the other end sends, a little while, because closing a connection with unread bytes would
+/// discard the answer.
+fn refuse(mut stream: TcpStream, reason: &str) {
+    let end = Instant::now() + REFUSAL_TIMEOUT;
+    // Errors mean that the other end has closed the connection.
+    let _ = stream.write_all(&Message::Refusal(reason.into()).bytes());
+    let _ = stream.shutdown(Shutdown::Write);
+    let _ = stream.set_read_timeout(Some(REFUSAL_TIMEOUT));
+    while Instant::now() < end && stream.read(&mut [0; 4096]).is_ok_and(|count| count > 0) {}
 }
 
 impl Tcp {

@@ -25,6 +25,8 @@ pub(super) struct Links {
     changed: Condvar,
     /// The connections by rank.
     streams: Vec<Mutex<Option<TcpStream>>>,
+    /// Locked while a failure is noticed and sent, so that the connections are not closed in between.
+    stopping: Mutex<()>,
 }
 
 struct State {
@@ -52,6 +54,7 @@ impl Links {
             }),
             changed: Condvar::new(),
             streams: (0..ranks).map(|_| Mutex::new(None)).collect(),
+            stopping: Mutex::new(()),
         })
     }
 
@@ -127,6 +130,7 @@ impl Links {
 
     /// Ends the run with `failure`, unless it has failed before.
     pub fn stop(&self, failure: CollectiveError) {
+        let _stopping = lock(&self.stopping);
         {
             let mut state = self.lock();
             // The others end because this rank has ended.
@@ -220,6 +224,7 @@ impl Links {
 
     /// Says that the connections are not used any more, and tells the other ranks.
     pub fn close(&self) {
+        let _stopping = lock(&self.stopping);
         self.lock().is_closed = true;
         self.changed.notify_all();
         for stream in &self.streams {

@@ -38,8 +38,12 @@ fn accept(listener: Listener, ranks: usize) -> Tcp {
     tcp.expect("all ranks connect")
 }
 
-/// Calls `work` with each of `count` ranks, on a thread each, and returns the results in the order of ranks.
+/// Calls `work` with each of `count` ranks, on a thread each, when all are connected. Returns the results in the order of ranks.
 fn on_ranks<T: Send>(count: usize, work: impl Fn(Tcp) -> T + Sync) -> Vec<T> {
+    let work = |rank: Tcp| {
+        rank.barrier().expect("all ranks are connected");
+        work(rank)
+    };
     let listener = listener();
     let address = listener.address().to_string();
     std::thread::scope(|scope| {

@@ -36,6 +36,7 @@ pub(crate) fn seconds_per_micro_batch(spec: &RunSpec, stop: &AtomicBool) -> Resu
         stop,
         progress: false,
         run_directory: None,
+        device: None,
     };
     let data = Data::open(&spec)?;
     let Begun::Training(mut trainer) = Trainer::begin(spec, data, &control, &Single)? else {
