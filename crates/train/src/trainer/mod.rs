@@ -83,6 +83,30 @@ pub fn run_rank(given: &Config, control: &Control, collectives: &dyn Collectives
     })
 }
 
+/// Runs one rank of a run, as [`run_rank`] does, with the configuration that rank 0 chooses. Returns `None` if it chooses none, because it
+/// was stopped.
+///
+/// # Errors
+/// Returns the errors of `choose` and of [`run_rank`].
+pub fn run_chosen(
+    control: &Control,
+    collectives: &dyn Collectives,
+    choose: impl FnOnce() -> Result<Option<Config>>,
+) -> Result<Option<Finished>> {
+    let mut config = None;
+    let chosen = together(collectives, || {
+        if collectives.rank() == 0 {
+            config = choose()?;
+        }
+        let text = gather::from_first(collectives, Some(config.as_ref().map(Config::to_toml)))?;
+        match (&config, text) {
+            (None, Some(text)) => Ok(Some(Config::from_toml(&text)?)),
+            _ => Ok(config.take()),
+        }
+    })?;
+    chosen.map(|config| run_rank(&config, control, collectives)).transpose()
+}
+
 /// Returns the configuration of a rank with this device.
 fn with_device(config: &Config, device: Option<DeviceName>) -> Config {
     match device {

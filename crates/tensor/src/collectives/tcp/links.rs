@@ -222,6 +222,11 @@ impl Links {
         }
     }
 
+    /// Whether the connections are closed.
+    pub fn is_closed(&self) -> bool {
+        self.lock().is_closed
+    }
+
     /// Says that the connections are not used any more, and tells the other ranks.
     pub fn close(&self) {
         let _stopping = lock(&self.stopping);

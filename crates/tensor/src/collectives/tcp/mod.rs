@@ -48,6 +48,11 @@ impl Watch {
     pub fn wait(&self) -> Option<CollectiveError> {
         self.0.wait_for_failure()
     }
+
+    /// Whether this rank has ended.
+    pub fn has_ended(&self) -> bool {
+        self.0.is_closed()
+    }
 }
 
 impl Tcp {

@@ -179,6 +179,7 @@ fn a_rank_that_computes_learns_of_the_end_of_others() {
     assert_eq!(failures, [ended.clone(), None, ended]);
     let watches = on_ranks(2, |rank| rank.watch());
     assert_eq!(watches[0].wait(), None, "the rank has ended by itself");
+    assert!(watches[0].has_ended());
 }
 
 #[test]
