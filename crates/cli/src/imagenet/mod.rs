@@ -222,7 +222,7 @@ pub struct Imagenet {
     without_effect: WithoutEffect,
 }
 
-/// Flags of the script that have no meaning on one machine with one process.
+/// Flags of the script that this program does not need: the variables of torchrun, srun and mpirun say the same.
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Accepted and without effect")]
 struct WithoutEffect {
