@@ -75,6 +75,7 @@ fn prepare_computation(args: &BenchCompute) -> Result<(Device, Precision), Failu
     use_threads(Threads {
         count: args.threads,
         pinned: args.pin_threads,
+        ..Threads::default()
     })?;
     let device = open_device(args.device)?;
     let fast = device.bf16_is_fast();

@@ -57,7 +57,7 @@ pub struct BenchAnswer {
 pub fn run(args: &BenchAnswer) -> Result<(), Failure> {
     use_threads(Threads {
         count: args.threads,
-        pinned: false,
+        ..Threads::default()
     })?;
     let directory = tempfile::tempdir()?;
     let image = match &args.image {

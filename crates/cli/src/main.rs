@@ -16,6 +16,7 @@ mod output;
 mod predict;
 mod prepare;
 mod quickstart;
+mod ranks;
 mod references;
 mod report;
 mod run;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // A reader such as `head` may close standard output early.
         Err(Failure::BrokenPipe) => ExitCode::SUCCESS,
+        Err(Failure::Reported) => ExitCode::from(1),
         Err(Failure::Stopped(status)) => ExitCode::from(status),
         Err(Failure::Failed(message)) => {
             log::error!("{message}");

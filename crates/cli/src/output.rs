@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::hints::with_hint;
 use indicatif::{HumanBytes, HumanCount};
@@ -17,6 +18,8 @@ pub enum Failure {
     Usage(String),
     /// A signal stopped the command; holds the exit status.
     Stopped(u8),
+    /// Another rank of the run has failed, or prints the failure of this one: exit status 1 without a message.
+    Reported,
     /// The reader of standard output has closed it (`vlct … | head`).
     BrokenPipe,
 }
@@ -73,9 +76,19 @@ pub fn format_bytes(bytes: u64) -> HumanBytes {
 
 /// Prints messages to standard error: each warning or error as one line that begins with the level, other messages unchanged. The
 /// progress bar is hidden while a message is printed.
+///
+/// Ranks other than rank 0 print warnings and errors only, after their rank.
 pub struct Logger;
 
+/// The rank of this process.
+static RANK: AtomicUsize = AtomicUsize::new(0);
+
 impl Logger {
+    /// Sets the rank of this process.
+    pub fn set_rank(rank: usize) {
+        RANK.store(rank, Ordering::Relaxed);
+    }
+
     /// Sends the messages of the `log` crate to standard error.
     pub fn install() {
         // Fails only if a logger is installed already.
@@ -87,14 +100,22 @@ impl Logger {
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata) -> bool {
-        metadata.target().starts_with("vlct") && metadata.level() <= Level::Info
+        let least = match RANK.load(Ordering::Relaxed) {
+            0 => Level::Info,
+            _ => Level::Warn,
+        };
+        metadata.target().starts_with("vlct") && metadata.level() <= least
     }
 
     fn log(&self, record: &Record) {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let line = format_message(record.level(), &record.args().to_string());
+        let mut line = format_message(record.level(), &record.args().to_string());
+        let rank = RANK.load(Ordering::Relaxed);
+        if rank > 0 {
+            line.insert_str(0, &format!("rank {rank}: "));
+        }
         // An error is ignored: if standard error is closed, it cannot be reported.
         suspend(|| drop(writeln!(io::stderr(), "{line}")));
     }

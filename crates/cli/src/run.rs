@@ -11,7 +11,9 @@ use vlct_train::trainer::{self, Control};
 use vlct_util::{IoError, at, atomic};
 
 use crate::args::Run;
+use crate::hints::with_hint;
 use crate::output::{Failure, print};
+use crate::ranks::{Place, check_interruption, quiet_other_ranks};
 use crate::references;
 use crate::shell::shell_word;
 use crate::signals::Signals;
@@ -45,6 +47,7 @@ struct Request<'a> {
 
 /// Runs the command.
 pub fn run(args: &Run) -> Result<(), Failure> {
+    quiet_other_ranks();
     let request = parse(&args.words)?;
     match request.command {
         "help" => print_help(request.topic),
@@ -91,18 +94,26 @@ pub fn run(args: &Run) -> Result<(), Failure> {
 
 fn train_or_evaluate(config: &Config) -> Result<(), Failure> {
     let signals = Signals::listen()?;
+    let place = Place::find(config)?;
+    // A wrong configuration is an error before other ranks are started.
+    spec::validate_of_ranks(config, place.ranks())?;
+    let device = place.device();
+    let ranks = place.join(&signals)?;
+    let is_first = ranks.is_first();
     let control = Control {
         stop: signals.stop_flag(),
-        progress: true,
+        progress: is_first,
         run_directory: None,
+        device,
     };
-    let result = trainer::run(config, &control)?;
-    if config.test_only && !result.interrupted {
+    let result = trainer::run_rank(config, &control, ranks.collectives());
+    let result = ranks.finish(result, |error| Failure::Failed(with_hint(error)))?;
+    if config.test_only && !result.interrupted && is_first {
         for (name, value) in &result.metrics {
             print(&format!("{name} {value}\n"))?;
         }
     }
-    signals.check()
+    check_interruption(&result, &signals)
 }
 
 /// Returns the configuration, with the sizes of the model that it begins with, as it is given and with local paths instead of references;

@@ -41,6 +41,11 @@ impl Signals {
         Arc::clone(&self.stop)
     }
 
+    /// Whether a signal has arrived.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
     /// Says within a moment of the arrival of a signal that the run stops.
     pub fn announce(&self) -> Announcement {
         /// Time between two looks at the flag.

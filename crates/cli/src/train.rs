@@ -14,6 +14,7 @@ use vlct_util::text::counted;
 
 use crate::args::Train;
 use crate::output::{Failure, print, with_thousands_separators};
+use crate::ranks::{Place, check_interruption, quiet_other_ranks};
 use crate::references;
 use crate::shell::shell_word;
 use crate::signals::Signals;
@@ -27,30 +28,46 @@ const NEAR_CHANCE: f64 = 0.6;
 
 /// Runs the command.
 pub fn run(args: &Train) -> Result<(), Failure> {
+    quiet_other_ranks();
     let mut words = words(args)?;
     references::resolve_words(&mut words)?;
     // Ctrl-C ends a download at once.
     let signals = Signals::listen()?;
-    let Some(fit) = vlct_fit::fit(&words, args.hours, signals.stop_flag())? else {
-        return signals.check();
-    };
+    let place = Place::find(&vlct_config::resolve(&words)?.config)?;
+    let fit = || vlct_fit::fit(&words, args.hours, signals.stop_flag());
     if args.plan {
+        let Some(fit) = fit()? else { return signals.check() };
         return print(&match args.json {
             true => format!("{}\n", to_json(&fit)),
             false => describe(&fit),
         });
     }
-    info!("{}", describe(&fit).trim_end());
+    let device = place.device();
+    let ranks = place.join(&signals)?;
+    let mut chosen = None;
     let control = Control {
         stop: signals.stop_flag(),
-        progress: true,
+        progress: ranks.is_first(),
         run_directory: None,
+        device,
     };
-    let finished = trainer::run(&fit.config, &control)?;
-    if let Some(run) = &finished.run {
-        print(&summary(&finished, run, validated_captions(&fit)))?;
+    let result = trainer::run_chosen(&control, ranks.collectives(), || {
+        let fit = fit()?;
+        if let Some(fit) = &fit {
+            info!("{}", describe(fit).trim_end());
+        }
+        let config = fit.as_ref().map(|fit| fit.config.clone());
+        chosen = fit;
+        Ok(config)
+    });
+    let finished = ranks.finish(result, |error| Failure::Failed(crate::hints::with_hint(error)))?;
+    let Some(finished) = finished else {
+        return signals.check();
+    };
+    if let (Some(run), Some(fit)) = (&finished.run, &chosen) {
+        print(&summary(&finished, run, validated_captions(fit)))?;
     }
-    signals.check()
+    check_interruption(&finished, &signals)
 }
 
 /// Returns the number of captions of a validation.

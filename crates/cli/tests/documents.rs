@@ -16,7 +16,11 @@ use vlct_data::arrow::ArrowTable;
 use vlct_synthetic::{self as synthetic, SyntheticConfig};
 
 /// Commands that are not run, each with the reason.
-const NOT_RUN: [(&str, &str); 13] = [
+const NOT_RUN: [(&str, &str); 14] = [
+    (
+        "vlct run with data_root=ARROW_ROOT task_mlm_itm_mae per_gpu_batchsize=64 num_gpus=8",
+        "needs eight GPUs; tests/ranks.rs has ranks on the CPU",
+    ),
     ("vlct quickstart [--out DIR] [--minutes N] [KEY=VALUE …]", "a synopsis"),
     (
         "vlct bench pretrain --image-size 224 --batch 8 --precision f32 --steps 3",

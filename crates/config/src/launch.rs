@@ -8,9 +8,13 @@
 //! | mpirun of MPICH and Intel | `PMI_RANK`, `PMI_SIZE`, `MPI_LOCALRANKID`, `MPI_LOCALNRANKS` |
 //! | the user, once on each machine, as with the original | `NODE_RANK`, `MASTER_ADDR`, `MASTER_PORT` |
 //!
-//! The first row whose variables are set counts: torchrun may itself be started by srun or mpirun.
+//! The first row whose variables are set counts: torchrun may itself be started by srun or mpirun. A rank that this program starts has the
+//! variable [`VARIABLE`] with its whole [`Launch`], which counts before all others.
 
 use crate::error::ConfigError;
+
+/// The variable that a process passes to the ranks that it starts: the numbers of [`Launch`] in their order, and the address.
+pub const VARIABLE: &str = "VLCT_LAUNCH";
 
 /// The port at which rank 0 listens if `MASTER_PORT` is not set: PyTorch's default.
 const DEFAULT_PORT: u16 = 29500;
@@ -34,7 +38,8 @@ pub struct Launch {
     pub node: usize,
     /// Number of machines.
     pub nodes: usize,
-    /// `host:port` at which rank 0 listens; `None` for a single rank.
+    /// `host:port` at which rank 0 listens; `None` for a single rank. Port 0 means any free port, which rank 0 tells the ranks that it
+    /// starts.
     pub address: Option<String>,
     /// Whether this process has to start the other ranks of its machine.
     pub starts_local_ranks: bool,
@@ -48,6 +53,14 @@ impl Launch {
     /// Returns a contradiction if a variable is missing, is no number, or contradicts another one or the keys.
     pub fn read(variable: &dyn Fn(&str) -> Option<String>, devices: usize, nodes: usize) -> Result<Self, ConfigError> {
         let environment = Environment { variable };
+        if let Some(text) = environment.text(VARIABLE) {
+            return match Self::parse(&text) {
+                Some(launch) => Ok(launch),
+                None => contradiction(format!(
+                    "the environment variable {VARIABLE}={text:?} is not from this program: unset it"
+                )),
+            };
+        }
         let started = match environment.torchrun()? {
             Some(launch) => Some(launch),
             None => environment.slurm()?,
@@ -60,6 +73,55 @@ impl Launch {
             Some(launch) => launch.checked(devices, nodes),
             None => environment.by_keys(devices.max(1), nodes.max(1)),
         }
+    }
+
+    /// Returns the ranks that this process has to start.
+    pub fn local_others(&self) -> Vec<Self> {
+        let started = match self.starts_local_ranks {
+            true => 1..self.local_ranks,
+            false => 0..0,
+        };
+        let other = |local_rank| Self {
+            rank: self.rank + local_rank,
+            local_rank,
+            starts_local_ranks: false,
+            ..self.clone()
+        };
+        started.map(other).collect()
+    }
+
+    /// Returns the value of [`VARIABLE`] for a rank that this program starts.
+    pub fn to_variable(&self) -> String {
+        let numbers = [
+            self.rank,
+            self.ranks,
+            self.local_rank,
+            self.local_ranks,
+            self.node,
+            self.nodes,
+        ];
+        let mut words: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+        words.extend(self.address.clone());
+        words.join(",")
+    }
+
+    /// Reads the text of [`Self::to_variable`].
+    fn parse(text: &str) -> Option<Self> {
+        let mut words = text.splitn(7, ',');
+        let mut number = || words.next()?.parse::<usize>().ok();
+        let launch = Self {
+            rank: number()?,
+            ranks: number()?,
+            local_rank: number()?,
+            local_ranks: number()?,
+            node: number()?,
+            nodes: number()?,
+            address: None,
+            starts_local_ranks: false,
+        };
+        let address = Some(words.next()?.to_string());
+        let is_valid = launch.rank < launch.ranks && launch.local_rank < launch.local_ranks;
+        is_valid.then_some(Self { address, ..launch })
     }
 
     /// Checks that the numbers agree with each other and with the keys.
@@ -291,14 +353,21 @@ impl Environment<'_> {
             }
         };
         let ranks = devices.saturating_mul(nodes);
+        // Only this process has to know the port.
+        let has_any_port = nodes == 1 && self.text("MASTER_PORT").is_none();
+        let address = match ranks {
+            0 | 1 => None,
+            _ if has_any_port => Some("127.0.0.1:0".into()),
+            _ => Some(self.master(nodes, 0)?),
+        };
         Ok(Launch {
-            rank: node * devices,
+            rank: node.saturating_mul(devices),
             ranks,
             local_rank: 0,
             local_ranks: devices,
             node,
             nodes,
-            address: (ranks > 1).then(|| self.master(nodes, 0)).transpose()?,
+            address,
             starts_local_ranks: devices > 1,
         })
     }
@@ -430,10 +499,30 @@ mod tests {
             starts_local_ranks: true,
             ..launch
         };
-        assert_eq!(read("", 8, 1), Ok(with(launch([0, 8, 0, 8, 0, 1], "127.0.0.1:29500"))));
+        assert_eq!(read("", 8, 1), Ok(with(launch([0, 8, 0, 8, 0, 1], "127.0.0.1:0"))));
+        let port = "MASTER_PORT=1234";
+        assert_eq!(read(port, 8, 1), Ok(with(launch([0, 8, 0, 8, 0, 1], "127.0.0.1:1234"))));
         let second = "NODE_RANK=1 MASTER_ADDR=first MASTER_PORT=1234";
         assert_eq!(read(second, 8, 2), Ok(with(launch([8, 16, 0, 8, 1, 2], "first:1234"))));
         assert_eq!(read(second, 1, 2), Ok(launch([1, 2, 0, 1, 1, 2], "first:1234")));
+    }
+
+    #[test]
+    fn a_process_starts_the_other_ranks_of_its_machine_with_their_numbers() {
+        let second = read("NODE_RANK=1 MASTER_ADDR=first MASTER_PORT=1234", 3, 2).unwrap();
+        let others = second.local_others();
+        let expected = [[4, 6, 1, 3, 1, 2], [5, 6, 2, 3, 1, 2]].map(|numbers| launch(numbers, "first:1234"));
+        assert_eq!(others, expected);
+        for other in &others {
+            assert!(other.local_others().is_empty());
+            // The variables of the process that started it are set, too.
+            let variables = format!("{VARIABLE}={} NODE_RANK=1 RANK=7", other.to_variable());
+            assert_eq!(read(&variables, 3, 2).as_ref(), Ok(other));
+        }
+        for damaged in ["x", "1,2,3", "2,2,0,1,0,1,a:1", "0,1,0,1,0,1"] {
+            let message = read(&format!("{VARIABLE}={damaged}"), 1, 1).unwrap_err();
+            assert!(message.contains("unset it"), "{message}");
+        }
     }
 
     #[test]

@@ -107,9 +107,9 @@ table! {
         test_only: bool = false, Range::Any, "Evaluate the model on the test split instead of training.";
         fast_dev_run: FastDevRun = FastDevRun(0), at_least(0.0), "Trial run of this many training and validation batches (True means 1), at most one epoch, without sanity check, checkpoints and logs.";
         log_every: u64 = 10, at_least(1.0), "Optimiser steps between log entries.";
-        num_gpus: NumGpus = NumGpus::Count(1), Range::Any, "Devices per machine: a count or a list of numbers; 0 means the CPU.";
+        num_gpus: NumGpus = NumGpus::Count(1), Range::Any, "Devices per machine, with a process for each: a count, -1 for all, or a list of numbers; 0 means the CPU. With device='cpu', the number of processes on the CPU.";
         device: String = AUTO.into(), Range::Any, "Where to compute: 'cpu', 'cuda' or 'cuda:N' for the NVIDIA GPU with this number, from 0; 'auto' uses a GPU if there is one, else the CPU.";
-        num_nodes: u64 = 1, at_least(1.0), "Number of machines.";
+        num_nodes: u64 = 1, at_least(1.0), "Number of machines, on each of which the command is started with NODE_RANK, MASTER_ADDR and MASTER_PORT set.";
         threads: usize = 0, between(0.0, 4096.0), "Number of compute threads; 0 means one per CPU.";
         pin_threads: bool = false, Range::Any, "Bind each compute thread to one CPU (Linux only); useful if no other program runs on the machine.";
         precision: Option<Precision> = None, Range::Any, "Number format of matrix products and saved activations: 32 for f32, 16 or 'bf16' for bfloat16; None selects bfloat16 on GPUs and on CPUs with fast bfloat16 instructions, else 32.";

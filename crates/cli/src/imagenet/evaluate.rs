@@ -16,7 +16,9 @@ use vlct_util::{IoError, at};
 
 use super::Imagenet;
 use super::start::check_directory;
+use crate::hints::with_hint;
 use crate::output::{Failure, print};
+use crate::ranks::Place;
 use crate::signals::Signals;
 
 /// Number of classes, and of mistakes, that are listed.
@@ -31,6 +33,7 @@ pub(super) fn evaluate(
     args: &Imagenet,
     mut spec: RunSpec,
     splits: ClassSplits,
+    place: Place,
     signals: &Signals,
 ) -> Result<(), Failure> {
     let classes = splits.train.class_names().to_vec();
@@ -43,8 +46,12 @@ pub(super) fn evaluate(
         check_directory(out)?;
         std::fs::create_dir_all(out).map_err(at::<IoError>(out))?;
     }
-    let control = evaluation_control(signals);
-    if let Some(Evaluation { report, data, rows }) = classifiers::evaluate(&spec, splits, &control)? {
+    let ranks = place.join(signals)?;
+    let is_first = ranks.is_first();
+    let control = evaluation_control(signals, is_first);
+    let result = classifiers::evaluate_rank(&spec, splits, &control, ranks.collectives());
+    let evaluation = ranks.finish(result, |error| Failure::Failed(with_hint(error)))?;
+    if let Some(Evaluation { report, data, rows }) = evaluation.filter(|_| is_first) {
         let value = |name: &str| {
             let metric = report.values.iter().find(|(key, _)| key == name);
             metric.map_or(f64::NAN, |(_, value)| *value)
@@ -66,11 +73,12 @@ pub(super) fn evaluate(
 }
 
 /// Returns the control of an evaluation, which writes no run directory.
-fn evaluation_control(signals: &Signals) -> Control<'_> {
+fn evaluation_control(signals: &Signals, progress: bool) -> Control<'_> {
     Control {
         stop: signals.stop_flag(),
-        progress: true,
+        progress,
         run_directory: None,
+        device: None,
     }
 }
 
@@ -88,7 +96,7 @@ pub(super) fn neighbours(
     if args.finetune.is_none() {
         warn!("the encoder has random weights: --finetune FILE loads weights");
     }
-    let control = evaluation_control(signals);
+    let control = evaluation_control(signals, true);
     if let Some(accuracies) = classifiers::neighbours(spec, splits, ks, &control)? {
         let mut text = String::new();
         for NeighbourAccuracy { k, accuracy, top5 } in accuracies {

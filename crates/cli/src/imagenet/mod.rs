@@ -11,11 +11,13 @@ use clap::{Args, FromArgMatches};
 use log::{info, warn};
 use vlct_tasks::mixup::MixupMode;
 use vlct_tensor::DeviceName;
+use vlct_train::TrainError;
 use vlct_train::imagenet::{Augmentation, HFLIP, MIN_CROP_AREA, Optimisation, Settings, Sizes};
 use vlct_train::trainer::classifiers;
-use vlct_train::trainer::{Control, Finished, Threads, use_threads};
+use vlct_train::trainer::{Control, Finished};
 
 use crate::output::{Failure, print};
+use crate::ranks::{Place, check_interruption, quiet_other_ranks};
 use crate::references::optional_local_path;
 use crate::shell::shell_word;
 use crate::signals::Signals;
@@ -209,11 +211,18 @@ pub struct Imagenet {
     /// Where to compute: auto (a GPU if there is one, else the CPU), cpu, cuda, or cuda:N for the GPU with this number, from 0
     #[arg(long, value_name = "D", default_value_t)]
     device: DeviceName,
+    /// Number of GPUs of each machine, with a process for each; -1 for all. With --device cpu, number of processes on the CPU
+    /// [default: 1, or as torchrun, srun or mpirun has started the processes]
+    #[arg(long = "num_gpus", value_name = "N")]
+    num_gpus: Option<i64>,
+    /// Number of machines, on each of which the command is started with NODE_RANK, MASTER_ADDR and MASTER_PORT set
+    #[arg(long = "num_nodes", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    num_nodes: u64,
     #[command(flatten)]
     without_effect: WithoutEffect,
 }
 
-/// Flags of the script that have no meaning on one machine with one process.
+/// Flags of the script that this program does not need: the variables of torchrun, srun and mpirun say the same.
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Accepted and without effect")]
 struct WithoutEffect {
@@ -265,6 +274,7 @@ impl WithoutEffect {
 
 /// Runs the command. `is_given` says whether a flag is on the command line.
 pub fn run(args: &Imagenet, is_given: &dyn Fn(&str) -> bool) -> Result<(), Failure> {
+    quiet_other_ranks();
     let args = &args.with_local_paths()?;
     // Ctrl-C ends a download at once.
     let signals = Signals::listen()?;
@@ -272,18 +282,23 @@ pub fn run(args: &Imagenet, is_given: &dyn Fn(&str) -> bool) -> Result<(), Failu
     if !ignored.is_empty() {
         warn!("without effect: {}", ignored.join(", "));
     }
-    // Reading weights and listing images use the threads, too.
-    use_threads(Threads::default())?;
+    // Starts the threads, which reading weights and listing images use, too.
+    let place = Place::find_by_flags(args.num_gpus, args.num_nodes, args.device)?;
     let Start {
         settings,
         splits,
         resumed,
-    } = Start::new(args, is_given)?;
+    } = Start::new(args, &place, is_given)?;
     let mut spec = settings.run_spec(splits.train.class_names().to_vec())?;
     if args.eval {
-        return evaluate::evaluate(args, spec, splits, &signals);
+        return evaluate::evaluate(args, spec, splits, place, &signals);
     }
     if let Some(ks) = &args.knn {
+        if place.ranks() > 1 {
+            return Err(Failure::Usage(
+                "--knn computes in one process: leave out --num_gpus and --num_nodes, and start one process".into(),
+            ));
+        }
         return evaluate::neighbours(args, &spec, splits, ks, &signals);
     }
     let out = start::output_directory(args, resumed.as_deref())?;
@@ -291,16 +306,22 @@ pub fn run(args: &Imagenet, is_given: &dyn Fn(&str) -> bool) -> Result<(), Failu
     spec.weights.resume_from = args.resume.clone();
     info!("learning rate {:.2e}", settings.learning_rate());
     let announcement = signals.announce();
+    let ranks = place.join(&signals)?;
+    let is_first = ranks.is_first();
     let control = Control {
         stop: signals.stop_flag(),
-        progress: true,
+        progress: is_first,
         run_directory: Some(out.clone()),
+        device: None,
     };
-    let finished = classifiers::train(spec, splits, &control);
+    let result = classifiers::train_rank(spec, splits, &control, ranks.collectives());
     announcement.make();
-    let finished = finished.map_err(|error| start::failure(&error, args.resume.as_deref(), resumed.as_deref()))?;
-    print(&summary(&finished, &out))?;
-    signals.check()
+    let failure = |error: &TrainError| start::failure(error, args.resume.as_deref(), resumed.as_deref());
+    let finished = ranks.finish(result, failure)?;
+    if is_first {
+        print(&summary(&finished, &out))?;
+    }
+    check_interruption(&finished, &signals)
 }
 
 /// Describes the result of a run.
@@ -368,6 +389,7 @@ impl Imagenet {
             epochs: self.epochs,
             start_epoch: self.start_epoch,
             accum_iter: self.accum_iter,
+            ranks: 1,
             model: self.model.clone().unwrap_or_else(|| DEFAULT_MODEL.into()),
             sizes: Sizes {
                 patch_size: self.patch_size,

@@ -13,6 +13,7 @@ use vlct_util::text::counted;
 use super::Imagenet;
 use crate::hints::with_hint;
 use crate::output::{Failure, format_bytes};
+use crate::ranks::Place;
 use crate::shell::shell_word;
 
 /// Widths of the encoders of the published models, whose numbers of heads follow from their widths.
@@ -35,9 +36,13 @@ pub(super) struct Start {
 
 impl Start {
     /// Finds the settings and lists the images.
-    pub fn new(args: &Imagenet, is_given: &dyn Fn(&str) -> bool) -> Result<Self, Failure> {
+    pub fn new(args: &Imagenet, place: &Place, is_given: &dyn Fn(&str) -> bool) -> Result<Self, Failure> {
         check_paths(args)?;
         let (mut settings, saved, resumed) = settings(args, is_given)?;
+        settings.continue_on(place.ranks() as u64, resumed.is_none() || is_given("accum_iter"));
+        if let Some(device) = place.device() {
+            settings.device = device;
+        }
         if args.linear_probe && is_given("layer_decay") {
             return Err(Failure::Usage(
                 "--layer_decay has no effect with --linear_probe, which trains the head alone: leave it out".into(),
@@ -179,12 +184,16 @@ fn check_splits(args: &Imagenet, settings: &Settings, splits: &ClassSplits) -> R
     }
     if !args.eval && args.knn.is_none() && settings.samples_per_step() > images as u64 {
         return Err(Failure::Failed(format!(
-            "{data_path}: there are {} for training, fewer than the {} of an optimiser step (--batch_size {} times --accum_iter {}): give \
+            "{data_path}: there are {} for training, fewer than the {} of an optimiser step (--batch_size {} times --accum_iter {}{}): give \
              a smaller --batch_size",
             counted(images, "image"),
             settings.samples_per_step(),
             settings.batch_size,
-            settings.accum_iter
+            settings.accum_iter,
+            match settings.ranks {
+                1 => String::new(),
+                ranks => format!(" times {ranks} ranks"),
+            }
         )));
     }
     Ok(())

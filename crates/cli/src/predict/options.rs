@@ -102,7 +102,7 @@ impl ModelOptions {
     fn prepare_computation(&self) -> Result<(Device, Option<Precision>), Failure> {
         use_threads(Threads {
             count: self.threads,
-            pinned: false,
+            ..Threads::default()
         })?;
         let device = open_device(self.device)?;
         if matches!(self.precision, Some(PrecisionName::Bf16)) && !device.bf16_is_fast() {

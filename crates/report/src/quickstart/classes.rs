@@ -82,6 +82,7 @@ pub(super) fn run(
     let accuracy = |settings: &Settings, directory: &Path| -> Result<f64> {
         let control = Control {
             run_directory: Some(directory.to_path_buf()),
+            device: None,
             ..*control
         };
         let splits = ClassSplits::open(&settings.data_path, &settings.rules()).map_err(TrainError::from)?;
@@ -130,6 +131,7 @@ fn settings(pretrain: &Config) -> Settings {
         epochs: 1,
         start_epoch: 0,
         accum_iter: 1,
+        ranks: 1,
         model: "vit_base_patch16".into(),
         sizes: Sizes {
             patch_size: pretrain.patch_size,

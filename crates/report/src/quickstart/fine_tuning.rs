@@ -213,6 +213,7 @@ impl Downstream {
     fn train_and_test(self, config: &Config, directory: &Path, control: &Control) -> Result<f64> {
         let train = Control {
             run_directory: Some(directory.to_path_buf()),
+            device: None,
             ..*control
         };
         if trainer::run(config, &train)?.interrupted {
@@ -226,6 +227,7 @@ impl Downstream {
         let config = self.tested(config, directory);
         let test = Control {
             run_directory: Some(directory.join("test")),
+            device: None,
             ..*control
         };
         let finished = trainer::run(&config, &test)?;

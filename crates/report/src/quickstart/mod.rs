@@ -116,6 +116,7 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
         stop,
         progress: true,
         run_directory: Some(run_directory.clone()),
+        device: None,
     };
     let finished: Finished = trainer::run(&config, &control)?;
     if finished.interrupted && finished.steps == 0 {
@@ -143,6 +144,7 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
             stop,
             progress: true,
             run_directory: None,
+            device: None,
         };
         let length = match fixed_steps {
             Some(steps) => RunLength::Steps((steps as f64 * task.steps) as u64),
@@ -165,6 +167,7 @@ pub fn run(options: &QuickstartOptions, stop: &AtomicBool) -> Result<QuickstartR
             stop,
             progress: true,
             run_directory: None,
+            device: None,
         };
         let directory = with_suffix(&run_directory, "classes");
         match classes::run(&config, &run_directory, &directory, length, &control) {

@@ -1,12 +1,14 @@
 //! Communication between the ranks of a run.
 //!
 //! A run has one or more *ranks*, each with a device and a copy of the weights. All ranks call the same functions of [`Collectives`] in the
-//! same order. [`Single`] is the only rank of a run, [`Threads`] are ranks in one process.
+//! same order. [`Single`] is the only rank of a run, [`Threads`] are ranks in one process, and [`Tcp`] is a rank in a process of its own.
 
 mod single;
+mod tcp;
 mod threads;
 
 pub use single::Single;
+pub use tcp::{JoinError, Listener, Tcp, Waiting, Watch};
 pub use threads::Threads;
 
 use crate::tensor::Tensor;

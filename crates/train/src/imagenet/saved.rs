@@ -55,7 +55,12 @@ pub(crate) fn warn_of_changes(before: &str, now: &str, within_epoch: bool) -> Re
             now: now.batch_size,
         });
     }
+    let keeps_step = before.samples_per_step() == now.samples_per_step();
     for Change { name, before, now } in with_all_sizes(now).changes(&with_all_sizes(before)) {
+        // The same micro-batches, divided among another number of ranks.
+        if keeps_step && ["ranks", "accum_iter"].contains(&name.as_str()) {
+            continue;
+        }
         let text = |value: Option<String>| value.unwrap_or_else(|| "not set".into());
         if name == "heads" {
             let (before, now) = (text(before), text(now));

@@ -27,6 +27,14 @@ fn hflip() -> f64 {
     HFLIP
 }
 
+fn one() -> u64 {
+    1
+}
+
+fn is_one(ranks: &u64) -> bool {
+    *ranks == 1
+}
+
 /// The settings of a run. The names and defaults are those of the flags of the published script.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
@@ -37,8 +45,11 @@ pub struct Settings {
     /// The first epoch, from 0, if the weights to begin with do not state theirs.
     #[serde(default)]
     pub start_epoch: u64,
-    /// Micro-batches per optimiser step.
+    /// Micro-batches of a rank per optimiser step.
     pub accum_iter: u64,
+    /// Number of ranks.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub ranks: u64,
     /// `vit_base_patch16`, `vit_large_patch16` or `vit_huge_patch14`.
     pub model: String,
     /// Sizes that replace those of `model`.
@@ -241,9 +252,21 @@ impl Settings {
         values
     }
 
+    /// Sets the number of ranks of a continued run. Unless `keeps_accumulation` is set, a step keeps its number of samples if the micro-batches
+    /// can be divided among the ranks.
+    pub fn continue_on(&mut self, ranks: u64, keeps_accumulation: bool) {
+        let micro_batches = self.accum_iter.saturating_mul(self.ranks);
+        if !keeps_accumulation && ranks > 0 && micro_batches.is_multiple_of(ranks) {
+            self.accum_iter = micro_batches / ranks;
+        }
+        self.ranks = ranks;
+    }
+
     /// Number of samples of an optimiser step.
     pub fn samples_per_step(&self) -> u64 {
-        self.batch_size.saturating_mul(self.accum_iter)
+        self.batch_size
+            .saturating_mul(self.accum_iter)
+            .saturating_mul(self.ranks)
     }
 
     /// Returns the rules by which the images are divided into splits.
@@ -270,6 +293,7 @@ pub(super) mod tests {
             epochs: 100,
             start_epoch: 0,
             accum_iter: 32,
+            ranks: 1,
             model: "vit_base_patch16".into(),
             sizes: Sizes::default(),
             input_size: 384,
@@ -345,5 +369,22 @@ pub(super) mod tests {
             ]
         );
         assert!(published().changes(&published()).is_empty());
+    }
+
+    #[test]
+    fn a_step_keeps_its_samples_on_another_number_of_ranks() {
+        let mut settings = published();
+        let samples = settings.samples_per_step();
+        settings.continue_on(8, false);
+        assert_eq!((settings.accum_iter, settings.ranks), (4, 8));
+        assert_eq!(settings.samples_per_step(), samples);
+        assert!(settings.to_toml().unwrap().contains("ranks = 8"));
+        settings.continue_on(1, false);
+        assert_eq!(settings, published());
+        settings.continue_on(3, false);
+        assert_eq!((settings.accum_iter, settings.ranks), (32, 3));
+        settings.continue_on(2, true);
+        assert_eq!((settings.accum_iter, settings.ranks), (32, 2));
+        assert_eq!(settings.learning_rate(), 2.0 * published().learning_rate());
     }
 }

@@ -30,10 +30,10 @@ use crate::plan::Length;
 use vlct_config::{Config, ConfigError};
 
 pub use data::DataSpec;
-pub use device::{describe_device, device};
+pub use device::{describe_device, device, device_of_rank, devices_per_machine, ranks_of};
 pub use optimisation::{EmaSpec, FreezeSpec, GroupRule, HalfCosine, OptimizerSpec};
 pub use size::model_size;
-pub use validate::validate;
+pub use validate::{validate, validate_of_ranks};
 
 /// The settings of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -183,14 +183,19 @@ impl RunSpec {
             published: None,
             start_epoch: 0,
             log_every: config.log_every,
-            // `resume_from` is left out, because a new run with this configuration must not continue the resumed run.
-            config: Config {
-                resume_from: None,
-                ..config.clone()
-            }
-            .to_toml(),
+            config: recorded(config),
         })
     }
+}
+
+/// Returns the text of a configuration for the run directory.
+pub fn recorded(config: &Config) -> String {
+    // `resume_from` is left out, because a new run with this configuration must not continue the resumed run.
+    let config = Config {
+        resume_from: None,
+        ..config.clone()
+    };
+    config.to_toml()
 }
 
 /// Returns the model of a run.

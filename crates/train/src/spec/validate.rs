@@ -21,28 +21,25 @@ const DATASETS_WITHOUT_CAPTIONS: [&str; 2] = ["vqa", "nlvr2"];
 /// # Errors
 /// Returns the first contradiction.
 pub fn validate(config: &Config) -> Result<Vec<String>, ConfigError> {
-    check_devices(config)?;
+    validate_of_ranks(config, super::ranks_of(config)?)
+}
+
+/// Checks a configuration of a run on this number of ranks, as [`validate`] does.
+///
+/// # Errors
+/// Returns the first contradiction.
+pub fn validate_of_ranks(config: &Config, ranks: usize) -> Result<Vec<String>, ConfigError> {
+    super::device(config)?;
     check_name(config)?;
     model_size(config)?;
     check_masking(config)?;
     check_data(config)?;
-    let grad_steps = plan::grad_steps(config.batch_size, config.per_gpu_batchsize, 1, 1)?;
+    let grad_steps = plan::grad_steps(config.batch_size, config.per_gpu_batchsize, ranks as u64, 1)?;
     check_schedule(config)?;
     check_weights(config)?;
     optimisation::check(config)?;
     check_patience(config)?;
-    Ok(warnings(config, grad_steps))
-}
-
-fn check_devices(config: &Config) -> Result<(), ConfigError> {
-    super::device(config)?;
-    if config.num_nodes > 1 {
-        return contradiction(format!(
-            "num_nodes={} needs several machines; this build runs on one machine: use num_nodes=1",
-            config.num_nodes
-        ));
-    }
-    Ok(())
+    Ok(warnings(config, grad_steps, ranks))
 }
 
 /// Checks `use_mae`, `loss_names.mae`, `loss_names.mlm`, `is_pretrain` and `mask_ratio`.
@@ -286,14 +283,18 @@ fn warnings_of_device(config: &Config, warn: &mut dyn FnMut(String)) {
     }
 }
 
-fn warnings(config: &Config, grad_steps: u64) -> Vec<String> {
+fn warnings(config: &Config, grad_steps: u64, ranks: usize) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut warn = |message: String| warnings.push(message);
 
-    let actual_batch = grad_steps * config.per_gpu_batchsize;
+    let actual_batch = grad_steps * config.per_gpu_batchsize * ranks as u64;
     if !config.test_only && actual_batch != config.batch_size {
+        let times_ranks = match ranks {
+            1 => String::new(),
+            _ => format!(" times {ranks} ranks"),
+        };
         warn(format!(
-            "batch_size={} is not a multiple of per_gpu_batchsize={}: an optimiser step takes {actual_batch} samples",
+            "batch_size={} is not a multiple of per_gpu_batchsize={}{times_ranks}: an optimiser step takes {actual_batch} samples",
             config.batch_size, config.per_gpu_batchsize
         ));
     }

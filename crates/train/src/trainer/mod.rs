@@ -15,14 +15,14 @@ use log::{info, warn};
 use vlct_data::datasets::Published;
 use vlct_tasks::gather;
 use vlct_tensor::collectives::Single;
-use vlct_tensor::{Collectives, F32Products, Precision};
+use vlct_tensor::{Collectives, DeviceName, F32Products, Precision};
 
 use crate::data::Data;
 use crate::error::Result;
 use crate::paths;
 use crate::plan::grad_steps;
 use crate::spec::{self, RunSpec};
-use vlct_config::{AUTO, Config};
+use vlct_config::{AUTO, Config, NumGpus};
 
 pub use crate::memory::free_space;
 pub use crate::paths::{CONFIG_FILE, read_config, run_of};
@@ -46,20 +46,30 @@ pub fn run(config: &Config, control: &Control) -> Result<Finished> {
 /// # Errors
 /// Returns the errors of [`run`]. If a rank fails, the others return [`TrainError::Collective`](crate::TrainError::Collective) with its
 /// message.
-pub fn run_rank(config: &Config, control: &Control, collectives: &dyn Collectives) -> Result<Finished> {
+pub fn run_rank(given: &Config, control: &Control, collectives: &dyn Collectives) -> Result<Finished> {
     together(collectives, || {
         let is_first = collectives.rank() == 0;
-        for warning in spec::validate(config)?.iter().filter(|_| is_first) {
+        let mut config = with_device(given, control.device);
+        for warning in spec::validate_of_ranks(&config, collectives.ranks())?
+            .iter()
+            .filter(|_| is_first)
+        {
             warn!("{warning}");
         }
-        use_threads(Threads::from_config(config))?;
-        let mut config = config.clone();
+        use_threads(Threads::from_config(&config))?;
         if is_first {
             config = resolve_f32_products(config)?;
         }
         // The ranks could measure that different methods are faster.
         config.f32_products = gather::from_first(collectives, Some(config.f32_products.clone()))?;
         let mut spec = RunSpec::resolve(&config)?;
+        // The run directory records the devices of all ranks.
+        spec.config = spec::recorded(&Config {
+            device: given.device.clone(),
+            num_gpus: given.num_gpus.clone(),
+            num_nodes: given.num_nodes,
+            ..config
+        });
         if is_first {
             log_splits(&spec);
         }
@@ -72,6 +82,43 @@ pub fn run_rank(config: &Config, control: &Control, collectives: &dyn Collective
             }
         }
     })
+}
+
+/// Runs one rank of a run, as [`run_rank`] does, with the configuration that rank 0 chooses. Returns `None` if it chooses none, because it
+/// was stopped.
+///
+/// # Errors
+/// Returns the errors of `choose` and of [`run_rank`].
+pub fn run_chosen(
+    control: &Control,
+    collectives: &dyn Collectives,
+    choose: impl FnOnce() -> Result<Option<Config>>,
+) -> Result<Option<Finished>> {
+    let mut config = None;
+    let chosen = together(collectives, || {
+        if collectives.rank() == 0 {
+            config = choose()?;
+        }
+        let text = gather::from_first(collectives, Some(config.as_ref().map(Config::to_toml)))?;
+        match (&config, text) {
+            (None, Some(text)) => Ok(Some(Config::from_toml(&text)?)),
+            _ => Ok(config.take()),
+        }
+    })?;
+    chosen.map(|config| run_rank(&config, control, collectives)).transpose()
+}
+
+/// Returns the configuration of a rank with this device.
+fn with_device(config: &Config, device: Option<DeviceName>) -> Config {
+    match device {
+        Some(device) => Config {
+            device: device.to_string(),
+            num_gpus: NumGpus::Count(1),
+            num_nodes: 1,
+            ..config.clone()
+        },
+        None => config.clone(),
+    }
 }
 
 /// Runs the work of a rank. Tells the other ranks of an error, and returns when all ranks have done their work.
@@ -106,7 +153,8 @@ pub fn seconds_per_micro_batch(spec: &RunSpec, stop: &AtomicBool) -> Result<Opti
     training::seconds_per_micro_batch(&spec, stop)
 }
 
-/// Measures the seconds of an optimiser step on this machine: with the loader, without validations. Trains a few micro-batches from random
+/// Measures the seconds of an optimiser step on this machine: with the loader, without validations. Several ranks of the configuration
+/// divide the time of one, which must compute with the threads or the device of one of them. Trains a few micro-batches from random
 /// weights and writes nothing. Returns `None` if `stop` is set before the end.
 ///
 /// # Errors
@@ -116,7 +164,9 @@ pub fn seconds_per_step(config: &Config, stop: &AtomicBool) -> Result<Option<f64
     use_threads(Threads::from_config(config))?;
     let mut spec = RunSpec::resolve(&resolve_f32_products(config.clone())?)?;
     spec.resolve_names()?;
-    let micro_batches = grad_steps(config.batch_size, config.per_gpu_batchsize, 1, 1)?;
+    let ranks = spec::ranks_of(config)?;
+    // Those of one rank.
+    let micro_batches = grad_steps(config.batch_size, config.per_gpu_batchsize, ranks as u64, 1)?;
     let seconds = seconds_per_micro_batch(&spec, stop)?;
     Ok(seconds.map(|seconds| seconds * micro_batches as f64))
 }

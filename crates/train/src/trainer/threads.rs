@@ -10,8 +10,10 @@ use vlct_config::Config;
 pub struct Threads {
     /// Number of threads; 0 means one per CPU.
     pub count: usize,
-    /// Whether thread `i` is bound to the `i`-th CPU that this process may use (Linux only).
+    /// Whether thread `i` is bound to CPU `first + i` of those that this process may use (Linux only).
     pub pinned: bool,
+    /// Number of the CPU of the first thread.
+    pub first: usize,
 }
 
 impl Threads {
@@ -20,6 +22,26 @@ impl Threads {
         Self {
             count: config.threads,
             pinned: config.pin_threads,
+            first: 0,
+        }
+    }
+
+    /// Returns the threads of one of `ranks` ranks that share the CPUs of this machine.
+    pub fn of_rank(self, rank: usize, ranks: usize) -> Self {
+        if ranks <= 1 {
+            return self;
+        }
+        let count = match self.count {
+            0 => {
+                let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+                (cpus / ranks).max(1)
+            }
+            count => count,
+        };
+        Self {
+            count,
+            first: rank * count,
+            ..self
         }
     }
 
@@ -28,6 +50,7 @@ impl Threads {
         Self {
             count: compute.threads,
             pinned: compute.pin_threads,
+            first: 0,
         }
     }
 }
@@ -44,7 +67,7 @@ pub fn use_threads(threads: Threads) -> Result<()> {
         .map_err(TrainError::Threads)
 }
 
-fn start(Threads { count, pinned }: Threads) -> std::result::Result<(), String> {
+fn start(Threads { count, pinned, first }: Threads) -> std::result::Result<(), String> {
     let mut pool = rayon::ThreadPoolBuilder::new().num_threads(count);
     if pinned {
         let cpus = affinity::allowed()?;
@@ -53,14 +76,21 @@ fn start(Threads { count, pinned }: Threads) -> std::result::Result<(), String> 
             0 => allowed,
             count => count,
         };
-        if count > allowed {
+        if first + count > allowed {
+            let (needed, others) = match first {
+                0 => (allowed, String::new()),
+                _ => (
+                    allowed / (first / count + 1),
+                    format!(", beside {first} of other ranks"),
+                ),
+            };
             return Err(format!(
-                "pin_threads: {count} threads, but this process may use {allowed} CPUs: set threads={allowed}"
+                "pin_threads: {count} threads{others}, but this process may use {allowed} CPUs: set threads={needed}"
             ));
         }
         pool = pool.num_threads(count).start_handler(move |i| {
             // Binding fails if the set of allowed CPUs has changed. Threads that are not bound compute the same values.
-            let _ = affinity::bind_to(cpus[i]);
+            let _ = affinity::bind_to(cpus[first + i]);
         });
     }
     pool.build_global().map_err(|e| format!("threads={count}: {e}"))

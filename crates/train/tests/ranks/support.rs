@@ -93,6 +93,7 @@ pub fn classifier_settings(linear_probe: bool) -> Settings {
         epochs: 3,
         start_epoch: 0,
         accum_iter: 4,
+        ranks: 1,
         model: "vit_base_patch16".into(),
         sizes: Sizes {
             patch_size: Some(8),
@@ -192,6 +193,7 @@ pub fn control<'a>(stop: &'a AtomicBool, collectives: &dyn Collectives, run: &Pa
         stop,
         progress: false,
         run_directory: (collectives.rank() == 0).then(|| run.to_path_buf()),
+        device: None,
     }
 }
 

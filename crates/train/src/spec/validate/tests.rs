@@ -14,6 +14,12 @@ fn accepts_the_base_configuration() {
     assert_eq!(validate(&[]), Ok(vec![]));
     assert_eq!(validate(&["num_gpus=0"]), Ok(vec![]));
     assert_eq!(validate(&["num_gpus=[3]"]), Ok(vec![]));
+    assert_eq!(validate(&["num_gpus=4", "num_nodes=2", "device=cpu"]), Ok(vec![]));
+    let uneven = validate(&["num_gpus=3", "device=cpu"]).unwrap();
+    assert_eq!(
+        uneven,
+        ["batch_size=64 is not a multiple of per_gpu_batchsize=8 times 3 ranks: an optimiser step takes 48 samples"]
+    );
 }
 
 #[test]
@@ -48,13 +54,11 @@ fn rejects_contradictions() {
         (&["task_finetune_vqa", "image_size=16"], "image_size=16 is too small"),
         (&["task_finetune_vqa", "is_pretrain=True"], "set is_pretrain=False"),
         (
-            &["num_gpus=4"],
-            "num_gpus=4 needs 4 devices; several devices are not supported yet: use num_gpus=1",
+            &["num_gpus=16", "device=cpu"],
+            "batch_size=64 is smaller than one micro-batch of 128",
         ),
-        (&["num_gpus=[0,1]"], "needs 2 devices"),
-        (&["num_gpus=-1"], "all CUDA devices"),
+        (&["num_gpus=8", "num_nodes=2", "device=cpu"], "micro-batch of 128"),
         (&["num_gpus=-2"], "not a number of devices"),
-        (&["num_nodes=2"], "use num_nodes=1"),
         (&["use_mae=True"], "needs loss_names.mae=1"),
         (&["loss_names.mae=1"], "needs use_mae=True"),
         (

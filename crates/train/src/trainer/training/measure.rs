@@ -58,6 +58,7 @@ fn control(stop: &AtomicBool) -> Control<'_> {
         stop,
         progress: false,
         run_directory: None,
+        device: None,
     }
 }
 

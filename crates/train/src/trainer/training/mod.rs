@@ -25,7 +25,7 @@ use vlct_tasks::metrics::short_name;
 use vlct_tasks::predictions;
 use vlct_tasks::scoring::{RecallEvaluator, ScorePlace};
 use vlct_tasks::{Description, Loader, Phase, Rows, Task, TaskSpec};
-use vlct_tensor::{Collectives, Tensor};
+use vlct_tensor::{Collectives, DeviceName, Tensor};
 
 use self::batches::Batches;
 use super::evaluate::{self, Evaluated, RecallRun};
@@ -70,6 +70,8 @@ pub struct Control<'a> {
     pub progress: bool,
     /// The run directory; `None` means a new one in `log_dir`.
     pub run_directory: Option<PathBuf>,
+    /// The device of this rank; `None` means that of the configuration. Runs of image classifiers have it in their settings.
+    pub device: Option<DeviceName>,
 }
 
 /// A training run.

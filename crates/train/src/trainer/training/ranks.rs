@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use vlct_tasks::gather;
-use vlct_tensor::Collectives;
+use vlct_tensor::{Collectives, Device};
 
 use crate::error::{Result, TrainError};
 use crate::plan::Plan;
@@ -68,10 +68,10 @@ pub(super) fn agree(
     Ok(())
 }
 
-/// Returns the settings without those that may differ between machines and do not change results: paths and numbers of threads.
+/// Returns the settings without those that may differ between ranks and do not change results: devices, paths and numbers of threads.
 fn comparable(spec: &RunSpec) -> RunSpec {
     let mut spec = spec.clone();
-    (spec.compute.threads, spec.compute.pin_threads) = (0, false);
+    (spec.compute.device, spec.compute.threads, spec.compute.pin_threads) = (Device::cpu(), 0, false);
     (spec.data.workers, spec.data.root, spec.data.classes) = (0, PathBuf::new(), None);
     (spec.experiment, spec.config) = (PathBuf::new(), String::new());
     spec.data.tokenizer.clear();

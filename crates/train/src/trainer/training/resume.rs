@@ -272,10 +272,11 @@ fn warn_of_changes(state: &RunState, now: &str, has_vocabulary: bool) -> Result<
         });
     }
     // The device itself is compared (`change_of_device`).
-    const WITHOUT_EFFECT_ON_RESULT: [&str; 15] = [
+    const WITHOUT_EFFECT_ON_RESULT: [&str; 16] = [
         "resume_from",
         "device",
         "num_gpus",
+        "num_nodes",
         "threads",
         "pin_threads",
         "activation_recompute",
