@@ -16,24 +16,26 @@ use crate::values::open_device;
 
 /// Check that this machine computes correctly: instructions, kernels, matrix products, training steps
 ///
-/// On a GPU, runs every instruction and kernel on random values and sizes at the edges and compares with plain loops on the CPU, and all
-/// layouts, types and epilogues of matrix products. On a GPU and on the CPU, runs training steps of all tasks, in f32 and bfloat16, and compares losses,
-/// gradients and weights with recorded ones of the original program, and with the same steps in f32 on the CPU; runs the same step twice and
-/// compares bits. Run it once on a new machine, and after a new driver.
+/// On a GPU: compares every instruction with its definition, every kernel with plain loops on the CPU, for random values and sizes at the
+/// edges, and matrix products in all layouts, types and epilogues. On a GPU and on the CPU: runs training steps of all tasks, in f32 and
+/// bfloat16, compares losses, gradients and weights with recorded ones of the original program and with the same steps in f32 on the CPU,
+/// and runs the same step twice, for equal bits. Run it on a new machine, and after an update of the driver.
 #[derive(Args)]
 #[command(after_help = "\
-Each check is one line: the result, the worst error as a part of its bound (above 1.00 a check fails; 0.00 means equal values), seconds, kind and
-name, and why it failed or was skipped. Checks that compare with the original need golden data, which are in the source repository below
-tests/golden; checks of generated models need no data.
+Each check is one line: the result, the largest error as a part of its bound (0.00 means equal
+values), seconds, kind, name, and why it failed or was skipped. Checks that compare with the original
+program need golden data, which the source repository has in tests/golden; checks of generated models
+need no data.
 
-With --json, standard output has a JSON object for each check, as soon as it is done, with the keys
+With --json, standard output has a JSON object for each check as soon as it is done, with the keys
   kind      instruction, kernel, product or step
   name      the name of the check
   status    passed, failed or skipped
   worst     the largest ratio of an error to its bound; null if there is none
   seconds   how long it took
   reason    why it failed or was skipped; null if it passed
-and, last, an object with the keys device, model, passed, failed, skipped (numbers of checks) and seconds.
+and, last, an object with the keys device, model, seconds, and the numbers of checks: passed, failed,
+skipped.
 
 Examples:
   vlct self-test                               check the first GPU, or the CPU if there is none
@@ -79,7 +81,7 @@ pub fn run(args: &SelfTest) -> Result<(), Failure> {
         )));
     };
     if !args.json {
-        print(&heading(options.device, width))?;
+        print(&heading(options.device))?;
     }
     let mut progress = match io::stderr().is_terminal() {
         true => Progress::counting("check", names.len() as u64, 0),
@@ -125,10 +127,10 @@ fn golden_directory(args: &SelfTest) -> Result<PathBuf, Failure> {
 }
 
 /// The first two lines of the table.
-fn heading(device: Device, width: usize) -> String {
+fn heading(device: Device) -> String {
     let (name, model) = (device.name(), device.model());
     format!(
-        "self-test of {name} ({model})\n{:<7} {:>5} {:>8}  {:<11} {:<width$}\n",
+        "self-test of {name} ({model})\n{:<7} {:>5} {:>8}  {:<11} {}\n",
         "result", "worst", "seconds", "kind", "name"
     )
 }

@@ -246,13 +246,13 @@ pub(super) fn draw_labels(seed: u64) -> (Model, Labels, Batch) {
 /// Draws an image classifier, its task, and a batch as in training: mixed images, smoothed targets, and sublayers that are left out.
 pub(super) fn draw_classifier(seed: u64) -> (Model, Images, Batch) {
     let random = &mut stream(seed, Purpose::Synthetic, 6, 0);
-    let (width, heads) = choose(&[(24, 2), (32, 4), (48, 3), (64, 4)], random);
-    let patch_size = choose(&[4, 8, 14], random);
+    let (width, heads) = choose(&[(24, 2), (32, 4), (48, 3)], random);
+    let patch_size = choose(&[4, 8], random);
     let config = VitConfig {
-        image_size: patch_size * random.random_range(2..=6),
+        image_size: patch_size * random.random_range(2..=4),
         patch_size,
         width,
-        depth: random.random_range(2..=6),
+        depth: random.random_range(2..=4),
         heads,
         classes: random.random_range(3..40),
         global_pool: random.random_bool(0.5),
@@ -272,7 +272,7 @@ pub(super) fn draw_classifier(seed: u64) -> (Model, Images, Batch) {
             mode: MixupMode::Elem,
         }),
     };
-    let samples = 2 * random.random_range(2..=4);
+    let samples = 2 * random.random_range(1..=2);
     let sample = |i: usize| Sample {
         item: i,
         images: vec![draw_pixels(config.image_size, random)],
