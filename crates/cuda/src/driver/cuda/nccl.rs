@@ -10,6 +10,7 @@ use super::{Cuda, lock};
 use crate::driver::{Address, Communicator, Error, Result, Stream, UniqueId};
 use libloading::Library;
 use std::ffi::{c_char, c_int};
+use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex};
 
 functions! {
