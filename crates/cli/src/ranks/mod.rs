@@ -25,6 +25,9 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a rank that computes may go on after another one has failed, before the process is ended.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// The same for rank 0, which saves a checkpoint of its last step before it ends.
+const SAVING_GRACE: Duration = Duration::from_secs(60);
+
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
@@ -131,7 +134,7 @@ impl Place {
         };
         info!("{ranks} ranks, {} on this machine", launch.local_ranks);
         let is_reporting = launch.local_rank == 0;
-        end_with_others(tcp.watch(), is_reporting);
+        end_with_others(tcp.watch(), rank, is_reporting);
         Ok(Ranks {
             tcp: Some(tcp),
             children,
@@ -214,10 +217,10 @@ pub fn check_interruption(finished: &Finished, signals: &Signals) -> Result<(), 
 }
 
 /// Ends the process some time after another rank has failed, because a rank that computes notices failures between micro-batches only.
-fn end_with_others(watch: Watch, is_reporting: bool) {
+fn end_with_others(watch: Watch, rank: usize, is_reporting: bool) {
     std::thread::spawn(move || {
         let Some(failure) = watch.wait() else { return };
-        std::thread::sleep(GRACE);
+        std::thread::sleep(if rank == 0 { SAVING_GRACE } else { GRACE });
         if watch.has_ended() {
             return;
         }

@@ -7,12 +7,14 @@
 //! once, but [`Driver::free`] must follow [`Driver::synchronize`], and use on another stream must follow an event.
 
 pub(crate) mod arguments;
+mod communicator;
 pub mod cuda;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 mod matmul;
 pub mod unfused;
 
+pub use communicator::{Communicator, UniqueId};
 pub use matmul::{Epilogue, Matmul, Operand};
 
 use std::ffi::c_void;

@@ -1,4 +1,4 @@
-// A simulation of CUDA's driver and of cuBLASLt on the CPU, for tests of the host's side of the driver: which functions are called, in which
+// A simulation of CUDA's driver, of cuBLASLt and of NCCL on the CPU, for tests of the host's side of the driver: which functions are called, in which
 // order, and what is in use at that time. Work on a stream is executed as late as CUDA permits: when the host waits for it.
 //
 // It has one device. Environment variables change it: SIMULATED_VERSION, SIMULATED_DEVICES, SIMULATED_MAJOR and SIMULATED_MEMORY (bytes).
@@ -10,6 +10,7 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <vector>
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -269,8 +270,89 @@ EXPORT int cublasLtMatmul(uintptr_t, Operation* o, const float* alpha, const flo
     return SUCCESS;
 }
 
-// What exists: memory, host memory, streams, events, modules, contexts and objects of cuBLASLt; the last is the number of heuristic queries.
+// NCCL. A function of all ranks is executed when the streams of all of them have reached it.
+struct UniqueId {
+    char bytes[128];
+};
+struct Collective {
+    std::vector<float*> values;
+    std::vector<Stream*> streams;
+    std::vector<bool> is_reached;
+    size_t count;
+    bool is_sum, is_done = false;
+};
+struct Group {
+    std::deque<Collective> collectives;
+    int ranks, error = 0;
+};
+struct Communicator {
+    Group* group;
+    int rank;
+    size_t next = 0;
+};
+static std::map<std::string, Group*> groups;
+static int communicators = 0;
+
+static void reach(Group* group, size_t index, int rank) {
+    Collective& all = group->collectives[index];
+    all.is_reached[rank] = true;
+    for (int other = 0; other < group->ranks; other++) {
+        Stream* stream = all.streams[other];
+        while (stream && !all.is_reached[other] && !stream->work.empty()) {
+            auto next = std::move(stream->work.front());
+            stream->work.pop_front();
+            next();
+        }
+        // A device would wait for ever.
+        if (!all.is_reached[other]) return (void)(group->error = 6);
+    }
+    if (all.is_done) return;
+    all.is_done = true;
+    for (size_t i = 0; i < all.count; i++) {
+        float value = all.values[0][i];
+        for (int other = 1; all.is_sum && other < group->ranks; other++) value += all.values[other][i];
+        for (float* values : all.values) values[i] = value;
+    }
+}
+static int collective(Communicator* communicator, uint64_t from, uint64_t to, size_t count, bool is_sum, Stream* stream) {
+    if (!current || from != to) return 4;
+    Group* group = communicator->group;
+    size_t index = communicator->next++;
+    if (index == group->collectives.size()) {
+        size_t ranks = group->ranks;
+        group->collectives.push_back({std::vector<float*>(ranks), std::vector<Stream*>(ranks), std::vector<bool>(ranks), count, is_sum});
+    }
+    Collective& all = group->collectives[index];
+    if (all.count != count || all.is_sum != is_sum) return 5;
+    int rank = communicator->rank;
+    all.values[rank] = (float*)to;
+    all.streams[rank] = stream;
+    stream->work.push_back([=] { reach(group, index, rank); });
+    return SUCCESS;
+}
+
+EXPORT int ncclGetVersion(int* version) { return *version = 23007, SUCCESS; }
+EXPORT const char* ncclGetErrorString(int) { return "simulated error"; }
+EXPORT const char* ncclGetLastError(void*) { return "first line\nsecond line"; }
+EXPORT int ncclGetUniqueId(UniqueId* id) { return memset(id, 3, sizeof *id), SUCCESS; }
+EXPORT int ncclCommInitRank(Communicator** communicator, int ranks, UniqueId id, int rank) {
+    if (!current || rank >= ranks) return 4;
+    Group*& group = groups[std::string(id.bytes, sizeof id.bytes)];
+    if (!group) group = new Group{{}, ranks};
+    return *communicator = new Communicator{group, rank}, communicators++, SUCCESS;
+}
+EXPORT int ncclCommAbort(Communicator* communicator) { return delete communicator, communicators--, SUCCESS; }
+EXPORT int ncclCommGetAsyncError(Communicator* communicator, int* error) { return *error = communicator->group->error, SUCCESS; }
+EXPORT int ncclAllReduce(uint64_t from, uint64_t to, size_t count, int type, int operation, Communicator* communicator, Stream* stream) {
+    return type == 7 && operation == 0 ? collective(communicator, from, to, count, true, stream) : 4;
+}
+EXPORT int ncclBroadcast(uint64_t from, uint64_t to, size_t count, int type, int root, Communicator* communicator, Stream* stream) {
+    return type == 7 && root == 0 ? collective(communicator, from, to, count, false, stream) : 4;
+}
+
+// What exists: memory, host memory, streams, events, modules, contexts and objects of cuBLASLt; the number of heuristic queries; and the
+// communicators.
 EXPORT void simulated_counts(int* counts) {
-    int values[] = {(int)memory.size(), host_allocations, streams, events, modules, contexts, lt_objects, heuristics};
+    int values[] = {(int)memory.size(), host_allocations, streams, events, modules, contexts, lt_objects, heuristics, communicators};
     memcpy(counts, values, sizeof values);
 }

@@ -72,10 +72,12 @@ fn compile() -> Result<PathBuf, String> {
         .output()
         .expect("the compiler");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    // A link: both names are the same library, with the same state.
-    let link = directory.join("libcublasLt.so.13");
-    let _ = std::fs::remove_file(&link);
-    #[cfg(unix)]
-    std::os::unix::fs::symlink(&library, &link).expect("a link");
+    // Links: all names are the same library, with the same state.
+    for name in ["libcublasLt.so.13", "libnccl.so.2"] {
+        let link = directory.join(name);
+        let _ = std::fs::remove_file(&link);
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(&library, &link).expect("a link");
+    }
     Ok(directory)
 }

@@ -4,8 +4,10 @@ use libloading::{Library, Symbol};
 use std::path::Path;
 use std::sync::Arc;
 use vlct_cuda::context::{Allocation, Context};
-use vlct_cuda::driver::cuda::{Cuda, Unavailable, Version, devices};
-use vlct_cuda::driver::{Driver, Element, Epilogue, Error, Event, Matmul, MemoryInfo, Operand, Stream};
+use vlct_cuda::driver::cuda::{Cuda, Nccl, Unavailable, Version, devices, nccl, unique_id};
+use vlct_cuda::driver::{
+    Address, Communicator, Driver, Element, Epilogue, Error, Event, Matmul, MemoryInfo, Operand, Stream,
+};
 use vlct_cuda::elementwise;
 
 type Outcome = Result<(), String>;
@@ -17,7 +19,7 @@ pub struct Scenario {
     check: fn() -> Outcome,
 }
 
-pub static ALL: [Scenario; 12] = [
+pub static ALL: [Scenario; 15] = [
     scenario("lists_the_device", &[], lists_the_device),
     scenario("rejects_an_old_driver", &[("SIMULATED_VERSION", "12080")], || {
         let supported = Version(12, 8);
@@ -41,6 +43,9 @@ pub static ALL: [Scenario; 12] = [
     scenario("algorithms_are_queried_once", &[], algorithms_are_queried_once),
     scenario("memory_is_limited", &[("SIMULATED_MEMORY", "10000")], memory_is_limited),
     scenario("everything_is_freed", &[], everything_is_freed),
+    scenario("nccl_is_described", &[], nccl_is_described),
+    scenario("ranks_exchange_values", &[], ranks_exchange_values),
+    scenario("failures_of_ranks_are_errors", &[], failures_of_ranks_are_errors),
 ];
 
 const fn scenario(
@@ -76,11 +81,12 @@ fn context() -> Result<Context, String> {
     Context::new(Arc::new(open()?), Allocation::Separate).map_err(text)
 }
 
-/// What exists in the simulation: memory, host memory, streams, events, modules, contexts, objects of cuBLASLt; and heuristic queries.
-fn counts() -> Result<[i32; 8], String> {
+/// What exists in the simulation: memory, host memory, streams, events, modules, contexts, objects of cuBLASLt; heuristic queries; and
+/// communicators.
+fn counts() -> Result<[i32; 9], String> {
     let directory = std::env::var("VLCT_CUDA").map_err(text)?;
-    let mut counts = [0; 8];
-    // SAFETY: the library is the simulation, whose function writes eight numbers.
+    let mut counts = [0; 9];
+    // SAFETY: the library is the simulation, whose function writes nine numbers.
     unsafe {
         let library = Library::new(Path::new(&directory).join("libcuda.so.1")).map_err(text)?;
         let function: Symbol<unsafe extern "C" fn(*mut i32)> = library.get(b"simulated_counts\0").map_err(text)?;
@@ -359,4 +365,125 @@ fn everything_is_freed() -> Outcome {
     equal("before", before[..7].iter().sum::<i32>() > 4, true)?;
     drop(cuda);
     equal("what exists", counts()?[..7].to_vec(), vec![0; 7])
+}
+
+fn nccl_is_described() -> Outcome {
+    let line = nccl().map_err(text)?;
+    equal(
+        "NCCL",
+        line.starts_with("NCCL 2.30.7: ") && line.ends_with("(VLCT_CUDA)"),
+        true,
+    )
+}
+
+/// A rank with a stream, and three values in the memory of its device.
+struct Rank {
+    cuda: Arc<Cuda>,
+    nccl: Nccl,
+    stream: Stream,
+    values: Address,
+}
+
+impl Rank {
+    fn new(rank: usize, ranks: usize) -> Result<Self, String> {
+        let cuda = Arc::new(open()?);
+        let id = unique_id().map_err(text)?;
+        let nccl = cuda.communicator(&id, rank, ranks).map_err(text)?;
+        equal("rank", (nccl.rank(), nccl.ranks()), (rank, ranks))?;
+        let stream = cuda.create_stream().map_err(text)?;
+        let values = cuda.allocate(12).map_err(text)?;
+        Ok(Self {
+            cuda,
+            nccl,
+            stream,
+            values,
+        })
+    }
+
+    fn write(&self, values: [f32; 3]) -> Outcome {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.cuda.copy_to_device(self.values, &bytes, self.stream).map_err(text)
+    }
+
+    fn read(&self) -> Result<Vec<f32>, String> {
+        let mut bytes = [0; 12];
+        self.cuda
+            .copy_to_host(&mut bytes, self.values, self.stream)
+            .map_err(text)?;
+        let values = bytes.as_chunks::<4>().0.iter();
+        Ok(values.map(|bytes| f32::from_le_bytes(*bytes)).collect())
+    }
+}
+
+fn ranks_exchange_values() -> Outcome {
+    let ranks = [Rank::new(0, 2)?, Rank::new(1, 2)?];
+    let [first, second] = &ranks;
+    first.write([1.0, 2.0, 3.0])?;
+    second.write([10.0, 20.0, 30.0])?;
+    for rank in &ranks {
+        rank.nccl.all_reduce(rank.values, 3, rank.stream).map_err(text)?;
+    }
+    for rank in &ranks {
+        equal("sum", rank.read()?, vec![11.0, 22.0, 33.0])?;
+    }
+    second.write([-1.0, -2.0, -3.0])?;
+    // Work of several calls is executed in order.
+    for rank in &ranks {
+        rank.nccl.broadcast(rank.values, 2, rank.stream).map_err(text)?;
+        rank.nccl
+            .all_reduce(rank.values.offset(4), 1, rank.stream)
+            .map_err(text)?;
+    }
+    equal("rank 1", second.read()?, vec![11.0, 44.0, -3.0])?;
+    equal("rank 0", first.read()?, vec![11.0, 44.0, 33.0])?;
+    equal(
+        "errors",
+        ranks.each_ref().map(|rank| rank.nccl.check()),
+        [Ok(()), Ok(())],
+    )?;
+    equal("communicators", counts()?[8], 2)?;
+    drop(ranks);
+    equal("what exists", counts()?[8] + counts()?[..7].iter().sum::<i32>(), 0)
+}
+
+fn failures_of_ranks_are_errors() -> Outcome {
+    let ranks = [Rank::new(0, 2)?, Rank::new(1, 2)?];
+    let [first, second] = &ranks;
+    first.write([1.0, 2.0, 3.0])?;
+    let outside = first.nccl.all_reduce(first.values, 4, first.stream);
+    equal(
+        "range",
+        matches!(outside, Err(Error::InvalidRange { bytes: 16, .. })),
+        true,
+    )?;
+    let missing = first.nccl.all_reduce(first.values, 3, Stream(1));
+    equal("stream", missing.is_err(), true)?;
+    equal(
+        "rank",
+        first.cuda.communicator(&unique_id().map_err(text)?, 2, 2).is_err(),
+        true,
+    )?;
+    // The other rank does something else.
+    first.nccl.all_reduce(first.values, 3, first.stream).map_err(text)?;
+    let other = second.nccl.all_reduce(second.values, 2, second.stream).map_err(text);
+    equal(
+        "message",
+        other,
+        Err("ncclAllReduce: simulated error (first line second line)".into()),
+    )?;
+    // The other rank does not come.
+    first.cuda.synchronize(first.stream).map_err(text)?;
+    let failed = |result: Result<(), Error>| result.err().map(text).unwrap_or_default();
+    equal(
+        "asynchronous",
+        failed(first.nccl.check()).starts_with("ncclCommGetAsyncError: "),
+        true,
+    )?;
+    first.nccl.abort();
+    first.nccl.abort();
+    let aborted = "the communicator was aborted";
+    equal("check", failed(first.nccl.check()).ends_with(aborted), true)?;
+    let later = first.nccl.broadcast(first.values, 3, first.stream);
+    equal("broadcast", failed(later).ends_with(aborted), true)?;
+    equal("communicators", counts()?[8], 1)
 }

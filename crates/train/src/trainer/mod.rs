@@ -22,7 +22,7 @@ use crate::error::Result;
 use crate::paths;
 use crate::plan::grad_steps;
 use crate::spec::{self, RunSpec};
-use vlct_config::{AUTO, Config, NumGpus};
+use vlct_config::{AUTO, Config, ConfigError, NumGpus};
 
 pub use crate::memory::free_space;
 pub use crate::paths::{CONFIG_FILE, read_config, run_of};
@@ -35,6 +35,13 @@ pub use training::{Control, Finished};
 /// Returns an error if values of the configuration contradict each other, data or weights cannot be read, a loss is not finite, or
 /// a file cannot be written.
 pub fn run(config: &Config, control: &Control) -> Result<Finished> {
+    let ranks = spec::ranks_of(config)?;
+    if ranks > 1 {
+        return Err(ConfigError::Contradiction(format!(
+            "num_gpus and num_nodes mean {ranks} ranks, but this command computes in one process: use num_gpus=1"
+        ))
+        .into());
+    }
     run_rank(config, control, &Single)
 }
 

@@ -1,8 +1,11 @@
 //! Errors of single ranks, which end all ranks.
 
+use std::sync::atomic::AtomicBool;
+
 use tempfile::TempDir;
+use vlct_tensor::collectives::Single;
 use vlct_train::TrainError;
-use vlct_train::trainer::run_rank;
+use vlct_train::trainer::{self, run_rank};
 
 use crate::support::{Disturbed, RANKS, config, control, on_ranks, run_of};
 
@@ -24,6 +27,19 @@ fn a_rank_that_fails_ends_all_ranks_with_its_message_and_rank_0_saves() {
     }
     let state = vlct_checkpoint::read_state(&vlct_checkpoint::last_path(&run)).expect("a checkpoint");
     assert_eq!(state.expect("a state")["global_step"], 3);
+}
+
+#[test]
+fn a_configuration_of_several_ranks_is_no_run_of_one() {
+    let directory = TempDir::new().expect("a directory");
+    let config = config(
+        "quickstart",
+        &["max_steps=2", "num_gpus=2", "num_nodes=2", "device=cpu"],
+    );
+    let stop = AtomicBool::new(false);
+    let result = trainer::run(&config, &control(&stop, &Single, &run_of(&directory, 1)));
+    let message = result.err().expect("a contradiction").to_string();
+    assert!(message.contains("mean 4 ranks"), "{message}");
 }
 
 #[test]

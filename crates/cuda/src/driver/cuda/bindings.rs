@@ -44,6 +44,8 @@ macro_rules! functions {
     };
 }
 
+pub(super) use functions;
+
 functions! {
     /// The driver API: `libcuda`.
     DriverApi, "libcuda":
@@ -227,7 +229,7 @@ impl CublasLtApi {
 ///
 /// # Safety
 /// The pointer is null or points to a string that ends with a zero.
-unsafe fn text_at(text: *const c_char) -> String {
+pub(super) unsafe fn text_at(text: *const c_char) -> String {
     if text.is_null() {
         return String::new();
     }
@@ -236,7 +238,7 @@ unsafe fn text_at(text: *const c_char) -> String {
 }
 
 /// One line about a status: text and name where the library knows them, else the number.
-fn describe(status: c_int, text: Option<String>, name: Option<String>) -> String {
+pub(super) fn describe(status: c_int, text: Option<String>, name: Option<String>) -> String {
     let known = |text: Option<String>| text.map(|t| t.trim().to_string()).filter(|t| !t.is_empty());
     match (known(text), known(name)) {
         (Some(text), Some(name)) => format!("{text} ({name})"),

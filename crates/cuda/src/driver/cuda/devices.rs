@@ -91,6 +91,15 @@ pub enum Unavailable {
         /// Files with the name of the library that could not be opened, and why.
         errors: Vec<String>,
     },
+    /// There is no library for communication between devices.
+    #[error(
+        "NCCL is missing: libnccl.so.2 is not found{}; install it by `pip install nvidia-nccl-cu13`, or set VLCT_CUDA to its directory",
+        found_but(.errors)
+    )]
+    NoNccl {
+        /// Files with the name of the library that could not be opened, and why.
+        errors: Vec<String>,
+    },
     /// A function failed.
     #[error(transparent)]
     Failed(#[from] Error),
@@ -164,8 +173,8 @@ pub(super) fn load_cublas_lt() -> std::result::Result<(CublasLtApi, String), Una
     Ok((api, format!("cuBLASLt {}: {found}", version_text(version))))
 }
 
-/// The version of cuBLASLt, from 10000·major + 100·minor + patch (`cublasLtGetVersion`).
-fn version_text(version: usize) -> String {
+/// The version of cuBLASLt or NCCL, from 10000·major + 100·minor + patch (`cublasLtGetVersion`, `ncclGetVersion`).
+pub(super) fn version_text(version: usize) -> String {
     format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100)
 }
 

@@ -5,6 +5,7 @@
 //! - `cubins.rs`, `kernels.rs`: the compiled kernels for the device's architecture, and their functions.
 //! - `product`: matrix products in cuBLASLt's terms. Where cuBLASLt has no kernel, [`unfused`] computes the
 //!   epilogue.
+//! - `nccl.rs`: communication with the devices of other ranks, by NCCL, which is loaded when a communicator is made.
 //!
 //! All functions of the host check their arguments: ranges must be within allocations, and handles must exist.
 
@@ -13,11 +14,13 @@ mod bindings;
 mod cubins;
 mod devices;
 mod kernels;
+mod nccl;
 mod product;
 mod search;
 mod staging;
 
 pub use devices::{Device, Unavailable, Version, cublas_lt, devices};
+pub use nccl::{Nccl, nccl, unique_id};
 
 use super::unfused::{self, Scratch};
 use super::{Address, Driver, Epilogue, Error, Event, Matmul, MemoryInfo, Operand, Result, Stream};

@@ -31,6 +31,12 @@ pub(super) const CUBLAS_LT: Wanted = Wanted {
     directories: &[],
 };
 
+/// NCCL 2. Packages of Python have it in `nvidia/nccl/lib`.
+pub(super) const NCCL: Wanted = Wanted {
+    names: &["libnccl.so.2", "libnccl.so"],
+    directories: &[],
+};
+
 /// The part of the search that the loader (`ld.so`) does, for bare file names.
 const LOADER: &str = "the loader's path";
 
