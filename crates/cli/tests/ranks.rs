@@ -129,7 +129,7 @@ fn assert_ends(id: u32) {
     let start = Instant::now();
     let is_running = || {
         let status = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-        // A process that nobody waits for stays as a zombie.
+        // A process whose parent does not wait for it stays as a zombie.
         status.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
     };
     while is_running() {
