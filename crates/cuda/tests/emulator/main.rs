@@ -27,6 +27,7 @@ mod support;
 mod tensor_core;
 mod transport;
 mod unfused;
+mod wgmma;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -70,6 +71,7 @@ fn main() {
         tensor_core::tests(),
         transport::tests(),
         unfused::tests(),
+        wgmma::tests(),
     ];
     let others = if std::env::var_os(sanitizers::VARIABLE).is_some() {
         vec![sanitizers::planted()]

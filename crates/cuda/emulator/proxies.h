@@ -1,0 +1,86 @@
+// The generic and the async proxy of shared memory, and the twin of `fence.proxy.async`, from the PTX ISA 9.0 (sections 8.2 and 9.7.13.4).
+//
+// `wgmma` and bulk copies access shared memory through the async proxy, which sees what threads and `cp.async` have written (the generic
+// proxy) after a fence only. The emulator has a second copy of shared memory for the async proxy. Whenever a thread lets others run, words
+// that have changed are marked with its index; its fence copies them and removes the marks. An operation of the async proxy that reads a
+// marked word fails. The ISA also permits that another thread, which has observed the write, executes the fence; the emulator does not.
+#pragma once
+#include "tensor_core.h"
+
+namespace emulator {
+
+// Shared memory begins at this address of the shared window, so that addresses without an offset are found.
+constexpr uint32_t SHARED_WINDOW = SHARED_ALIGNMENT;
+
+struct Proxies {
+    // Shared memory as the async proxy sees it, and as it was when threads were last compared.
+    std::vector<uint32_t> async, compared;
+    // Of each word, the index of the thread that wrote it without a fence, plus one, or zero.
+    std::vector<uint16_t> writers;
+    // The word of a size of shared memory that is no multiple of four bytes is zero behind the end.
+    std::vector<uint32_t> now;
+
+    void begin() {
+        size_t words = (block->shared_bytes + 3) / 4;
+        now.assign(words, 0);
+        memcpy(now.data(), block->shared, block->shared_bytes);
+        async = compared = now;
+        writers.assign(words, 0);
+    }
+
+    // Marks the words that the current thread has written since it was resumed.
+    void compare() {
+        if (memcmp(compared.data(), block->shared, block->shared_bytes) == 0) return;
+        memcpy(now.data(), block->shared, block->shared_bytes);
+        for (size_t i = 0; i < now.size(); i++) {
+            if (now[i] == compared[i]) continue;
+            compared[i] = now[i];
+            writers[i] = uint16_t(block->current->index + 1);
+        }
+    }
+
+    void fence() {
+        compare();
+        for (size_t i = 0; i < writers.size(); i++) {
+            if (writers[i] != block->current->index + 1) continue;
+            async[i] = compared[i];
+            writers[i] = 0;
+        }
+    }
+
+    // Reads bytes of one word at an address of the shared window. Returns false after an error.
+    bool read(void* to, uint32_t address, size_t bytes, const char* what, const char* file, int line) const {
+        size_t at = size_t(address) - SHARED_WINDOW;
+        if (address < SHARED_WINDOW || at + bytes > block->shared_bytes) {
+            record_error("%s (%s:%d): address %u is outside of the %zu bytes of shared memory, which begin at %u", what, file, line, address,
+                         block->shared_bytes, SHARED_WINDOW);
+            return false;
+        }
+        if (unsigned writer = writers[at / 4]) {
+            record_error("%s (%s:%d) reads byte %zu of shared memory, which thread %u has written without a later fence_proxy_async", what,
+                         file, line, at, writer - 1);
+            return false;
+        }
+        memcpy(to, reinterpret_cast<const unsigned char*>(async.data()) + at, bytes);
+        return true;
+    }
+
+    // Writes through the async proxy; both proxies see it.
+    void write(void* to, const void* from, size_t bytes) {
+        compare();
+        size_t at = size_t(static_cast<unsigned char*>(to) - block->shared);
+        for (std::vector<uint32_t>* copy : {&async, &compared}) memcpy(reinterpret_cast<unsigned char*>(copy->data()) + at, from, bytes);
+        memcpy(to, from, bytes);
+        for (size_t i = at / 4; i < (at + bytes + 3) / 4; i++) writers[i] = 0;
+    }
+};
+static thread_local Proxies proxies;
+
+static inline uint32_t window_address(const void* p) {
+    return uint32_t(static_cast<const unsigned char*>(p) - block->shared) + SHARED_WINDOW;
+}
+
+}  // namespace emulator
+
+static inline unsigned shared_address(const void* p) { return emulator::window_address(p); }
+static inline void fence_proxy_async() { emulator::proxies.fence(); }
