@@ -17,7 +17,9 @@ struct Proxies {
     std::vector<uint32_t> async, compared;
     // Of each word, the index of the thread that wrote it without a fence, plus one, or zero.
     std::vector<uint16_t> writers;
-    // The word of a size of shared memory that is no multiple of four bytes is zero behind the end.
+    // Of each thread, the words that it wrote after its last fence, and perhaps others after it.
+    std::vector<std::vector<uint32_t>> written;
+    // A copy in whole words.
     std::vector<uint32_t> now;
 
     void begin() {
@@ -26,26 +28,37 @@ struct Proxies {
         memcpy(now.data(), block->shared, block->shared_bytes);
         async = compared = now;
         writers.assign(words, 0);
+        written.assign(block->threads, {});
     }
 
     // Marks the words that the current thread has written since it was resumed.
     void compare() {
         if (memcmp(compared.data(), block->shared, block->shared_bytes) == 0) return;
         memcpy(now.data(), block->shared, block->shared_bytes);
-        for (size_t i = 0; i < now.size(); i++) {
-            if (now[i] == compared[i]) continue;
-            compared[i] = now[i];
-            writers[i] = uint16_t(block->current->index + 1);
+        unsigned thread = block->current->index;
+        // Most words are equal.
+        constexpr size_t STEP_WORDS = 64;
+        for (size_t first = 0, words = now.size(); first < words; first += STEP_WORDS) {
+            size_t last = first + STEP_WORDS < words ? first + STEP_WORDS : words;
+            if (memcmp(&now[first], &compared[first], (last - first) * sizeof(uint32_t)) == 0) continue;
+            for (size_t i = first; i < last; i++) {
+                if (now[i] == compared[i]) continue;
+                compared[i] = now[i];
+                writers[i] = uint16_t(thread + 1);
+                written[thread].push_back(uint32_t(i));
+            }
         }
     }
 
     void fence() {
         compare();
-        for (size_t i = 0; i < writers.size(); i++) {
-            if (writers[i] != block->current->index + 1) continue;
+        unsigned thread = block->current->index;
+        for (uint32_t i : written[thread]) {
+            if (writers[i] != thread + 1) continue;
             async[i] = compared[i];
             writers[i] = 0;
         }
+        written[thread].clear();
     }
 
     // Reads bytes of one word at an address of the shared window. Returns false after an error.

@@ -98,6 +98,8 @@ static void update_fenced(unsigned thread, const float* d) {
 }
 
 static void perform(Warp& warp, const PendingWgmma& operation) {
+    // What the current thread has written; others were compared when they let this one run.
+    proxies.compare();
     const Wgmma& first = operation.lanes[0];
     uint32_t n = first.shape.n, warp_row = warp.fibers[0].index % WARPGROUP / WARP * 16;
     static thread_local float a[16][16], b[16][256];
@@ -249,7 +251,6 @@ static const bool hooked = (hooks = {begin_block, end_block, compare_proxies}, t
 static void execute(Operation operation, const char* what, const void* in, size_t bytes, const char* file, int line) {
     check_warp(what, file, line);
     if (block->threads % WARPGROUP != 0) fail("%s (%s:%d): a block of %u threads has a part of a warpgroup", what, file, line, block->threads);
-    proxies.compare();
     warp_operation(operation, what, ~0u, in, bytes, file, line);
 }
 

@@ -26,7 +26,7 @@ pub fn tests() -> Vec<Test> {
         })
     };
     let error = |name: &str, from: &'static str, to: &'static str, texts: &'static [&'static str]| {
-        Test::new(format!("wgmma::names_{name}"), move || {
+        Test::new(format!("wgmma::finds_{name}"), move || {
             expect_error(products(&few_kernels(from, to)?, &[32], &[16]), texts)
         })
     };
