@@ -43,7 +43,7 @@ struct Schedule {
     uint64_t seed;
 };
 
-enum class State : uint8_t { ready, at_barrier, at_warp_operation, exited };
+enum class State : uint8_t { ready, at_barrier, at_warp_operation, at_mbarrier, exited };
 
 struct Warp;
 // Computes the outputs of all threads of `mask` that take part.

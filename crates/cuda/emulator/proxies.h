@@ -65,8 +65,8 @@ struct Proxies {
     bool read(void* to, uint32_t address, size_t bytes, const char* what, const char* file, int line) const {
         size_t at = size_t(address) - SHARED_WINDOW;
         if (address < SHARED_WINDOW || at + bytes > block->shared_bytes) {
-            record_error("%s (%s:%d): address %u is outside of the %zu bytes of shared memory, which begin at %u", what, file, line, address,
-                         block->shared_bytes, SHARED_WINDOW);
+            record_error("%s (%s:%d): address %u is outside of the %zu bytes of shared memory, which begin at %u", what, file, line,
+                         address, block->shared_bytes, SHARED_WINDOW);
             return false;
         }
         if (unsigned writer = writers[at / 4]) {
@@ -78,13 +78,28 @@ struct Proxies {
         return true;
     }
 
+    // The thread that has written a word of a range without a fence, plus one, or zero.
+    unsigned writer(const void* first, size_t bytes) {
+        compare();
+        size_t at = size_t(static_cast<const unsigned char*>(first) - block->shared);
+        for (size_t i = at / 4; i < (at + bytes + 3) / 4; i++)
+            if (writers[i]) return writers[i];
+        return 0;
+    }
+
     // Writes through the async proxy; both proxies see it.
     void write(void* to, const void* from, size_t bytes) {
+        update(to, from, bytes);
+        size_t at = size_t(static_cast<unsigned char*>(to) - block->shared);
+        for (size_t i = at / 4; i < (at + bytes + 3) / 4; i++) writers[i] = 0;
+    }
+
+    // Changes the value of a barrier. Both proxies see it if they saw the barrier before.
+    void update(void* to, const void* from, size_t bytes) {
         compare();
         size_t at = size_t(static_cast<unsigned char*>(to) - block->shared);
         for (std::vector<uint32_t>* copy : {&async, &compared}) memcpy(reinterpret_cast<unsigned char*>(copy->data()) + at, from, bytes);
         memcpy(to, from, bytes);
-        for (size_t i = at / 4; i < (at + bytes + 3) / 4; i++) writers[i] = 0;
     }
 };
 static thread_local Proxies proxies;

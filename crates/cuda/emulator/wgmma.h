@@ -6,7 +6,7 @@
 // fails if an array was not named in a fence since it was last waited for, or has changed since then. As on a device, the four warps of a
 // warpgroup must issue equal operations in the same order, but here no warp waits for another one.
 #pragma once
-#include "proxies.h"
+#include "mbarrier.h"
 
 namespace emulator {
 
@@ -22,11 +22,13 @@ struct MatrixDescriptor {
         start = uint32_t(bits & 0x3fff) << 4, leading = uint32_t(bits >> 16 & 0x3fff) << 4, stride = uint32_t(bits >> 32 & 0x3fff) << 4;
         const uint32_t rows[4] = {16, 128, 64, 32};
         row_bytes = rows[bits >> 62];
-        const uint64_t USED = 0xc00e3fff3fff3fff;
-        if (bits & ~USED) return record_error("wgmma (%s:%d): bits of the descriptor %016llx must be zero", file, line, (unsigned long long)bits), false;
-        // Patterns of the modes begin at multiples of eight rows, so the base offset of a matrix at such an address is zero. Matrices
-        // elsewhere are not emulated.
-        if (bits >> 49 & 7) return record_error("wgmma (%s:%d): the base offset of the descriptor is not zero", file, line), false;
+        // Patterns of the modes begin at multiples of eight rows, so the base offset (bits 49 to 51) of a matrix at such an address is
+        // zero. Matrices elsewhere are not emulated.
+        constexpr uint64_t USED = 0xc0003fff3fff3fff;
+        if (bits & ~USED) {
+            record_error("wgmma (%s:%d): bits of the descriptor %016llx must be zero", file, line, (unsigned long long)bits);
+            return false;
+        }
         return true;
     }
 
@@ -230,6 +232,7 @@ static void forget_fence(const void* array) {
 
 static void begin_block() {
     proxies.begin();
+    bulk_copies.clear();
     warp_operations.assign((block->threads + WARP - 1) / WARP, {});
     fenced_arrays.assign(block->threads, {});
 }
@@ -250,7 +253,8 @@ static const bool hooked = (hooks = {begin_block, end_block, compare_proxies}, t
 
 static void execute(Operation operation, const char* what, const void* in, size_t bytes, const char* file, int line) {
     check_warp(what, file, line);
-    if (block->threads % WARPGROUP != 0) fail("%s (%s:%d): a block of %u threads has a part of a warpgroup", what, file, line, block->threads);
+    if (block->threads % WARPGROUP != 0)
+        fail("%s (%s:%d): a block of %u threads has a part of a warpgroup", what, file, line, block->threads);
     warp_operation(operation, what, ~0u, in, bytes, file, line);
 }
 

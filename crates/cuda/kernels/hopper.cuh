@@ -1,11 +1,17 @@
 // Instructions of Hopper (sm_90a): products of warpgroups (`wgmma`), which four consecutive warps issue together and which are executed
-// asynchronously. `.ci/cubins` compiles a kernel file that includes this header for sm_90a only.
+// asynchronously, and bulk copies, whose end a barrier in shared memory (`mbarrier`) announces. `.ci/cubins` compiles a kernel file that
+// includes this header for sm_90a only.
 //
 //   fence_proxy_async()        after writes to shared memory and before the barrier, so that `wgmma` sees the writes
 //   wgmma_fence(arrays...)     names the accumulators, and fragments of A, that threads have written before the next operations
 //   wgmma(d, a, b, ...)        D [64, N] = A [64, 16] * B [16, N] (+ D); A is a fragment or a descriptor, B a descriptor
 //   wgmma_commit()             ends a group of operations
 //   wgmma_wait<P>(arrays...)   waits until at most P groups are pending; names the accumulators of the others
+//
+//   mbarrier_init(barrier, n)  n threads arrive in each phase; a fence_proxy_async and a barrier of the block must follow
+//   mbarrier_arrive(barrier)   arrives; mbarrier_arrive_expect(barrier, bytes) also adds the bytes of copies that the phase waits for
+//   bulk_copy(to, from, ...)   copies whole 16 bytes from global to shared memory; one thread issues it
+//   mbarrier_wait(barrier, p)  waits for the end of a phase of parity p, 0 for the first one; it shows the bytes of its copies
 //
 // From an operation until its group was waited for, accumulators and fragments of A must not be accessed, and B not be written. In `wgmma`,
 // N is 8 * COUNT. Warp w of the four has rows 16 * w to 16 * w + 15, and its fragments are those of `mma_m16n8k16`.
@@ -44,6 +50,31 @@ template <int PENDING, class... Arrays>
 static __device__ __forceinline__ void wgmma_wait(Arrays&... arrays) {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
     (pin(arrays), ...);
+}
+
+static __device__ __forceinline__ void mbarrier_init(unsigned long long* barrier, unsigned threads) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(threads) : "memory");
+}
+static __device__ __forceinline__ void mbarrier_arrive(unsigned long long* barrier) {
+    asm volatile("{\n.reg .b64 state;\nmbarrier.arrive.shared::cta.b64 state, [%0];\n}" ::"r"(shared_address(barrier)) : "memory");
+}
+static __device__ __forceinline__ void mbarrier_arrive_expect(unsigned long long* barrier, unsigned bytes) {
+    asm volatile("{\n.reg .b64 state;\nmbarrier.arrive.expect_tx.shared::cta.b64 state, [%0], %1;\n}" ::"r"(shared_address(barrier)),
+                 "r"(bytes)
+                 : "memory");
+}
+static __device__ __forceinline__ void mbarrier_wait(unsigned long long* barrier, unsigned parity) {
+    unsigned is_over;
+    do asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
+                    : "=r"(is_over)
+                    : "r"(shared_address(barrier)), "r"(parity)
+                    : "memory");
+    while (!is_over);
+}
+static __device__ __forceinline__ void bulk_copy(void* to, const void* from, unsigned bytes, unsigned long long* barrier) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared_address(to)),
+                 "l"(from), "r"(bytes), "r"(shared_address(barrier))
+                 : "memory");
 }
 
 // The accumulators of COUNT groups of eight columns, as operands and in the text of the instruction.
@@ -101,9 +132,9 @@ enum class Swizzle : unsigned long long { NONE = 0, BYTES_128 = 1, BYTES_64 = 2,
 
 // Describes a matrix of 16-bit values in shared memory, which begins at a multiple of 16 bytes (PTX ISA, "Matrix Descriptor Format").
 //
-// Without swizzling, `stride_bytes` is the distance of eight rows along M or N, and `leading_bytes` that of eight columns along K. A K-major
-// matrix with a swizzling mode has rows of its bytes along K, and `stride_bytes` between eight rows; an MN-major one has rows of its bytes
-// along N, `leading_bytes` between as many columns as a row has, and `stride_bytes` between eight rows along K.
+// Without swizzling, `stride_bytes` is the distance of eight rows along M or N, and `leading_bytes` that of eight columns along K. With a
+// mode, a K-major matrix has rows of its bytes along K, and `stride_bytes` between eight rows; an MN-major one has rows of its bytes along
+// N, `leading_bytes` between as many columns as a row has, and `stride_bytes` between eight rows along K.
 static __device__ __forceinline__ unsigned long long matrix_descriptor(const void* start, unsigned leading_bytes, unsigned stride_bytes,
                                                                        Swizzle swizzle) {
     auto encode = [](unsigned bytes) { return (unsigned long long)((bytes & 0x3ffff) >> 4); };

@@ -6,6 +6,7 @@
 
 mod attention;
 mod binary_cross_entropy;
+mod bulk_copy;
 mod column_sums;
 mod context;
 mod cross_entropy;
@@ -55,6 +56,7 @@ fn main() {
     let kernels = [
         attention::tests(),
         binary_cross_entropy::tests(),
+        bulk_copy::tests(),
         column_sums::tests(),
         cross_entropy::tests(),
         dropout::tests(),
