@@ -61,7 +61,7 @@ struct Proxies {
         written[thread].clear();
     }
 
-    // Reads bytes of one word at an address of the shared window. Returns false after an error.
+    // Reads whole words at an address of the shared window. Returns false after an error.
     bool read(void* to, uint32_t address, size_t bytes, const char* what, const char* file, int line) const {
         size_t at = size_t(address) - SHARED_WINDOW;
         if (address < SHARED_WINDOW || at + bytes > block->shared_bytes) {
@@ -69,9 +69,10 @@ struct Proxies {
                          address, block->shared_bytes, SHARED_WINDOW);
             return false;
         }
-        if (unsigned writer = writers[at / 4]) {
+        for (size_t i = at / 4; i < (at + bytes) / 4; i++) {
+            if (writers[i] == 0) continue;
             record_error("%s (%s:%d) reads byte %zu of shared memory, which thread %u has written without a later fence_proxy_async", what,
-                         file, line, at, writer - 1);
+                         file, line, i * 4, writers[i] - 1u);
             return false;
         }
         memcpy(to, reinterpret_cast<const unsigned char*>(async.data()) + at, bytes);

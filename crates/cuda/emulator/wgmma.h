@@ -106,11 +106,16 @@ static void perform(Warp& warp, const PendingWgmma& operation) {
     uint32_t n = first.shape.n, warp_row = warp.fibers[0].index % WARPGROUP / WARP * 16;
     static thread_local float a[16][16], b[16][256];
     MatrixDescriptor descriptor;
-    auto value = [&](uint32_t mn, uint32_t k, bool mn_major, float* to) {
-        uint16_t half;
-        uint32_t address = descriptor.address(mn, k, mn_major) + (mn_major ? mn : k) % 8 * 2;
-        if (!proxies.read(&half, address, sizeof half, "wgmma", operation.file, operation.line)) return false;
-        *to = half_of(half, 0);
+    // Reads the rows or columns from `first_mn` on of an operand in parts of eight values, along k or along mn.
+    auto read = [&](uint32_t first_mn, uint32_t count, bool mn_major, auto store) {
+        for (uint32_t mn = 0; mn < count; mn += mn_major ? 8 : 1) {
+            for (uint32_t k = 0; k < 16; k += mn_major ? 1 : 8) {
+                uint16_t part[8];
+                uint32_t address = descriptor.address(first_mn + mn, k, mn_major);
+                if (!proxies.read(part, address, sizeof part, "wgmma", operation.file, operation.line)) return false;
+                for (uint32_t i = 0; i < 8; i++) store(mn + (mn_major ? i : 0), k + (mn_major ? 0 : i), half_of(part[i], 0));
+            }
+        }
         return true;
     };
     if (first.shape.a_in_registers) {
@@ -121,14 +126,10 @@ static void perform(Warp& warp, const PendingWgmma& operation) {
         }
     } else {
         if (!descriptor.decode(first.a_descriptor, operation.file, operation.line)) return;
-        for (uint32_t row = 0; row < 16; row++)
-            for (uint32_t k = 0; k < 16; k++)
-                if (!value(warp_row + row, k, false, &a[row][k])) return;
+        if (!read(warp_row, 16, false, [&](uint32_t row, uint32_t k, float value) { a[row][k] = value; })) return;
     }
     if (!descriptor.decode(first.b_descriptor, operation.file, operation.line)) return;
-    for (uint32_t k = 0; k < 16; k++)
-        for (uint32_t column = 0; column < n; column++)
-            if (!value(column, k, first.shape.b_mn_major, &b[k][column])) return;
+    if (!read(0, n, first.shape.b_mn_major, [&](uint32_t column, uint32_t k, float value) { b[k][column] = value; })) return;
     // With g = lane / 4 and t = lane % 4: value i of D has row g + 8·(i / 2 % 2) and column 8·(i / 4) + 2t + i % 2.
     for (unsigned lane = 0; lane < WARP; lane++) {
         float* d = operation.lanes[lane].d;
