@@ -30,6 +30,8 @@ constexpr size_t GUARD = 0;
 #else
 constexpr size_t GUARD = 256;
 #endif
+// Shared memory begins at a multiple of this: the largest alignment of a matrix that instructions read by a descriptor (`wgmma.h`).
+constexpr size_t SHARED_ALIGNMENT = 1024;
 // As f32 and as bf16, bytes of this value are a NaN.
 constexpr unsigned char POISON = 0xff;
 constexpr uint64_t STACK_MARK = 0x5afe57ac5afe57ac;
@@ -41,7 +43,7 @@ struct Schedule {
     uint64_t seed;
 };
 
-enum class State : uint8_t { ready, at_barrier, at_warp_operation, exited };
+enum class State : uint8_t { ready, at_barrier, at_warp_operation, at_mbarrier, exited };
 
 struct Warp;
 // Computes the outputs of all threads of `mask` that take part.
@@ -123,6 +125,14 @@ struct Block {
 
 static thread_local Block* block;
 
+// What instructions do besides their functions, if a file uses them: when a block begins and ends, and before a thread lets others run.
+struct Hooks {
+    void (*begin_block)();
+    void (*end_block)();
+    void (*before_leave)();
+};
+static Hooks hooks;
+
 __attribute__((format(printf, 1, 2))) static void record_error(const char* format, ...) {
     if (block->failed) return;
     block->failed = true;
@@ -134,7 +144,10 @@ __attribute__((format(printf, 1, 2))) static void record_error(const char* forma
     va_end(list);
 }
 
-static inline void leave() { switch_stack(block->current->stack, block->scheduler); }
+static inline void leave() {
+    if (hooks.before_leave) hooks.before_leave();
+    switch_stack(block->current->stack, block->scheduler);
+}
 
 // Ends the launch with an error; called by a fiber.
 template <class... Values>
@@ -304,9 +317,13 @@ static void run_block(dim3 index) {
     block->index = index;
     block->alive = block->threads;
     block->waiting = 0;
-    unsigned char* memory = static_cast<unsigned char*>(malloc(block->shared_bytes + 2 * GUARD));
-    memset(memory, POISON, block->shared_bytes + 2 * GUARD);
-    block->shared = memory + GUARD;
+    constexpr size_t BEFORE = GUARD ? SHARED_ALIGNMENT : 0;
+    void* memory = nullptr;
+    if (posix_memalign(&memory, SHARED_ALIGNMENT, BEFORE + block->shared_bytes + GUARD) != 0)
+        return record_error("no memory for %zu bytes of shared memory", block->shared_bytes);
+    memset(memory, POISON, BEFORE + block->shared_bytes + GUARD);
+    block->shared = static_cast<unsigned char*>(memory) + BEFORE;
+    if (hooks.begin_block) hooks.begin_block();
     for (unsigned i = 0; i < block->threads; i++) {
         Fiber& fiber = block->fibers[i];
         fiber.bottom = stacks.memory + i * STACK_BYTES;
@@ -328,7 +345,8 @@ static void run_block(dim3 index) {
         bool ran = block->schedule.lockstep ? run_lockstep() : run_greedy();
         if (!ran && !block->failed) report_deadlock();
     }
-    check_guard(memory, "before");
+    if (hooks.end_block && !block->failed) hooks.end_block();
+    check_guard(block->shared - GUARD, "before");
     check_guard(block->shared + block->shared_bytes, "after");
     free(memory);
 }

@@ -5,29 +5,11 @@
 // are loaded with asynchronous copies while the previous ones are used. Sequences end at multiples of 16 rows: warps without rows do not
 // compute, and 16 rows of a tile behind the end are skipped. A kernel with W columns serves all narrower heads of multiples of 8 columns,
 // padded with zeros in shared memory.
-#include "attention.cuh"
+#include "attention_fragments.cuh"
 
 constexpr int THREADS = 128;
-// Rows of a warp, and of a step within a tile: the size of `mma`.
-constexpr int STEP = 16;
 // Columns between rows of shared memory are W + 8: eight rows with 16 bytes each are in different banks, because W is a multiple of 16.
 constexpr int PADDING = 8;
-
-// One head of a matrix: the address of its first column, the distance of rows, and its width.
-struct Head {
-    const bf16* first;
-    long long pitch;
-    int width;
-};
-
-// The place of a thread: its warp, its lane, and its row and column in the results of `mma`.
-struct Place {
-    int warp, lane, row, column;
-    __device__ Place() {
-        warp = threadIdx.x / WARP_SIZE, lane = threadIdx.x % WARP_SIZE;
-        row = lane / 4, column = lane % 4 * 2;
-    }
-};
 
 // Begins to copy the rows from `row` on, up to a tile; behind the last of `rows` rows, zeros complete 16 rows.
 template <int W>
@@ -39,28 +21,6 @@ static __device__ __forceinline__ void load_tile(bf16* tile /* [TILE, W + 8] */,
         int r = i / CHUNKS, c = i % CHUNKS * 8;
         bool is_inside = r < left && c < from.width;
         cp_async<16>(tile + r * (W + PADDING) + c, is_inside ? first + r * from.pitch + c : first, is_inside ? 16 : 0);
-    }
-}
-
-// Begins to copy a value for each row of a tile.
-static __device__ __forceinline__ void load_statistic(float* to /* [TILE] */, const float* from, int row, int rows) {
-    int r = threadIdx.x;
-    bool is_inside = row + r < rows;
-    if (r < TILE) cp_async<4>(to + r, is_inside ? from + row + r : from, is_inside ? 4 : 0);
-}
-
-// Loads 16 rows as the left operand of `mma`; rows from `left` on are zero.
-template <int W>
-static __device__ __forceinline__ void load_operand(unsigned (&a)[W / 16][4], const Head& from, int row, int left, const Place& at) {
-    const bf16* first = from.first + (long long)(row + at.row) * from.pitch + at.column;
-#pragma unroll
-    for (int s = 0; s < W / 16; s++) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int r = i % 2 * 8, c = s * 16 + i / 2 * 8;
-            bool is_inside = at.row + r < left && c < from.width;
-            a[s][i] = is_inside ? *reinterpret_cast<const unsigned*>(first + r * from.pitch + c) : 0u;
-        }
     }
 }
 
@@ -94,22 +54,6 @@ static __device__ __forceinline__ void add_product(float (&sums)[W / 8][4], cons
         unsigned low[2] = {b[0], b[1]}, high[2] = {b[2], b[3]};
         mma_m16n8k16(sums[2 * n], rounded, low);
         mma_m16n8k16(sums[2 * n + 1], rounded, high);
-    }
-}
-
-// Writes the first `left` of 16 rows; rows 0 to 7 are multiplied by one factor, the others by the second.
-template <int W>
-static __device__ __forceinline__ void store_rows(bf16* to, long long pitch, int width, const float (&sums)[W / 8][4],
-                                                  const float (&factors)[2], int left, const Place& at) {
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        int r = at.row + half * 8;
-        if (r >= left) continue;
-        unsigned* row = reinterpret_cast<unsigned*>(to + r * pitch + at.column);
-#pragma unroll
-        for (int n = 0; n < W / 8; n++) {
-            if (n * 8 < width) row[n * 4] = pack_bf16(sums[n][2 * half] * factors[half], sums[n][2 * half + 1] * factors[half]);
-        }
     }
 }
 
@@ -212,26 +156,6 @@ static __device__ __forceinline__ void forward(const bf16* qkv, Tile tile, int w
     }
     store_rows<W>(out + out_row * columns + blockIdx.y * width, columns, width, state.out, factors, left, at);
 }
-
-// What the gradients need: the head of each matrix, from the first row of the sequence on.
-struct Gradients {
-    Head q, k, v, d_out;
-    const float *lse, *delta;
-    bf16 *d_q, *d_k, *d_v;
-    long long pitch;
-
-    __device__ Gradients(const bf16* d_out_, const bf16* qkv, const float* lse_, const float* delta_, const Tile& tile, int width,
-                         bf16* d_qkv, int queries) {
-        long long columns = (long long)gridDim.y * width;
-        pitch = 3 * columns;
-        long long first = tile.first_token * pitch + blockIdx.y * width;
-        q = {qkv + first, pitch, width}, k = {q.first + columns, pitch, width}, v = {k.first + columns, pitch, width};
-        d_out = {d_out_ + tile.first_query * columns + blockIdx.y * width, columns, width};
-        lse = lse_ + (long long)blockIdx.y * queries + tile.first_query;
-        delta = delta_ + (long long)blockIdx.y * queries + tile.first_query;
-        d_q = d_qkv + first, d_k = d_q + columns, d_v = d_k + columns;
-    }
-};
 
 // The gradients of 16 queries of each warp, in a loop over tiles of keys.
 template <int W>
@@ -342,11 +266,7 @@ static __device__ __forceinline__ void gradient_of_keys(const Gradients& g, cons
     if (left <= 0) return;
     store_rows<W>(g.d_k + row * g.pitch, g.pitch, g.k.width, d_k, {scale, scale}, left, at);
     store_rows<W>(g.d_v + row * g.pitch, g.pitch, g.v.width, d_v, {1.f, 1.f}, left, at);
-    // Tokens without a query have no query gradient.
-    for (int r = max(tile.queries - row, 0); r < min(left, STEP); r++) {
-        for (int c = at.lane * 8; c < g.q.width; c += WARP_SIZE * 8)
-            *reinterpret_cast<uint4*>(g.d_q + (row + r) * g.pitch + c) = make_uint4(0u, 0u, 0u, 0u);
-    }
+    g.clear_queries(tile, row, left, at);
 }
 
 #define ATTENTION_KERNELS(W, BLOCKS)                                                                                                   \

@@ -101,6 +101,9 @@ pub const KERNELS: [Check; 26] = [
     ),
 ];
 
+/// Kernels for devices of compute capability 9.0, Hopper, against plain loops.
+pub const HOPPER: [Check; 1] = [("attention_wgmma::wgmma", attention::wgmma)];
+
 /// Matrix products of the driver, which are those of cuBLASLt on NVIDIA's devices, against plain loops.
 pub const PRODUCTS: [Check; 2] = [
     ("matmul::products_and_epilogues", matmul::products_and_epilogues),

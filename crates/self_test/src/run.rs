@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-use vlct_cuda_checks::{Check, INTRINSICS, KERNELS, PRODUCTS};
+use vlct_cuda_checks::{Check, HOPPER, INTRINSICS, KERNELS, PRODUCTS};
 use vlct_tensor::{Device, DeviceError, OutOfMemory};
 use vlct_util::panics::catch;
 
@@ -48,8 +48,11 @@ fn plan(options: &Options) -> Vec<Planned> {
         let kernels = checks.iter().map(move |check| Planned::Kernel(kind, *check));
         kernels.filter(|_| options.device.cuda_context().is_some())
     };
+    let context = options.device.cuda_context();
+    let is_hopper = context.is_some_and(|context| context.driver().compute_capability() == (9, 0));
     of_kind("instruction", &INTRINSICS)
         .chain(of_kind("kernel", &KERNELS))
+        .chain(of_kind("kernel", &HOPPER).filter(|_| is_hopper))
         .chain(of_kind("product", &PRODUCTS))
         .chain(STEPS.into_iter().map(Planned::Step))
         .filter(|planned| planned.name().contains(&options.filter))

@@ -7,8 +7,11 @@ use crate::launch::{THREADS, WARP};
 /// Widest head of the plain kernels: their threads sum eight columns each.
 const MAX_HEAD_WIDTH: usize = 256;
 
-/// Threads of a block of `attention_mma.cu`.
-const MMA_THREADS: u32 = 128;
+/// Threads of a block of `attention_mma.cu` and `attention_wgmma.cu`.
+const TENSOR_CORE_THREADS: u32 = 128;
+
+/// Shared memory for two buffers with the log-sum-exp and `delta` of each row of a tile.
+const STATISTICS_BYTES: u32 = (2 * 2 * TILE * F32.bytes()) as u32;
 
 /// Which kernels compute attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,14 +21,17 @@ pub enum Kernel {
     /// Tensor cores by `mma.sync`: for bfloat16 and heads of 8, 16, … 128 columns. Probabilities and gradients of scores are rounded to
     /// bfloat16.
     Mma,
+    /// Hopper's tensor cores by `wgmma`: as [`Mma`](Self::Mma), with tiles of whole warpgroups.
+    Wgmma,
 }
 
 /// The fastest kernel for a compute capability, a type and a number of columns of each head.
 pub fn kernel_for(capability: (u32, u32), element: Element, head_width: usize) -> Kernel {
-    if element == Bf16 && capability >= (8, 0) && Instance::for_width(head_width).is_some() {
-        Kernel::Mma
-    } else {
-        Kernel::Plain
+    let fits = element == Bf16 && Instance::for_width(head_width).is_some();
+    match capability {
+        (9, 0) if fits => Kernel::Wgmma,
+        (8.., _) if fits => Kernel::Mma,
+        _ => Kernel::Plain,
     }
 }
 
@@ -37,44 +43,65 @@ pub(super) struct Names {
     pub backward_keys: &'static str,
 }
 
-/// The instances of the kernels in `attention_mma.cu` for heads of up to `width` columns.
+/// The instances of the kernels in `attention_mma.cu` and `attention_wgmma.cu` for heads of up to `width` columns.
 struct Instance {
     width: usize,
-    names: Names,
+    mma: Names,
+    wgmma: Names,
 }
 
 impl Instance {
     const ALL: [Self; 4] = [
         Self {
             width: 32,
-            names: Names {
+            mma: Names {
                 forward: "attention_mma_32",
                 backward_queries: "attention_backward_queries_mma_32",
                 backward_keys: "attention_backward_keys_mma_32",
             },
+            wgmma: Names {
+                forward: "attention_wgmma_32",
+                backward_queries: "attention_backward_queries_wgmma_32",
+                backward_keys: "attention_backward_keys_wgmma_32",
+            },
         },
         Self {
             width: 64,
-            names: Names {
+            mma: Names {
                 forward: "attention_mma_64",
                 backward_queries: "attention_backward_queries_mma_64",
                 backward_keys: "attention_backward_keys_mma_64",
             },
+            wgmma: Names {
+                forward: "attention_wgmma_64",
+                backward_queries: "attention_backward_queries_wgmma_64",
+                backward_keys: "attention_backward_keys_wgmma_64",
+            },
         },
         Self {
             width: 80,
-            names: Names {
+            mma: Names {
                 forward: "attention_mma_80",
                 backward_queries: "attention_backward_queries_mma_80",
                 backward_keys: "attention_backward_keys_mma_80",
             },
+            wgmma: Names {
+                forward: "attention_wgmma_80",
+                backward_queries: "attention_backward_queries_wgmma_80",
+                backward_keys: "attention_backward_keys_wgmma_80",
+            },
         },
         Self {
             width: 128,
-            names: Names {
+            mma: Names {
                 forward: "attention_mma_128",
                 backward_queries: "attention_backward_queries_mma_128",
                 backward_keys: "attention_backward_keys_mma_128",
+            },
+            wgmma: Names {
+                forward: "attention_wgmma_128",
+                backward_queries: "attention_backward_queries_wgmma_128",
+                backward_keys: "attention_backward_keys_wgmma_128",
             },
         },
     ];
@@ -102,6 +129,7 @@ impl Kernels {
         match kernel {
             Kernel::Plain => Self::plain(element, head_width),
             Kernel::Mma => Self::mma(element, head_width),
+            Kernel::Wgmma => Self::wgmma(element, head_width),
         }
     }
 
@@ -135,19 +163,33 @@ impl Kernels {
     }
 
     fn mma(element: Element, head_width: usize) -> Result<Self, String> {
-        let instance = Instance::for_width(head_width).filter(|_| element == Bf16);
-        let Instance { width, names } = instance.ok_or_else(|| {
-            format!("the kernels with mma.sync do not support {element:?} and heads of {head_width} columns")
-        })?;
+        let instance = Self::instance("mma.sync", element, head_width)?;
         // Two buffers for tiles of two matrices, whose rows have eight columns of padding.
-        let shared_bytes = (2 * 2 * TILE * (width + 8) * Bf16.bytes()) as u32;
-        // Two buffers for the log-sum-exp and `delta` of each row of a tile.
-        let statistics_bytes = (2 * 2 * TILE * F32.bytes()) as u32;
+        let shared_bytes = (2 * 2 * TILE * (instance.width + 8) * Bf16.bytes()) as u32;
         Ok(Self {
-            names: *names,
-            threads: MMA_THREADS,
+            names: instance.mma,
+            threads: TENSOR_CORE_THREADS,
             shared_bytes,
-            keys_shared_bytes: shared_bytes + statistics_bytes,
+            keys_shared_bytes: shared_bytes + STATISTICS_BYTES,
+        })
+    }
+
+    fn wgmma(element: Element, head_width: usize) -> Result<Self, String> {
+        let instance = Self::instance("wgmma", element, head_width)?;
+        // Two buffers for tiles of two matrices; the gradient of keys has the tiles of its own keys and values too.
+        let tile_bytes = (TILE * instance.width * Bf16.bytes()) as u32;
+        Ok(Self {
+            names: instance.wgmma,
+            threads: TENSOR_CORE_THREADS,
+            shared_bytes: 2 * 2 * tile_bytes,
+            keys_shared_bytes: 3 * 2 * tile_bytes + STATISTICS_BYTES,
+        })
+    }
+
+    fn instance(instruction: &str, element: Element, head_width: usize) -> Result<&'static Instance, String> {
+        let instance = Instance::for_width(head_width).filter(|_| element == Bf16);
+        instance.ok_or_else(|| {
+            format!("the kernels with {instruction} do not support {element:?} and heads of {head_width} columns")
         })
     }
 }

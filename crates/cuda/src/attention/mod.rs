@@ -1,4 +1,4 @@
-//! Softmax attention within packed sequences: `kernels/attention.cu` and `kernels/attention_mma.cu`.
+//! Softmax attention within packed sequences: `kernels/attention.cu`, `attention_mma.cu` and `attention_wgmma.cu`.
 //!
 //! `qkv [T, 3·D]` has rows `q | k | v`, each with the columns of `H` heads of `D / H` columns. The query tokens of a sequence are its
 //! first tokens; a [`Plan`] has the sequences. The plain version is [`vlct_kernels::reference::attention_forward`].

@@ -3,7 +3,7 @@
 mod cases;
 
 use crate::{Device, Outcome};
-use cases::{CASES, Case, Expected};
+use cases::{CASES, Case, Expected, LONG_CASES};
 use vlct_cuda::attention::{self, Attention, Kernel, Plan, Saved, kernel_for};
 use vlct_cuda::driver::Element::{Bf16, F32};
 use vlct_cuda::driver::{Element, Error};
@@ -13,7 +13,7 @@ use vlct_cuda::driver::{Element, Error};
 /// # Errors
 /// The first difference, or an error of the driver.
 pub fn plain(device: &Device) -> Outcome {
-    check(device, Kernel::Plain, &[F32, Bf16], &|_| true)
+    check(device, Kernel::Plain, &[F32, Bf16], &CASES)
 }
 
 /// The kernels with tensor cores.
@@ -29,14 +29,41 @@ pub fn mma(device: &Device) -> Outcome {
 /// # Errors
 /// The first difference, or an error of the driver.
 pub fn mma_up_to(device: &Device, max_width: usize) -> Outcome {
-    check(device, Kernel::Mma, &[Bf16], &|case| {
-        case.head_width <= max_width && kernel_for((8, 0), Bf16, case.head_width) == Kernel::Mma
-    })
+    check(device, Kernel::Mma, &[Bf16], &supported((8, 0), Kernel::Mma, max_width))
+}
+
+/// The kernels with products of warpgroups, which Hopper has.
+///
+/// # Errors
+/// The first difference, or an error of the driver.
+pub fn wgmma(device: &Device) -> Outcome {
+    wgmma_up_to(device, usize::MAX)?;
+    check(device, Kernel::Wgmma, &[Bf16], &LONG_CASES)
+}
+
+/// The kernels with products of warpgroups, for heads of up to `max_width` columns.
+///
+/// # Errors
+/// The first difference, or an error of the driver.
+pub fn wgmma_up_to(device: &Device, max_width: usize) -> Outcome {
+    check(
+        device,
+        Kernel::Wgmma,
+        &[Bf16],
+        &supported((9, 0), Kernel::Wgmma, max_width),
+    )
+}
+
+/// The cases that a kernel of this compute capability supports, with heads of up to `max_width` columns.
+fn supported(capability: (u32, u32), kernel: Kernel, max_width: usize) -> Vec<Case> {
+    let is_supported =
+        |case: &Case| case.head_width <= max_width && kernel_for(capability, Bf16, case.head_width) == kernel;
+    CASES.into_iter().filter(is_supported).collect()
 }
 
 /// Compares a kernel with the plain loops, in every schedule. All schedules must have equal bits.
-fn check(device: &Device, kernel: Kernel, elements: &[Element], supports: &dyn Fn(&Case) -> bool) -> Outcome {
-    for case in CASES.into_iter().filter(|case| supports(case)) {
+fn check(device: &Device, kernel: Kernel, elements: &[Element], cases: &[Case]) -> Outcome {
+    for case in cases.iter().copied() {
         let want = Expected::new(case);
         for element in elements {
             let bounds = want.bounds(kernel, *element);

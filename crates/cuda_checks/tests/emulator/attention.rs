@@ -18,7 +18,7 @@ pub fn tests() -> Vec<Test> {
     let mma_fault = |name: &str, from: &'static str, to: &'static str| {
         Test::new(format!("attention_mma::finds_{name}"), move || {
             // Two instances of the kernels take half of the compiler's time.
-            let source_of_mma = source("attention_mma.cu")?
+            let source_of_mma = with_fragments("attention_mma.cu")?
                 .with_fault("ATTENTION_KERNELS(80, 3);\n", "")
                 .with_fault("ATTENTION_KERNELS(128, 2);\n", "")
                 .with_fault(from, to);
@@ -125,13 +125,22 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-fn source(name: &str) -> Result<Source, String> {
+pub fn source(name: &str) -> Result<Source, String> {
     Source::kernel_file(name).map_err(|e| e.to_string())
+}
+
+/// A source with the text of `attention_fragments.cuh`, so that faults can be planted there too.
+pub fn with_fragments(name: &str) -> Result<Source, String> {
+    let header = source("attention_fragments.cuh")?.text.replace("#pragma once\n", "");
+    Ok(source(name)?.with_fault("#include \"attention_fragments.cuh\"\n", &header))
 }
 
 fn chooses_kernels() -> Outcome {
     for (capability, element, head_width, want) in [
-        ((9, 0), Bf16, 64, Kernel::Mma),
+        ((9, 0), Bf16, 64, Kernel::Wgmma),
+        ((9, 0), Bf16, 8, Kernel::Wgmma),
+        ((8, 9), Bf16, 64, Kernel::Mma),
+        ((10, 0), Bf16, 64, Kernel::Mma),
         ((8, 0), Bf16, 128, Kernel::Mma),
         ((8, 0), Bf16, 8, Kernel::Mma),
         ((7, 5), Bf16, 64, Kernel::Plain),
@@ -180,7 +189,14 @@ fn names_wrong_arguments() -> Outcome {
         (Kernel::Plain, F32, 10, 3, "a width of 10 cannot have 3 heads"),
         (Kernel::Plain, F32, 10, 0, "a width of 10 cannot have 0 heads"),
         (Kernel::Plain, F32, 514, 2, "heads have at most 256 columns, not 257"),
-        (Kernel::Mma, F32, 64, 1, "do not support F32"),
+        (Kernel::Mma, F32, 64, 1, "mma.sync do not support F32"),
+        (
+            Kernel::Wgmma,
+            Bf16,
+            136,
+            1,
+            "wgmma do not support Bf16 and heads of 136 columns",
+        ),
         (Kernel::Mma, Bf16, 24, 2, "do not support Bf16 and heads of 12 columns"),
     ] {
         expect_error(forward(kernel, element, width, heads), &["attention: ", text])?;

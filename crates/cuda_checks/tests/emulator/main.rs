@@ -5,7 +5,9 @@
 //! `sanitizers::…` does in a process of its own.
 
 mod attention;
+mod attention_wgmma;
 mod binary_cross_entropy;
+mod bulk_copy;
 mod column_sums;
 mod context;
 mod cross_entropy;
@@ -28,9 +30,10 @@ mod support;
 mod tensor_core;
 mod transport;
 mod unfused;
+mod wgmma;
 
 use libtest_mimic::{Arguments, Trial};
-use vlct_cuda_checks::{Check, INTRINSICS, KERNELS, Outcome, PRODUCTS};
+use vlct_cuda_checks::{Check, HOPPER, INTRINSICS, KERNELS, Outcome, PRODUCTS};
 
 /// A test, its name, and what it needs beside a compiler, if that is missing.
 struct Test {
@@ -62,9 +65,12 @@ fn main() {
     let kernels = [
         checks(&INTRINSICS),
         checks(&KERNELS),
+        checks(&HOPPER),
         checks(&PRODUCTS),
         attention::tests(),
+        attention_wgmma::tests(),
         binary_cross_entropy::tests(),
+        bulk_copy::tests(),
         column_sums::tests(),
         cross_entropy::tests(),
         dropout::tests(),
@@ -82,6 +88,7 @@ fn main() {
         tensor_core::tests(),
         transport::tests(),
         unfused::tests(),
+        wgmma::tests(),
     ];
     let others = if std::env::var_os(sanitizers::VARIABLE).is_some() {
         vec![sanitizers::planted()]

@@ -88,6 +88,7 @@ pub struct Emulator {
     events: Mutex<HashMap<u64, Option<Instant>>>,
     next_handle: AtomicU64,
     guarded: bool,
+    capability: (u32, u32),
 }
 
 impl Emulator {
@@ -119,7 +120,15 @@ impl Emulator {
             events: Mutex::default(),
             next_handle: AtomicU64::new(1),
             guarded: true,
+            capability: (8, 0),
         })
+    }
+
+    /// Has another compute capability than 8.0, by which callers choose kernels. The emulator runs kernels of all capabilities.
+    #[must_use]
+    pub fn with_compute_capability(mut self, major: u32, minor: u32) -> Self {
+        self.capability = (major, minor);
+        self
     }
 
     /// Allocates memory without guards, so that AddressSanitizer sees its ends.
@@ -193,7 +202,7 @@ impl Driver for Emulator {
     }
 
     fn compute_capability(&self) -> (u32, u32) {
-        (8, 0)
+        self.capability
     }
 
     fn multiprocessors(&self) -> u32 {
