@@ -103,14 +103,6 @@ impl<'a> MatrixMut<'a> {
         }
     }
 
-    /// A view for a shorter time, so that this one can be used again.
-    pub fn reborrow(&mut self) -> MatrixMut<'_> {
-        MatrixMut {
-            view: self.view,
-            buffer: PhantomData,
-        }
-    }
-
     /// The matrix, to read it.
     pub fn as_ref(&self) -> Matrix<'_> {
         self.view

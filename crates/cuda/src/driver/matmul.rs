@@ -22,7 +22,7 @@
 //! | `EPILOGUE_BGRADB` (sums of op(B) over k, one for each column of D, so for each of our rows) | [`Epilogue::BiasGradient`] |
 //!
 //! cuBLASLt demands that addresses and strides of bf16 matrices are multiples of 16 bytes for its fastest kernels; matrices of this crate
-//! begin at multiples of 256 bytes.
+//! begin at multiples of 256 bytes, and the widths of models are such strides. Those of logits, of 30,522 tokens or 3,129 answers, are not.
 
 use super::{Address, Element, Error, Result};
 
@@ -152,10 +152,5 @@ impl Matmul {
             ));
         }
         Ok(())
-    }
-
-    /// Number of multiplications and additions.
-    pub fn operations(&self) -> f64 {
-        2.0 * self.m as f64 * self.n as f64 * self.k as f64
     }
 }

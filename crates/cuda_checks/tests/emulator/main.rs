@@ -18,6 +18,7 @@ mod intrinsics;
 mod layer_norm;
 mod lists;
 mod matmul;
+mod missing_compiler;
 mod optimizer;
 mod patch_loss;
 mod patches;
@@ -97,6 +98,7 @@ fn main() {
             context::tests(),
             execution::tests(),
             matmul::tests(),
+            missing_compiler::tests(),
             sanitizers::tests(),
         ]
     };
