@@ -38,7 +38,10 @@ fn a_configuration_of_several_ranks_is_no_run_of_one() {
     );
     let stop = AtomicBool::new(false);
     let result = trainer::run(&config, &control(&stop, &Single, &run_of(&directory, 1)));
-    let message = result.err().expect("a contradiction").to_string();
+    let Err(error) = result else {
+        panic!("a contradiction is an error")
+    };
+    let message = error.to_string();
     assert!(message.contains("mean 4 ranks"), "{message}");
 }
 
