@@ -1,24 +1,24 @@
 //! Binary cross-entropy, forward and backward.
 
-use crate::support::{Device, expect_error, expect_fault};
+use crate::support::{Device, expect_error, planted_fault};
 use crate::{Outcome, Test};
 use vlct_cuda::binary_cross_entropy::forward;
 use vlct_cuda::driver::Element::F32;
 use vlct_cuda::driver::Error;
-use vlct_cuda::driver::emulator::Source;
 use vlct_cuda_checks::binary_cross_entropy::{large_logits, losses_and_gradients};
 use vlct_cuda_checks::device::random;
 
 pub fn tests() -> Vec<Test> {
-    let fault = |name: &str, file: &'static str, from: &'static str, to: &'static str| {
-        Test::new(format!("binary_cross_entropy::finds_{name}"), move || {
-            let read = |name: &str| Source::kernel_file(name).map_err(|e| e.to_string());
-            let other = if file == "scalars.cu" { LOSS } else { "scalars.cu" };
-            let device = Device::with_sources(&[read(file)?.with_fault(from, to), read(other)?])?;
-            expect_fault(losses_and_gradients(&device).and_then(|()| large_logits(&device)))
-        })
-    };
     const LOSS: &str = "binary_cross_entropy.cu";
+    let fault = |name: &str, file, from, to| {
+        let others: &[&str] = if file == LOSS { &["scalars.cu"] } else { &[LOSS] };
+        planted_fault(
+            format!("binary_cross_entropy::finds_{name}"),
+            [file, from, to],
+            others,
+            |device| losses_and_gradients(device).and_then(|()| large_logits(device)),
+        )
+    };
     vec![
         Test::new("binary_cross_entropy::names_a_wrong_shape", names_a_wrong_shape),
         fault("an_overflow", LOSS, "expf(-fabsf(x))", "expf(-x)"),

@@ -1,17 +1,17 @@
 //! Column sums.
 
 use crate::Test;
-use crate::support::{Device, expect_fault};
-use vlct_cuda::driver::emulator::Source;
+use crate::support::planted_fault;
 use vlct_cuda_checks::column_sums::sums;
 
 pub fn tests() -> Vec<Test> {
-    let fault = |name: &str, from: &'static str, to: &'static str| {
-        Test::new(format!("column_sums::finds_{name}"), move || {
-            let source = Source::kernel_file("column_sums.cu").map_err(|e| e.to_string())?;
-            let device = Device::with_sources(&[source.with_fault(from, to)])?;
-            expect_fault(sums(&device))
-        })
+    let fault = |name: &str, from, to| {
+        planted_fault(
+            format!("column_sums::finds_{name}"),
+            ["column_sums.cu", from, to],
+            &[],
+            sums,
+        )
     };
     vec![
         fault(

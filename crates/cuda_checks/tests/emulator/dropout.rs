@@ -1,17 +1,17 @@
 //! Dropout.
 
 use crate::Test;
-use crate::support::{Device, expect_fault};
-use vlct_cuda::driver::emulator::Source;
+use crate::support::planted_fault;
 use vlct_cuda_checks::dropout::has_the_mask_of_the_cpu;
 
 pub fn tests() -> Vec<Test> {
-    let fault = |name: &str, from: &'static str, to: &'static str| {
-        Test::new(format!("dropout::finds_{name}"), move || {
-            let source = Source::kernel_file("dropout.cu").map_err(|e| e.to_string())?;
-            let device = Device::with_sources(&[source.with_fault(from, to)])?;
-            expect_fault(has_the_mask_of_the_cpu(&device))
-        })
+    let fault = |name: &str, from, to| {
+        planted_fault(
+            format!("dropout::finds_{name}"),
+            ["dropout.cu", from, to],
+            &[],
+            has_the_mask_of_the_cpu,
+        )
     };
     vec![
         fault(

@@ -1,17 +1,17 @@
 //! Element-wise operations.
 
 use crate::Test;
-use crate::support::{Device, expect_fault};
-use vlct_cuda::driver::emulator::Source;
+use crate::support::planted_fault;
 use vlct_cuda_checks::elementwise::values;
 
 pub fn tests() -> Vec<Test> {
-    let fault = |name: &str, from: &'static str, to: &'static str| {
-        Test::new(format!("elementwise::finds_{name}"), move || {
-            let source = Source::kernel_file("elementwise.cu").map_err(|e| e.to_string())?;
-            let device = Device::with_sources(&[source.with_fault(from, to)])?;
-            expect_fault(values(&device))
-        })
+    let fault = |name: &str, from, to| {
+        planted_fault(
+            format!("elementwise::finds_{name}"),
+            ["elementwise.cu", from, to],
+            &[],
+            values,
+        )
     };
     vec![
         fault(

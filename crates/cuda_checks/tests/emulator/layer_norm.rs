@@ -1,22 +1,21 @@
 //! Layer norm, forward and backward.
 
-use crate::support::{Device, expect_error, expect_fault};
+use crate::support::{Device, expect_error, planted_fault};
 use crate::{Outcome, Test};
 use vlct_cuda::driver::Element::F32;
 use vlct_cuda::driver::Error;
-use vlct_cuda::driver::emulator::Source;
 use vlct_cuda::layer_norm::{self, Weights};
 use vlct_cuda_checks::device::random;
 use vlct_cuda_checks::layer_norm::{backward, forward};
 
 pub fn tests() -> Vec<Test> {
-    let fault = |name: &str, from: &'static str, to: &'static str| {
-        Test::new(format!("layer_norm::finds_{name}"), move || {
-            let source = Source::kernel_file("layer_norm.cu").map_err(|e| e.to_string())?;
-            let sums = Source::kernel_file("column_sums.cu").map_err(|e| e.to_string())?;
-            let device = Device::with_sources(&[source.with_fault(from, to), sums])?;
-            expect_fault(forward(&device).and_then(|()| backward(&device)))
-        })
+    let fault = |name: &str, from, to| {
+        planted_fault(
+            format!("layer_norm::finds_{name}"),
+            ["layer_norm.cu", from, to],
+            &["column_sums.cu"],
+            |device| forward(device).and_then(|()| backward(device)),
+        )
     };
     vec![
         Test::new("layer_norm::names_a_wrong_shape", names_a_wrong_shape),

@@ -1,23 +1,23 @@
 //! The loss of masked autoencoding: the normalisation of patches, and the squared error, forward and backward.
 
-use crate::support::{Device, expect_error, expect_fault};
+use crate::support::{Device, expect_error, planted_fault};
 use crate::{Outcome, Test};
 use vlct_cuda::driver::Element::F32;
 use vlct_cuda::driver::Error;
-use vlct_cuda::driver::emulator::Source;
 use vlct_cuda::patch_loss::backward;
 use vlct_cuda_checks::device::random;
 use vlct_cuda_checks::patch_loss::normalised_rows_losses_and_gradients;
 
 pub fn tests() -> Vec<Test> {
     const LOSS: &str = "patch_loss.cu";
-    let fault = |name: &str, file: &'static str, from: &'static str, to: &'static str| {
-        Test::new(format!("patch_loss::finds_{name}"), move || {
-            let read = |name: &str| Source::kernel_file(name).map_err(|e| e.to_string());
-            let other = if file == LOSS { "scalars.cu" } else { LOSS };
-            let device = Device::with_sources(&[read(file)?.with_fault(from, to), read(other)?])?;
-            expect_fault(normalised_rows_losses_and_gradients(&device))
-        })
+    let fault = |name: &str, file, from, to| {
+        let others: &[&str] = if file == LOSS { &["scalars.cu"] } else { &[LOSS] };
+        planted_fault(
+            format!("patch_loss::finds_{name}"),
+            [file, from, to],
+            others,
+            normalised_rows_losses_and_gradients,
+        )
     };
     vec![
         Test::new("patch_loss::names_a_wrong_shape", names_a_wrong_shape),

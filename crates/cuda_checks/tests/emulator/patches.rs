@@ -1,19 +1,19 @@
 //! Patches of images.
 
-use crate::support::{Device, expect_error, expect_fault};
+use crate::support::{Device, expect_error, planted_fault};
 use crate::{Outcome, Test};
 use vlct_cuda::driver::Element::F32;
-use vlct_cuda::driver::emulator::Source;
 use vlct_cuda::patches::{Images, Order, Planes};
 use vlct_cuda_checks::patches::both_orders;
 
 pub fn tests() -> Vec<Test> {
-    let fault = |name: &str, from: &'static str, to: &'static str| {
-        Test::new(format!("patches::finds_{name}"), move || {
-            let source = Source::kernel_file("patches.cu").map_err(|e| e.to_string())?;
-            let device = Device::with_sources(&[source.with_fault(from, to)])?;
-            expect_fault(both_orders(&device))
-        })
+    let fault = |name: &str, from, to| {
+        planted_fault(
+            format!("patches::finds_{name}"),
+            ["patches.cu", from, to],
+            &[],
+            both_orders,
+        )
     };
     vec![
         Test::new("patches::names_wrong_patches", names_wrong_patches),

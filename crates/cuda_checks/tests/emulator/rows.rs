@@ -1,19 +1,19 @@
 //! Rows of matrices by index.
 
-use crate::support::{Device, expect_error, expect_fault};
+use crate::support::{Device, expect_error, planted_fault};
 use crate::{Outcome, Test};
 use vlct_cuda::driver::Element::F32;
-use vlct_cuda::driver::emulator::Source;
 use vlct_cuda::rows::{self, NONE, Pick};
 use vlct_cuda_checks::rows::gather_lookup_and_scatter_add;
 
 pub fn tests() -> Vec<Test> {
-    let fault = |name: &str, from: &'static str, to: &'static str| {
-        Test::new(format!("rows::finds_{name}"), move || {
-            let source = Source::kernel_file("rows.cu").map_err(|e| e.to_string())?;
-            let device = Device::with_sources(&[source.with_fault(from, to)])?;
-            expect_fault(gather_lookup_and_scatter_add(&device))
-        })
+    let fault = |name: &str, from, to| {
+        planted_fault(
+            format!("rows::finds_{name}"),
+            ["rows.cu", from, to],
+            &[],
+            gather_lookup_and_scatter_add,
+        )
     };
     vec![
         Test::new("rows::names_wrong_indices", names_wrong_indices),

@@ -1,20 +1,20 @@
 //! Weighted sums. The sums of the values of rows are tested with the losses.
 
-use crate::support::{Device, expect_error, expect_fault};
+use crate::support::{Device, expect_error, planted_fault};
 use crate::{Outcome, Test};
 use vlct_cuda::driver::Element::F32;
 use vlct_cuda::driver::Error;
-use vlct_cuda::driver::emulator::Source;
 use vlct_cuda::scalars::weighted_sum;
 use vlct_cuda_checks::scalars::weighted_sums;
 
 pub fn tests() -> Vec<Test> {
-    let fault = |name: &str, from: &'static str, to: &'static str| {
-        Test::new(format!("scalars::finds_{name}"), move || {
-            let source = Source::kernel_file("scalars.cu").map_err(|e| e.to_string())?;
-            let device = Device::with_sources(&[source.with_fault(from, to)])?;
-            expect_fault(weighted_sums(&device))
-        })
+    let fault = |name: &str, from, to| {
+        planted_fault(
+            format!("scalars::finds_{name}"),
+            ["scalars.cu", from, to],
+            &[],
+            weighted_sums,
+        )
     };
     vec![
         Test::new("scalars::names_a_wrong_shape", names_a_wrong_shape),

@@ -1,21 +1,21 @@
 //! Means of segments.
 
-use crate::support::{Device, expect_error, expect_fault};
+use crate::support::{Device, expect_error, planted_fault};
 use crate::{Outcome, Test};
 use std::ops::Range;
 use vlct_cuda::driver::Element::F32;
-use vlct_cuda::driver::emulator::Source;
 use vlct_cuda::segments;
 use vlct_cuda_checks::segments::means_and_gradients;
 use vlct_kernels::mat::Beta;
 
 pub fn tests() -> Vec<Test> {
-    let fault = |name: &str, from: &'static str, to: &'static str| {
-        Test::new(format!("segments::finds_{name}"), move || {
-            let source = Source::kernel_file("segments.cu").map_err(|e| e.to_string())?;
-            let device = Device::with_sources(&[source.with_fault(from, to)])?;
-            expect_fault(means_and_gradients(&device))
-        })
+    let fault = |name: &str, from, to| {
+        planted_fault(
+            format!("segments::finds_{name}"),
+            ["segments.cu", from, to],
+            &[],
+            means_and_gradients,
+        )
     };
     vec![
         Test::new("segments::names_wrong_segments", names_wrong_segments),

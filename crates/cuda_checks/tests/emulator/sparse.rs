@@ -1,18 +1,12 @@
 //! Products of sparse matrices.
 
 use crate::Test;
-use crate::support::{Device, expect_fault};
-use vlct_cuda::driver::emulator::Source;
+use crate::support::planted_fault;
 use vlct_cuda_checks::sparse::products;
 
 pub fn tests() -> Vec<Test> {
-    let fault = |name: &str, from: &'static str, to: &'static str| {
-        Test::new(format!("sparse::finds_{name}"), move || {
-            let source = Source::kernel_file("sparse.cu").map_err(|e| e.to_string())?;
-            let device = Device::with_sources(&[source.with_fault(from, to)])?;
-            expect_fault(products(&device))
-        })
-    };
+    let fault =
+        |name: &str, from, to| planted_fault(format!("sparse::finds_{name}"), ["sparse.cu", from, to], &[], products);
     vec![
         fault("a_missing_entry", "i < end; i++", "i + 1 < end; i++"),
         fault("a_lost_beta", "beta == 0.f ?", "true ?"),

@@ -1,6 +1,6 @@
 //! Emulated devices, and what tests expect of them.
 
-use crate::{Outcome, sanitizers};
+use crate::{Outcome, Test, sanitizers};
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -98,4 +98,22 @@ pub fn expect_error(outcome: Outcome, texts: &[&str]) -> Outcome {
         Err(error) if texts.iter().all(|text| error.contains(text)) => Ok(()),
         Err(error) => Err(format!("the error does not contain {texts:?}: {error}")),
     }
+}
+
+/// A test `MODULE::finds_NAME`: `check` must fail if `from` is replaced by `to` in a kernel file. `others` are unchanged kernel files that the
+/// check needs, too.
+pub fn planted_fault(
+    name: String,
+    [file, from, to]: [&'static str; 3],
+    others: &'static [&'static str],
+    check: impl Fn(&vlct_cuda_checks::Device) -> Outcome + Send + 'static,
+) -> Test {
+    Test::new(name, move || {
+        let read = |name: &str| Source::kernel_file(name).map_err(|e| e.to_string());
+        let mut sources = vec![read(file)?.with_fault(from, to)];
+        for other in others {
+            sources.push(read(other)?);
+        }
+        expect_fault(check(&*Device::with_sources(&sources)?))
+    })
 }

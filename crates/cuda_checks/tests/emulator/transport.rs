@@ -1,10 +1,9 @@
 //! Optimal transport between words and patches: plans, distances and gradients.
 
-use crate::support::{Device, expect_error, expect_fault};
+use crate::support::{Device, expect_error, planted_fault};
 use crate::{Outcome, Test};
 use vlct_cuda::driver::Element::F32;
 use vlct_cuda::driver::Error;
-use vlct_cuda::driver::emulator::Source;
 use vlct_cuda::transport::{self, Pair};
 use vlct_cuda_checks::device::random;
 use vlct_cuda_checks::transport::{constant_norms, distances_plans_and_gradients};
@@ -12,13 +11,13 @@ use vlct_kernels::mat::Beta;
 use vlct_kernels::transport::Ipot;
 
 pub fn tests() -> Vec<Test> {
-    let fault = |name: &str, from: &'static str, to: &'static str| {
-        Test::new(format!("transport::finds_{name}"), move || {
-            let read = |name: &str| Source::kernel_file(name).map_err(|e| e.to_string());
-            let sources = [read("transport.cu")?.with_fault(from, to), read("scalars.cu")?];
-            let device = Device::with_sources(&sources)?;
-            expect_fault(distances_plans_and_gradients(&device).and_then(|()| constant_norms(&device)))
-        })
+    let fault = |name: &str, from, to| {
+        planted_fault(
+            format!("transport::finds_{name}"),
+            ["transport.cu", from, to],
+            &["scalars.cu"],
+            |device| distances_plans_and_gradients(device).and_then(|()| constant_norms(device)),
+        )
     };
     let missing_barrier = |name: &str, barrier: &'static str| fault(&format!("a_missing_barrier_{name}"), barrier, "");
     vec![
