@@ -235,8 +235,8 @@ fn foreign_connections_are_refused_and_the_ranks_work() {
     });
 }
 
-#[test]
-fn bytes_that_are_no_message_end_the_run() {
+/// Connects to rank 0 as rank 1 of two, and sends it bytes after the handshake. Returns the error of rank 0 in a barrier.
+fn error_after(bytes: &[u8]) -> CollectiveError {
     let listener = listener();
     let address = listener.address().to_string();
     std::thread::scope(|scope| {
@@ -249,33 +249,24 @@ fn bytes_that_are_no_message_end_the_run() {
         };
         stream.write_all(&hello.bytes()).expect("sent");
         assert_eq!(Message::read(&mut stream, 99).expect("an answer"), Message::Welcome);
-        stream.write_all(&[0xff; 64]).expect("sent");
-        let message = rank_0.join().expect("no panic").unwrap_err().to_string();
-        assert_eq!(message, "rank 1: it has sent bytes that are no message");
-    });
+        stream.write_all(bytes).expect("sent");
+        rank_0.join().expect("no panic").unwrap_err()
+    })
+}
+
+#[test]
+fn bytes_that_are_no_message_end_the_run() {
+    let message = error_after(&[0xff; 64]).to_string();
+    assert_eq!(message, "rank 1: it has sent bytes that are no message");
 }
 
 #[test]
 fn a_rank_that_claims_more_bytes_than_it_sends_allocates_nothing() {
-    let listener = listener();
-    let address = listener.address().to_string();
-    std::thread::scope(|scope| {
-        let rank_0 = scope.spawn(move || accept(listener, 2).barrier());
-        let mut stream = TcpStream::connect(&address).expect("a listener");
-        let hello = Message::Hello {
-            version: message::VERSION,
-            rank: 1,
-            ranks: 2,
-        };
-        stream.write_all(&hello.bytes()).expect("sent");
-        let call = Message::Call {
-            operation: Operation::AllGather,
-            length: u64::MAX,
-        };
-        stream.write_all(&call.bytes()).expect("sent");
-        let result = rank_0.join().expect("no panic");
-        assert_eq!(result, Err(CollectiveError::Diverged { rank: 1 }));
-    });
+    let call = Message::Call {
+        operation: Operation::AllGather,
+        length: u64::MAX,
+    };
+    assert_eq!(error_after(&call.bytes()), CollectiveError::Diverged { rank: 1 });
 }
 
 #[test]
