@@ -10,10 +10,10 @@ use crate::precision::F32Products;
 use crate::profile;
 use crate::tensor::{Order, Planes, Tensor};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use vlct_cuda::context::{Allocation, Context};
 use vlct_cuda::driver::Driver;
-use vlct_cuda::driver::cuda::{Cuda as NvidiaDevice, Unavailable, devices};
+use vlct_cuda::driver::cuda::{Cuda as NvidiaDevice, Device as NvidiaDescription, Unavailable, devices};
 pub use vlct_kernels::memory::OutOfMemory;
 
 /// Why a CUDA device cannot be used. Its message is one line.
@@ -94,13 +94,15 @@ impl Device {
     /// # Errors
     /// Why there is none.
     pub fn cuda_devices() -> Result<Vec<usize>, DeviceUnavailable> {
-        match devices() {
+        // Commands ask several times, and the answer does not change.
+        static DEVICES: OnceLock<Result<Vec<NvidiaDescription>, Unavailable>> = OnceLock::new();
+        match DEVICES.get_or_init(devices) {
             Ok(devices) => Ok(devices.iter().map(|device| device.index).collect()),
             // A test has registered a device.
             Err(_) if matches!(opened().get(&0), Some(Ok(_))) => Ok(vec![0]),
             Err(reason) => Err(DeviceUnavailable {
                 name: DeviceName::Cuda(0),
-                reason,
+                reason: reason.clone(),
             }),
         }
     }
