@@ -60,6 +60,32 @@ static __device__ __forceinline__ void store_rows(bf16* to, long long pitch, int
     }
 }
 
+template <int COUNT>
+static __device__ __forceinline__ void clear(float (&sums)[COUNT][4]) {
+#pragma unroll
+    for (int i = 0; i < 4 * COUNT; i++) sums[i / 4][i % 4] = 0.f;
+}
+
+// Writes what a warp has computed for 16 queries: the outputs, and the logarithms of the sums to the base 2. `state` has for both halves of the
+// rows the largest score and this thread's part of the sum, and the outputs that are not divided by the sums.
+template <int W, typename State>
+static __device__ __forceinline__ void store_outputs(const State& state, const Tile& tile, int row, int left, int width, long long columns,
+                                                     float log2_scale, bf16* out, float* lse, int queries, const Place& at) {
+    float factors[2];
+    long long out_row = tile.first_query + row;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        float sum = state.sum[half];
+        sum += __shfl_xor_sync(FULL_MASK, sum, 1);
+        sum += __shfl_xor_sync(FULL_MASK, sum, 2);
+        factors[half] = 1.f / sum;
+        int r = at.row + half * 8;
+        if (at.column == 0 && r < left)
+            lse[(long long)blockIdx.y * queries + out_row + r] = state.largest[half] * log2_scale + log2f(sum);
+    }
+    store_rows<W>(out + out_row * columns + blockIdx.y * width, columns, width, state.out, factors, left, at);
+}
+
 // What the gradients need: the head of each matrix, from the first row of the sequence on.
 struct Gradients {
     Head q, k, v, d_out;

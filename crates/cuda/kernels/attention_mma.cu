@@ -124,11 +124,7 @@ static __device__ __forceinline__ void forward(const bf16* qkv, Tile tile, int w
     int row = tile.first + at.warp * STEP, left = tile.queries - row;
     Queries<W> state;
     load_operand<W>(state.q, q, row, left, at);
-#pragma unroll
-    for (int n = 0; n < W / 8; n++) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) state.out[n][i] = 0.f;
-    }
+    clear(state.out);
     state.largest[0] = state.largest[1] = -INFINITY;
     state.sum[0] = state.sum[1] = 0.f;
     for (int key = 0; key < tile.tokens; key += TILE) {
@@ -142,19 +138,7 @@ static __device__ __forceinline__ void forward(const bf16* qkv, Tile tile, int w
         else state.template add_keys<false>(keys, keys + SIZE, keys_left, log2_scale, at);
     }
     if (left <= 0) return;
-    float factors[2];
-    long long out_row = tile.first_query + row;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        float sum = state.sum[half];
-        sum += __shfl_xor_sync(FULL_MASK, sum, 1);
-        sum += __shfl_xor_sync(FULL_MASK, sum, 2);
-        factors[half] = 1.f / sum;
-        int r = at.row + half * 8;
-        if (at.column == 0 && r < left)
-            lse[(long long)blockIdx.y * queries + out_row + r] = state.largest[half] * log2_scale + log2f(sum);
-    }
-    store_rows<W>(out + out_row * columns + blockIdx.y * width, columns, width, state.out, factors, left, at);
+    store_outputs<W>(state, tile, row, left, width, columns, log2_scale, out, lse, queries, at);
 }
 
 // The gradients of 16 queries of each warp, in a loop over tiles of keys.
@@ -181,11 +165,7 @@ static __device__ __forceinline__ void gradient_of_queries(const Gradients& g, c
         lse[half] = r < left ? g.lse[row + r] : 0.f;
         delta[half] = r < left ? g.delta[row + r] : 0.f;
     }
-#pragma unroll
-    for (int n = 0; n < W / 8; n++) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) sums[n][i] = 0.f;
-    }
+    clear(sums);
     for (int key = 0; key < tile.tokens; key += TILE) {
         cp_async_wait<0>();
         __syncthreads();  // the keys are there, and no warp reads the previous ones any more

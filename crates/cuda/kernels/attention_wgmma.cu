@@ -73,12 +73,6 @@ static __device__ __forceinline__ void wait_for_tile() {
     __syncthreads();
 }
 
-template <int COUNT>
-static __device__ __forceinline__ void clear(float (&sums)[COUNT][4]) {
-#pragma unroll
-    for (int i = 0; i < 4 * COUNT; i++) sums[i / 4][i % 4] = 0.f;
-}
-
 // product [64, N] = a [64, W] * tile [N, W]^T, not waited for
 template <int W, int COUNT>
 static __device__ __forceinline__ void multiply_transposed(float (&product)[COUNT][4], const unsigned (&a)[W / 16][4],
@@ -189,19 +183,7 @@ static __device__ __forceinline__ void forward(const bf16* qkv, Tile tile, int w
         if (keys_left >= TILE) state.template add_keys<false>(Constant<TILE>(), of_k, of_v, keys_left, log2_scale, at);
         else with_rows(keys_left, [&](auto n) { state.template add_keys<true>(n, of_k, of_v, keys_left, log2_scale, at); });
     }
-    float factors[2];
-    long long out_row = tile.first_query + row;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        float sum = state.sum[half];
-        sum += __shfl_xor_sync(FULL_MASK, sum, 1);
-        sum += __shfl_xor_sync(FULL_MASK, sum, 2);
-        factors[half] = 1.f / sum;
-        int r = at.row + half * 8;
-        if (at.column == 0 && r < left)
-            lse[(long long)blockIdx.y * queries + out_row + r] = state.largest[half] * log2_scale + log2f(sum);
-    }
-    store_rows<W>(out + out_row * columns + blockIdx.y * width, columns, width, state.out, factors, left, at);
+    store_outputs<W>(state, tile, row, left, width, columns, log2_scale, out, lse, queries, at);
 }
 
 // The gradients of 16 queries of a warp.
